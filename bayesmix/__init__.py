@@ -1,0 +1,25 @@
+"""bayesmix: mixture models of anything, as one declarative tree, with a full posterior from PyMC."""
+
+from bayesmix.api import fit
+from bayesmix.build import build_model, set_data
+from bayesmix.distributions import InverseWishart
+from bayesmix.errors import (
+    BayesmixWarning,
+    ConvergenceWarning,
+    DataError,
+    DegenerateWarning,
+    PriorWarning,
+    SpecError,
+)
+from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal, Poisson
+from bayesmix.fit import Fit, Status
+from bayesmix.impute import Imputation
+from bayesmix.inference.advi import fit_advi
+from bayesmix.inference.em import fit_em
+from bayesmix.inference.map import fit_map
+from bayesmix.inference.nuts import fit_nuts
+from bayesmix.io import load
+from bayesmix.params import Flat
+from bayesmix.structure import Composite, Mixture
+
+__version__ = "0.1.0"

@@ -1,0 +1,64 @@
+"""The one verb that most users need."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from bayesmix.fit import Fit
+from bayesmix.inference.advi import fit_advi
+from bayesmix.inference.em import fit_em
+from bayesmix.inference.map import fit_map
+from bayesmix.inference.nuts import fit_nuts
+from bayesmix.spec import Node
+
+ENGINES: dict[str, Callable[..., Fit]] = {"em": fit_em, "map": fit_map, "nuts": fit_nuts, "advi": fit_advi}
+
+
+def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
+    """Fit a spec to data.
+
+    Parameters
+    ----------
+    spec : Node
+        For instance ``bm.Mixture(bm.Composite(income=bm.Normal(), visits=bm.Poisson()), 3)``.
+    data : table
+        A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
+        records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
+        at random.
+    method : {"em", "map", "nuts", "advi"}
+        The engine: `fit_em` (posterior mode in milliseconds), `fit_map` (the same, polished), `fit_nuts` (full
+        posterior), `fit_advi` (normal approximation).
+    **kwargs
+        What the engine takes.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    DataError, SpecError
+        Everything that is wrong with the data or the spec, listed together.
+    TypeError
+        Keywords that the engine does not take, with those that it does.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> table = {"income": [1.2, 0.8, 1.1, 5.3, None, 4.9], "visits": [0, 1, 0, 7, 9, None]}
+    >>> spec = bm.Mixture(bm.Composite(income=bm.Normal(), visits=bm.Poisson()), 2)
+    >>> bm.fit(spec, table, random_seed=1).predict()
+    array([0, 0, 0, 1, 1, 1])
+    """
+    if method not in ENGINES:
+        raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {method!r}.")
+    engine = ENGINES[method]
+    taken = inspect.signature(engine).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        unknown = [name for name in kwargs if name not in taken]
+        if unknown:
+            known = ", ".join(name for name in taken if name not in ("spec", "data"))
+            raise TypeError(f"{', '.join(unknown)}: fit_{method} does not take this. It takes {known}.")
+    return engine(spec, data, **kwargs)

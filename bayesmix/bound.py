@@ -1,0 +1,187 @@
+"""A spec bound to what was learned from a table: everything that needs parameters, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayesmix.data import Table, read
+from bayesmix.errors import DataError, SpecError
+from bayesmix.params import Params, Place, Slot
+from bayesmix.spec import Encoded, Learned, Node, Site, Stats, validate
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A spec with named slots and resolved priors.
+
+    Attributes
+    ----------
+    spec : Node
+    site : Site
+        Root of the tree of sites.
+    learned : dict
+        What each family learned from its column, by site key.
+    """
+
+    spec: Node
+    site: Site
+    learned: Learned
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Every slot by name, in tree order."""
+        return {slot.name: slot for slot in self.site.all_slots()}
+
+    @property
+    def free_slots(self) -> dict[str, Slot]:
+        """The slots that are estimated."""
+        return {name: slot for name, slot in self.slots.items() if slot.free}
+
+    def encode(self, data: Any, unseen: str = "error") -> Encoded:
+        """Validated arrays of any table the spec reads. Raises `DataError`."""
+        if unseen not in ("error", "ignore"):
+            raise ValueError(f'unseen: "error" or "ignore" is needed, not {unseen!r}.')
+        table = read(data)
+        if table.n_rows == 0:
+            raise DataError("data: the table has no rows. Pass at least one.")
+        return self.site.encode(table, unseen)
+
+    def with_fixed(self, params: Params) -> dict[str, np.ndarray]:
+        """`params` with the fixed slots' constants added."""
+        fixed = {name: slot.value for name, slot in self.slots.items() if slot.kind == "fixed"}
+        return {**fixed, **params}
+
+    def log_density(self, params: Params, data: Encoded) -> np.ndarray:
+        """Log density of each row with the labels summed out, shape (N,)."""
+        return self.site.evaluate(params, data).log_density[:, 0]
+
+    def responsibilities(self, params: Params, data: Encoded) -> np.ndarray:
+        """Posterior probabilities of the outermost mixture's components, (N, K)."""
+        from bayesmix.structure.mixture import posterior
+
+        self.require_mixture()
+        return posterior(self.site.evaluate(params, data))[:, 0]
+
+    def require_mixture(self) -> None:
+        """Raise `SpecError` unless the root is a mixture."""
+        if not self.is_mixture:
+            raise SpecError(
+                f"the root of the spec is {type(self.spec).__name__}, which has no components to tell apart. "
+                "Wrap it in bm.Mixture."
+            )
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the root has components."""
+        return "weights" in self.site.slots
+
+    def e_step(self, params: Params, data: Encoded, row_weights: np.ndarray) -> tuple[float, Stats]:
+        """Log-likelihood and expected sufficient statistics in one pass."""
+        evaluation = self.site.evaluate(params, data)
+        stats: Stats = {}
+        self.site.accumulate(evaluation, data, row_weights[:, None], stats)
+        return float(row_weights @ evaluation.log_density[:, 0]), stats
+
+    def m_step(self, stats: Stats, params: Params) -> dict[str, np.ndarray]:
+        """Parameters that maximise the expected log posterior."""
+        new = dict(params)
+        for site in self.site.walk():
+            new.update(site.node.update(site, stats, params))
+        return new
+
+    def log_prior(self, params: Params) -> float:
+        """Log density of the declared PyMC variables, without Jacobians of their transforms."""
+        return sum(slot.log_prior(params[name]) for name, slot in self.free_slots.items())
+
+
+def bind(spec: Node, table: Table) -> Bound:
+    """Bind a spec to a table.
+
+    Raises
+    ------
+    SpecError
+        Lists every fault of the spec.
+    DataError
+        Lists every fault of the table.
+    """
+    validate(spec)
+    if table.n_rows == 0:
+        raise DataError("data: the table has no rows. Pass at least one.")
+    learned: Learned = {}
+    spec.learn(table, Place(), learned)
+    return bind_learned(spec, learned)
+
+
+def bind_learned(spec: Node, learned: Learned) -> Bound:
+    """Bind a spec to what was learned before (as a saved fit does)."""
+    bound = Bound(spec, spec.layout(Place(), learned), learned)
+    names = [slot.name for slot in bound.site.all_slots()] + list(observed_names(bound.site).values())
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise SpecError([f"{name}: two variables would have this name. Rename the field." for name in twice])
+    return bound
+
+
+def observed_names(site: Site) -> dict[str, str]:
+    """Names of the observed variables by site key: the field's path, or ``x`` for a lone family."""
+    return {leaf.key: leaf.place.path.replace(".", "_") or "x" for leaf in site.leaves()}
+
+
+def check_rows(bound: Bound, data: Encoded) -> None:
+    """Raise `DataError` where a mixture has more components than there are distinct rows."""
+    if not bound.is_mixture:
+        return
+    n_components = len(bound.site.slots["weights"].event[0])
+    distinct = count_distinct(data, n_components)
+    if distinct < n_components:
+        what = f"{data.n_rows} rows" if distinct == data.n_rows else f"{distinct} distinct rows"
+        raise DataError(
+            f"data: {n_components} components but only {what}. Use n_components of at most {distinct}."
+        )
+
+
+def count_distinct(data: Encoded, enough: int) -> int:
+    """Number of distinct rows, counted no further than `enough`."""
+    seen: set[bytes] = set()
+    step = 1024
+    for begin in range(0, data.n_rows, step):
+        block = data.take(np.arange(begin, min(begin + step, data.n_rows)))
+        seen.update(row.tobytes() for row in _as_matrix(block))
+        if len(seen) >= enough:
+            break
+    return len(seen)
+
+
+def _as_matrix(data: Encoded) -> np.ndarray:
+    parts = [_as_matrix(child) for child in data.children]
+    if "value" in data.arrays:
+        values = np.asarray(data.arrays["value"], float).reshape(len(data.arrays["value"]), -1)
+        full = np.full((data.n_rows, values.shape[1]), np.nan)
+        full[slice(None) if data.present is None else data.present] = values
+        parts.append(full + 0.0)
+    return np.column_stack(parts)
+
+
+def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
+    """Row weights as float64 (N,), ones where None. Raises `DataError`."""
+    if row_weights is None:
+        return np.ones(n_rows)
+    weights = np.asarray(row_weights, float)
+    if weights.shape != (n_rows,):
+        raise DataError(f"row_weights: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
+    bad = ~np.isfinite(weights) | (weights < 0)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(f"row_weights: row {row} is {weights[row]}; weights are finite and >= 0. Drop the row instead.")
+    if not weights.any():
+        raise DataError("row_weights: all weights are 0. Give at least one row a weight.")
+    return weights
+
+
+def as_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Parameter values as float arrays."""
+    return {name: np.asarray(value, float) for name, value in params.items()}

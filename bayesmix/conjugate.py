@@ -1,0 +1,248 @@
+"""The priors that have closed-form M-steps, as numbers.
+
+Each class holds the hyperparameters of one kind of prior, broadcast over the components (K first), and its
+log density. The flat prior is the limit of each kind, so a family's M-step has one formula for both.
+Families say which kind they can use (`Parameter.conjugate`); `recognise` finds out whether a PyMC
+distribution is of that kind. Anything else goes to the numeric M-step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytensor
+from pytensor.tensor.variable import TensorVariable
+from scipy.special import gammaln, multigammaln
+
+
+@dataclass(frozen=True)
+class Conjugate:
+    """Base of the conjugate kinds; fields are arrays of shape (K, *event)."""
+
+    op: ClassVar[str]
+    flat_op: ClassVar[str]
+
+    @classmethod
+    def from_inputs(cls, *inputs: np.ndarray) -> Conjugate:
+        """Hyperparameters from the inputs of the PyMC distribution's Op."""
+        return cls(*inputs)
+
+    @classmethod
+    def flat(cls) -> Conjugate:
+        """The limit in which the prior is constant."""
+        raise NotImplementedError
+
+    def log_density(self, value: np.ndarray) -> float:
+        """Sum over components of the log density at `value`, shape (K, *event)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Normal(Conjugate):
+    """Normal prior on a location, as mean and precision."""
+
+    op, flat_op = "NormalRV", "FlatRV"
+    mean: Any
+    precision: Any
+
+    @classmethod
+    def from_inputs(cls, *inputs: np.ndarray) -> Normal:
+        mu, sigma = inputs
+        return cls(mu, 1 / sigma**2)
+
+    @classmethod
+    def flat(cls) -> Normal:
+        return cls(np.float64(0), np.float64(0))
+
+    def log_density(self, value: np.ndarray) -> float:
+        if not np.any(self.precision):
+            return 0.0
+        terms = np.log(self.precision / (2 * np.pi)) - self.precision * (value - self.mean) ** 2
+        return float(0.5 * terms.sum())
+
+
+@dataclass(frozen=True)
+class InverseGamma(Conjugate):
+    """Inverse-gamma prior on a scale: density proportional to s^(-alpha-1) exp(-beta/s)."""
+
+    op, flat_op = "InvGammaRV", "HalfFlatRV"
+    alpha: Any
+    beta: Any
+
+    @classmethod
+    def flat(cls) -> InverseGamma:
+        return cls(np.float64(-1), np.float64(0))
+
+    def log_density(self, value: np.ndarray) -> float:
+        if not np.any(self.beta):
+            return 0.0
+        constant = self.alpha * np.log(self.beta) - gammaln(self.alpha)
+        return float((constant - (self.alpha + 1) * np.log(value) - self.beta / value).sum())
+
+
+@dataclass(frozen=True)
+class Gamma(Conjugate):
+    """Gamma prior on a rate or mean: density proportional to m^(alpha-1) exp(-beta m)."""
+
+    op, flat_op = "GammaRV", "HalfFlatRV"
+    alpha: Any
+    beta: Any
+
+    @classmethod
+    def from_inputs(cls, *inputs: np.ndarray) -> Gamma:
+        shape, scale = inputs
+        return cls(shape, 1 / scale)
+
+    @classmethod
+    def flat(cls) -> Gamma:
+        return cls(np.float64(1), np.float64(0))
+
+    def log_density(self, value: np.ndarray) -> float:
+        if not np.any(self.beta):
+            return 0.0
+        constant = self.alpha * np.log(self.beta) - gammaln(self.alpha)
+        return float((constant + (self.alpha - 1) * np.log(value) - self.beta * value).sum())
+
+
+@dataclass(frozen=True)
+class Beta(Conjugate):
+    """Beta prior on a probability; Beta(1, 1) is the flat one."""
+
+    op, flat_op = "BetaRV", "BetaRV"
+    alpha: Any
+    beta: Any
+
+    def log_density(self, value: np.ndarray) -> float:
+        constant = gammaln(self.alpha + self.beta) - gammaln(self.alpha) - gammaln(self.beta)
+        return float((constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)).sum())
+
+
+@dataclass(frozen=True)
+class Dirichlet(Conjugate):
+    """Dirichlet prior on probabilities, last axis; all ones is the flat one."""
+
+    op, flat_op = "DirichletRV", "DirichletRV"
+    concentration: Any
+
+    def log_density(self, value: np.ndarray) -> float:
+        constant = gammaln(self.concentration.sum(-1)) - gammaln(self.concentration).sum(-1)
+        return float((constant + _power(self.concentration - 1, value).sum(-1)).sum())
+
+
+@dataclass(frozen=True)
+class InverseWishart(Conjugate):
+    """Inverse-Wishart prior on covariance matrices: nu (K,), psi (K, D, D)."""
+
+    op, flat_op = "InverseWishartRV", "FlatCovarianceRV"
+    nu: Any
+    psi: Any
+
+    @classmethod
+    def flat(cls) -> InverseWishart:
+        return cls(np.float64(np.nan), np.float64(0))
+
+    def log_density(self, value: np.ndarray) -> float:
+        if not np.any(self.psi):
+            return 0.0
+        dimension = value.shape[-1]
+        factor, scale = np.linalg.cholesky(value), np.linalg.cholesky(self.psi)
+        half = np.linalg.solve(factor, scale)
+        logdet, logdet_psi = (2 * np.log(np.diagonal(f, axis1=-2, axis2=-1)).sum(-1) for f in (factor, scale))
+        nu = np.broadcast_to(self.nu, logdet.shape)
+        log_gamma = np.array([multigammaln(0.5 * n, dimension) for n in nu])
+        terms = 0.5 * nu * (logdet_psi - dimension * np.log(2)) - log_gamma - 0.5 * (nu + dimension + 1) * logdet
+        return float((terms - 0.5 * (half**2).sum((-1, -2))).sum())
+
+
+KINDS: dict[str, type[Conjugate]] = {
+    "normal": Normal,
+    "inverse_gamma": InverseGamma,
+    "gamma": Gamma,
+    "beta": Beta,
+    "dirichlet": Dirichlet,
+    "inverse_wishart": InverseWishart,
+}
+
+
+def recognise(kind: str, rv: TensorVariable, batch: tuple[int, ...], shape: tuple[int, ...]) -> Conjugate | None:
+    """Hyperparameters of `rv` if it is of the kind named, broadcast to `shape` = (K, *event); else None.
+
+    `batch` is the shape of the components' axes, whose product is K.
+    """
+    cls = KINDS[kind]
+    name = type(rv.owner.op).__name__
+    if name == cls.flat_op != cls.op:
+        return cls.flat()
+    if name != cls.op:
+        return None
+    inputs = [_constant(parameter) for parameter in rv.owner.op.dist_params(rv.owner)]
+    event, n_support = shape[1:], rv.owner.op.ndims_params
+    cores = [event[len(event) - n :] if n else () for n in n_support]
+    univariate = rv.owner.op.ndim_supp == 0
+    full = [
+        np.broadcast_to(value, batch + event if univariate else batch + core).reshape(
+            shape if univariate else (shape[0], *core)
+        )
+        for value, core in zip(inputs, cores)
+    ]
+    return cls.from_inputs(*full)
+
+
+def _constant(expression: TensorVariable) -> np.ndarray:
+    if isinstance(expression, pytensor.graph.basic.Constant):
+        return np.asarray(expression.data, float)
+    mode = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
+    return np.asarray(expression.eval(mode=mode), float)
+
+
+def _power(exponent: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """``exponent * log(value)``, zero where the exponent is zero even at value 0."""
+    with np.errstate(divide="ignore"):
+        logs = np.log(value)
+    return np.where(exponent == 0, 0.0, exponent * np.where(np.isneginf(logs) & (exponent == 0), 0.0, logs))
+
+
+# ---------------------------------------------------------------- closed-form modes
+
+
+def location(prior: Normal, total: np.ndarray, weight: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """Mode of a location with weighted sum `total`, `weight` observations, each of `precision`.
+
+    Maximises ``-precision/2 Σ r (x - m)² + log prior(m)``.
+    """
+    return (prior.precision * prior.mean + precision * total) / (prior.precision + precision * weight)
+
+
+def scale(prior: InverseGamma, weight: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Mode of a Normal's standard deviation with `squares` the weighted sum of squares about the mean.
+
+    Maximises ``-(n + a + 1) log s - SS/(2 s²) - b/s``: the positive root of
+    ``(n + a + 1) s² - b s - SS = 0``.
+    """
+    count = weight + prior.alpha + 1
+    return (prior.beta + np.sqrt(prior.beta**2 + 4 * count * squares)) / (2 * count)
+
+
+def probabilities(prior: Dirichlet, counts: np.ndarray) -> np.ndarray:
+    """Mode of probabilities given weighted counts, last axis."""
+    raw = np.maximum(counts + prior.concentration - 1, 0.0)
+    total = raw.sum(-1, keepdims=True)
+    uniform = np.full_like(raw, 1 / raw.shape[-1])
+    return np.where(total > 0, raw / np.where(total > 0, total, 1), uniform)
+
+
+def probability(prior: Beta, successes: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Mode of a probability given weighted successes out of `weight`."""
+    top = np.maximum(successes + prior.alpha - 1, 0.0)
+    bottom = np.maximum(weight - successes + prior.beta - 1, 0.0)
+    total = top + bottom
+    return np.where(total > 0, top / np.where(total > 0, total, 1), 0.5)
+
+
+def covariance(prior: InverseWishart, weight: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """Mode of covariance matrices (K, D, D) given the weighted scatter about the mean."""
+    dimension = scatter.shape[-1]
+    extra = np.where(np.isnan(prior.nu), 0.0, prior.nu + dimension + 1)
+    return (prior.psi + scatter) / (weight + extra)[..., None, None]

@@ -1,0 +1,370 @@
+"""Tables of any origin, as columns that the spec can read.
+
+A `Table` is a block of columns with their missing cells marked. Data frames come in through
+narwhals; dicts of columns, numpy arrays and lists of records are read here. Nothing is ever
+converted silently: a column is numbers, truth values or objects (symbols, records, sequences),
+and the family that reads it says whether that will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import narwhals as nw
+import numpy as np
+
+from bayesmix.errors import DataError
+
+Kind = Literal["number", "bool", "object"]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a single cell is `None`, NaN, `pd.NA` or NaT."""
+    if value is None:
+        return True
+    if isinstance(value, (float, np.floating)):
+        return bool(np.isnan(value))
+    return type(value).__name__ in ("NAType", "NaTType")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes
+    ----------
+    name : str
+        The field's path, as errors name it.
+    values : ndarray, shape (N,)
+        Numbers, truth values, or Python objects, by `kind`. What stands in a missing cell means nothing.
+    missing : ndarray of bool, shape (N,)
+    kind : {"number", "bool", "object"}
+    levels : tuple or None
+        The categories that the frame itself declares (pandas Categorical, polars Enum), in order.
+    """
+
+    name: str
+    values: np.ndarray
+    missing: np.ndarray
+    kind: Kind
+    levels: tuple | None = None
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    def present(self) -> Column:
+        """The rows that are not missing; errors must then map rows through `rows`."""
+        keep = ~self.missing
+        return replace(self, values=self.values[keep], missing=self.missing[keep])
+
+    def first(self, bad: np.ndarray) -> tuple[int, Any]:
+        """Row number and value of the first row that `bad` marks."""
+        row = int(np.flatnonzero(bad & ~self.missing)[0])
+        value = self.values[row]
+        return row, _item(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A block of columns of equal length.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+    named : bool
+        Whether the columns have names of their own (a frame, a dict), or only positions (records, arrays).
+    n_rows : int
+    index : ndarray or None, shape (N,)
+        Labels of the rows, from a pandas index.
+    backend : str or None
+        The frame library that the table came from, so that results go back in the same type.
+    """
+
+    columns: tuple[Column, ...]
+    named: bool
+    n_rows: int
+    index: np.ndarray | None = None
+    backend: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
+
+    def one(self, path: str) -> Column:
+        """The single column of this block."""
+        if len(self.columns) != 1:
+            raise DataError(
+                f"{path or 'data'}: one column is needed, the data have {len(self.columns)} "
+                f"({', '.join(self.names[:6])}). Wrap the families in bm.Composite, or pass the one column."
+            )
+        return replace(self.columns[0], name=path or self.columns[0].name)
+
+    def vector(self, path: str) -> Column:
+        """The whole block as one column of vectors, (N, D): its columns, or the vectors in its one column.
+
+        ``levels`` holds the names of the D coordinates. A row is missing where all its coordinates are.
+        """
+        columns = self.columns
+        if len(columns) == 1 and columns[0].kind == "object":
+            columns = _coordinates(columns[0], path)
+        for column in columns:
+            numbers(column, "MvNormal")
+        values = np.column_stack([numbers(column, "MvNormal") for column in columns])
+        missing = np.column_stack([column.missing for column in columns])
+        partly = missing.any(1) & ~missing.all(1)
+        if partly.any():
+            row = int(np.flatnonzero(partly)[0])
+            gone = ", ".join(column.name for column, cell in zip(columns, missing[row]) if cell)
+            raise DataError(
+                f"{path or 'data'}: row {row} lacks {gone} but has the other coordinates; MvNormal takes whole "
+                "vectors. Use one Normal for each column, or mark the whole vector missing."
+            )
+        labels = tuple(column.name for column in columns)
+        return Column(path or "data", values, missing.all(1), "number", labels)
+
+    def field(self, column: Column, path: str) -> Table:
+        """A block that holds only `column`, named by its path in the spec."""
+        return replace(self, columns=(replace(column, name=path),))
+
+    def expand(self, path: str) -> Table:
+        """Turn a single column of records into the block of its fields; other blocks stay as they are."""
+        if len(self.columns) != 1 or self.columns[0].kind != "object":
+            return self
+        column = self.columns[0]
+        cells = [None if gone else value for value, gone in zip(column.values, column.missing)]
+        given = [cell for cell in cells if cell is not None]
+        if not given or not all(isinstance(cell, (tuple, list, Mapping)) for cell in given):
+            return self
+        return replace(_from_records(cells, path), index=self.index, backend=self.backend)
+
+
+def read(data: Any) -> Table:
+    """Read whatever `fit` takes into a `Table`.
+
+    Parameters
+    ----------
+    data : pandas, polars or pyarrow table or series; dict of columns; ndarray of shape (N,) or (N, D);
+        list of scalars, of tuples or of dicts; or a `Table`
+
+    Raises
+    ------
+    DataError
+        Unequal lengths, records of unequal length, an unreadable type.
+    """
+    if isinstance(data, Table):
+        return data
+    if isinstance(data, Mapping):
+        return _from_mapping(data)
+    native = nw.from_native(data, pass_through=True, allow_series=True)
+    if isinstance(native, nw.LazyFrame):
+        native = native.collect()
+    if isinstance(native, nw.DataFrame):
+        columns = tuple(_from_series(native[name], str(name)) for name in native.columns)
+        return Table(columns, True, native.shape[0], _index(data), native.implementation.name.lower())
+    if isinstance(native, nw.Series):
+        column = _from_series(native, str(native.name or "x"))
+        return Table((column,), True, len(column), _index(data), native.implementation.name.lower())
+    if isinstance(data, np.ndarray):
+        return _from_array(data)
+    if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        raise DataError(
+            f"data: a table, dict of columns, array or list of records is needed, not {type(data).__name__}."
+        )
+    return _from_records(list(data), "data")
+
+
+def column_of(values: Any, name: str) -> Column:
+    """A `Column` from an array or a sequence of cells, without changing any value's type."""
+    if isinstance(values, nw.Series):
+        return _from_series(values, name)
+    native = nw.from_native(values, pass_through=True, series_only=True)
+    if isinstance(native, nw.Series):
+        return _from_series(native, name)
+    if isinstance(values, np.ndarray):
+        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+        column = _from_vector(np.ma.getdata(values), name)
+        return column if mask is None else replace(column, missing=column.missing | mask)
+    cells = list(values)
+    missing = np.fromiter((is_missing(cell) for cell in cells), bool, len(cells))
+    given = [cell for cell, gone in zip(cells, missing) if not gone]
+    if given and all(isinstance(cell, (bool, np.bool_)) for cell in given):
+        filled = np.array([False if gone else cell for cell, gone in zip(cells, missing)], bool)
+        return Column(name, filled, missing, "bool")
+    number = (int, float, np.integer, np.floating)
+    if all(isinstance(cell, number) and not isinstance(cell, (bool, np.bool_)) for cell in given):
+        filled = np.array([np.nan if gone else cell for cell, gone in zip(cells, missing)], float)
+        return Column(name, filled, missing, "number")
+    return Column(name, _objects(cells), missing, "object")
+
+
+def _from_series(series: nw.Series, name: str) -> Column:
+    dtype = series.dtype
+    missing = series.is_null().to_numpy().astype(bool)
+    if dtype.is_numeric() and not isinstance(dtype, nw.Decimal):
+        if missing.any() or dtype.is_float():
+            values = series.cast(nw.Float64).to_numpy().astype(float)
+            missing = missing | np.isnan(values)
+        else:
+            values = series.to_numpy()
+        return Column(name, values, missing, "number")
+    if dtype == nw.Boolean:
+        values = np.array([bool(cell) if not gone else False for cell, gone in zip(series.to_list(), missing)], bool)
+        return Column(name, values, missing, "bool")
+    levels = None
+    if isinstance(dtype, (nw.Categorical, nw.Enum)):
+        levels = tuple(series.cat.get_categories().to_list())
+    column = column_of(series.to_list(), name)
+    return replace(column, missing=column.missing | missing, levels=levels) if levels is not None else column
+
+
+def _from_vector(values: np.ndarray, name: str) -> Column:
+    if values.dtype.kind == "f":
+        values = values.astype(float, copy=False)
+        return Column(name, values, np.isnan(values), "number")
+    if values.dtype.kind in "iu":
+        return Column(name, values, np.zeros(len(values), bool), "number")
+    if values.dtype.kind == "b":
+        return Column(name, values, np.zeros(len(values), bool), "bool")
+    return column_of(values.tolist(), name)
+
+
+def _from_array(array: np.ndarray) -> Table:
+    if array.dtype.names:
+        return _from_mapping({name: array[name] for name in array.dtype.names})
+    if array.ndim == 1:
+        if array.dtype == object:
+            return _from_records(array.tolist(), "data")
+        return Table((column_of(array, "x"),), False, len(array))
+    if array.ndim != 2:
+        raise DataError(f"data: an array of shape (N,) or (N, D) is needed, not {array.shape}.")
+    columns = tuple(column_of(array[:, j], f"x{j + 1}") for j in range(array.shape[1]))
+    return Table(columns, False, len(array))
+
+
+def _from_mapping(data: Mapping) -> Table:
+    columns = []
+    for name, values in data.items():
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            values = list(values)
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise DataError(f"{name}: a column is needed, not {values!r}. Pass a list or array with one cell a row.")
+        columns.append(column_of(values, str(name)))
+    lengths = {column.name: len(column) for column in columns}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"data: the columns have unequal lengths {lengths}.")
+    return Table(tuple(columns), True, next(iter(lengths.values()), 0))
+
+
+def _from_records(records: list, path: str) -> Table:
+    given = [record for record in records if record is not None]
+    n_rows = len(records)
+    if given and all(isinstance(record, Mapping) for record in given):
+        names = list(given[0])
+        _check_records(records, lambda record: list(record) == names or set(record) == set(names), names, path)
+        cells: Iterable = ([None if record is None else record[name] for record in records] for name in names)
+        return Table(tuple(column_of(c, str(name)) for name, c in zip(names, cells)), True, n_rows)
+    if given and all(isinstance(record, (tuple, np.void)) for record in given):
+        width = len(given[0])
+        _check_records(records, lambda record: len(record) == width, width, path)
+        cells = ([None if record is None else record[j] for record in records] for j in range(width))
+        return Table(tuple(column_of(c, f"x{j + 1}") for j, c in enumerate(cells)), False, n_rows)
+    return Table((column_of(records, "x"),), False, n_rows)
+
+
+def _check_records(records: list, fits: Any, expected: Any, path: str) -> None:
+    for row, record in enumerate(records):
+        if record is not None and not fits(record):
+            what = f"{len(record)} fields" if isinstance(expected, int) else f"the fields {list(record)}"
+            raise DataError(
+                f"{path}: row {row} has {what} where row 0 has {expected}. "
+                "Give every record the same fields, with None for a missing cell."
+            )
+
+
+def _coordinates(column: Column, path: str) -> tuple[Column, ...]:
+    """The coordinates of a column of vectors, as columns."""
+    name = path or column.name
+    width: int | None = None
+    rows = []
+    for row, (cell, gone) in enumerate(zip(column.values, column.missing)):
+        if gone:
+            rows.append(None)
+            continue
+        if not sequence_like(cell):
+            raise DataError(f"{name}: MvNormal needs vectors; row {row} is {cell!r} ({type(cell).__name__}).")
+        width = len(cell) if width is None else width
+        if len(cell) != width:
+            raise DataError(
+                f"{name}: row {row} has {len(cell)} coordinates where the first has {width}. Give every row {width}."
+            )
+        rows.append(cell)
+    width = width or 0
+    return tuple(
+        column_of([None if cell is None else _item(cell[j]) for cell in rows], f"{name}[{j}]") for j in range(width)
+    )
+
+
+def _item(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _objects(cells: Sequence) -> np.ndarray:
+    array = np.empty(len(cells), object)
+    for i, cell in enumerate(cells):
+        array[i] = _item(cell)
+    return array
+
+
+def _index(data: Any) -> np.ndarray | None:
+    index = getattr(data, "index", None)
+    if index is None or callable(index) or not hasattr(index, "nlevels"):
+        return None
+    return np.asarray(index.to_flat_index() if index.nlevels > 1 else index)
+
+
+# ---------------------------------------------------------------- what families ask of a column
+
+
+def numbers(column: Column, family: str, *, whole: bool = False, minimum: float | None = None) -> np.ndarray:
+    """The column as float64, shape (N,), or a `DataError` that names the first bad row.
+
+    Missing cells are NaN in the result.
+    """
+    if column.kind != "number":
+        bad = ~column.missing
+        if not bad.any():
+            return np.full(len(column), np.nan)
+        row, value = column.first(bad)
+        raise DataError(
+            f"{column.name}: {family} needs numbers; row {row} is {value!r} ({type(value).__name__}). "
+            "Convert the column first, or use Categorical for symbols."
+        )
+    values = column.values.astype(float)
+    values[column.missing] = np.nan
+    infinite = np.isinf(values)
+    if infinite.any():
+        row, value = column.first(infinite)
+        raise DataError(
+            f"{column.name}: {family} needs finite numbers; row {row} is {value}. "
+            "Correct it or mark it missing (NaN)."
+        )
+    with np.errstate(invalid="ignore"):
+        bad = (values != np.floor(values)) if whole else np.zeros(len(values), bool)
+        bad |= (values < minimum) if minimum is not None else False
+    bad &= ~column.missing
+    if bad.any():
+        row, value = column.first(bad)
+        kind = "whole numbers" if whole else "numbers"
+        bound = "" if minimum is None else f" >= {minimum:g}"
+        raise DataError(
+            f"{column.name}: {family} needs {kind}{bound}; row {row} is {value:g}. "
+            "Use a different family or mark it missing (NaN)."
+        )
+    return values
+
+
+def sequence_like(value: Any) -> bool:
+    """Whether a cell is a sequence of elements (a list, tuple or array), not a symbol or a set."""
+    return isinstance(value, (list, tuple, np.ndarray)) and not isinstance(value, (str, bytes, Set))

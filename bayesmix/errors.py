@@ -1,0 +1,48 @@
+"""Errors and warnings: each says what, where, the value and the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class _Faults(ValueError):
+    """An error that lists every fault found, not only the first one."""
+
+    noun = "faults"
+
+    def __init__(self, faults: str | Iterable[str]):
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        if len(self.faults) == 1:
+            message = self.faults[0]
+        else:
+            numbered = "; ".join(f"({i}) {fault}" for i, fault in enumerate(self.faults, 1))
+            message = f"{len(self.faults)} {self.noun}: {numbered}"
+        super().__init__(message)
+
+
+class SpecError(_Faults):
+    """A specification that cannot be a model. ``faults`` lists every fault by path."""
+
+    noun = "faults in the spec"
+
+
+class DataError(_Faults):
+    """Data that the specification cannot take. ``faults`` names field, row, value and way out."""
+
+    noun = "faults in the data"
+
+
+class BayesmixWarning(UserWarning):
+    """Base class of the library's warnings, so that one filter catches them all."""
+
+
+class ConvergenceWarning(BayesmixWarning):
+    """An engine stopped before its convergence rule held."""
+
+
+class DegenerateWarning(BayesmixWarning):
+    """A component is empty, holds a single row, or has collapsed."""
+
+
+class PriorWarning(BayesmixWarning):
+    """A prior has a consequence worth knowing (a slower M-step, an improper posterior)."""

@@ -1,0 +1,9 @@
+"""Families of distributions, one file each. `_contract` says what a family is."""
+
+from bayesmix.families.bernoulli import Bernoulli
+from bayesmix.families.categorical import Categorical
+from bayesmix.families.mv_normal import MvNormal
+from bayesmix.families.normal import Normal
+from bayesmix.families.poisson import Poisson
+
+__all__ = ["Bernoulli", "Categorical", "MvNormal", "Normal", "Poisson"]

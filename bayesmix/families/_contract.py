@@ -1,0 +1,254 @@
+"""The leaf contract: what one file says about one family. The first page to read.
+
+A family is a frozen dataclass whose fields are its parameters' priors, with the methods below. All arrays have
+rows N first in data and components K first in parameters; a family never sees mixtures, sequences, missing
+cells or row weights. `Leaf` turns the methods into the walks of `spec`. A class that misses a method fails
+when it is made.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayesmix.conjugate import Conjugate
+from bayesmix.data import Column, Table
+from bayesmix.errors import DataError
+from bayesmix.mstep import numeric_step
+from bayesmix.params import Parameter, Params, Place, make_slot
+from bayesmix.spec import Encoded, Evaluation, Learned, Node, Site, Stats
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class Leaf(Node):
+    """A family of distributions.
+
+    Attributes
+    ----------
+    value_ndim : int
+        0 where a row holds a number or a symbol, 1 where it holds a vector.
+    value_dtype : str
+        ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
+    learned_type : type
+        The frozen dataclass that `learn_column` returns.
+    """
+
+    value_ndim: ClassVar[int] = 0
+    value_dtype: ClassVar[str] = "float64"
+    learned_type: ClassVar[type]
+
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        missing = sorted(name for name in CONTRACT if getattr(cls, name, None) is getattr(Leaf, name, None))
+        if missing:
+            raise TypeError(f"{cls.__name__} misses {', '.join(missing)} of the leaf contract.")
+
+    # ------------------------------------------------------------ the contract
+
+    @abstractmethod
+    def learn_column(self, column: Column) -> Any:
+        """What must be known of the training column ever after: levels, a reference point, a scale.
+
+        Raises `DataError` where the column is not of this family's kind. The result is a frozen dataclass of
+        numbers, tuples and strings.
+        """
+
+    @abstractmethod
+    def parameters(self, learned: Any, prefix: str, n_components: int) -> dict[str, Parameter]:
+        """Support, event dims and default prior of each parameter; `n_components` is K."""
+
+    @abstractmethod
+    def encode_column(self, column: Column, learned: Any) -> Arrays:
+        """Validated arrays of all rows, with what can be precomputed; what is in missing rows means nothing.
+
+        ``"value"`` is what PyMC's density takes: (N,) or (N, D). An optional ``"unknown"`` (N,) marks cells that
+        training never saw. Raises `DataError` where a present cell is not of this family's kind.
+        """
+
+    @abstractmethod
+    def decode(self, values: np.ndarray, learned: Any) -> np.ndarray:
+        """Encoded values (any shape) back as the user's own: symbols, counts, numbers."""
+
+    @abstractmethod
+    def log_density(self, params: Arrays, data: Arrays) -> np.ndarray:
+        """Our own formula: (N, K)."""
+
+    @abstractmethod
+    def pymc_dist(self, params: Mapping[str, Any]) -> Any:
+        """The PyMC distribution at `params`, any batch shape, never a Python list of components."""
+
+    @abstractmethod
+    def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
+        """Additive statistics under `resp` (N, K): arrays with K first."""
+
+    @abstractmethod
+    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
+        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
+
+    @abstractmethod
+    def map_step(
+        self, stats: Arrays, priors: Mapping[str, Conjugate], params: Arrays, learned: Any
+    ) -> dict[str, np.ndarray]:
+        """Closed-form maximiser of ``expected_logp + log prior``.
+
+        `priors` holds the free parameters, all of the declared conjugate kinds; those not in it are fixed at
+        their value in `params`, the current point.
+        """
+
+    @abstractmethod
+    def sample(self, params: Arrays, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """One encoded value a row from component ``z[n]``, in row order."""
+
+    @abstractmethod
+    def mean(self, params: Arrays) -> np.ndarray:
+        """Mean of each component, (K,) or (K, D); for symbols the probabilities (K, S)."""
+
+    @abstractmethod
+    def embed(self, data: Arrays, learned: Any) -> np.ndarray:
+        """Rows as points (N, F) on a common scale, for starting values."""
+
+    def filler(self, learned: Any) -> Any:
+        """A value inside the support, which stands in missing cells of PyMC graphs."""
+        return 1
+
+    # ------------------------------------------------------------ what the contract gives for free
+
+    @property
+    def parts(self) -> tuple[tuple[str, Node], ...]:
+        return ()
+
+    @property
+    def priors(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+
+    def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Node:
+        return type(self)(**priors)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self._shown_priors())})"
+
+    def learn(self, table: Table, place: Place, learned: Learned) -> None:
+        column = self._column(table, place.path)
+        if column.missing.all() and len(column):
+            raise DataError(
+                f"{column.name}: every cell is missing, so {type(self).__name__} has nothing to learn from. "
+                "Leave the field out of the spec."
+            )
+        learned[place.key] = self.learn_column(column)
+
+    def layout(self, place: Place, learned: Learned) -> Site:
+        known = learned[place.key]
+        slots = {
+            name: make_slot(f"{place.prefix}{name}", place.axes, parameter, self.priors[name])
+            for name, parameter in self.parameters(known, place.prefix, place.n_components).items()
+        }
+        return Site(self, place, slots, (), known)
+
+    def encode(self, site: Site, table: Table, unseen: str) -> Encoded:
+        column = self._column(table, site.place.path)
+        arrays = dict(self.encode_column(column, site.learned))
+        missing = column.missing
+        unknown = arrays.pop("unknown", np.zeros(len(missing), bool)) & ~missing
+        if unknown.any():
+            if unseen != "ignore":
+                row, value = column.first(unknown)
+                raise DataError(
+                    f"{column.name}: row {row} is {value!r}, which the fitted data did not have. "
+                    'Pass unseen="ignore" to treat such cells as missing, or fit again with them.'
+                )
+            missing = missing | unknown
+        if not missing.any():
+            return Encoded(len(missing), arrays)
+        present = np.flatnonzero(~missing)
+        return Encoded(len(missing), {name: array[present] for name, array in arrays.items()}, present)
+
+    def _column(self, table: Table, path: str) -> Column:
+        return table.vector(path) if self.value_ndim else table.one(path)
+
+    def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
+        return ()
+
+    def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
+        own = stats[site.key]
+        free = {name: slot for name, slot in site.slots.items() if slot.free}
+        if not free:
+            return {}
+        if any(slot.hyper is None for slot in free.values()):
+            return numeric_step(site, own, params)
+        priors = {name: slot.hyper for name, slot in free.items()}
+        found = self.map_step(own, priors, site.values(params), site.learned)
+        return {slot.name: found[name].reshape(slot.shape) for name, slot in free.items()}
+
+    def evaluate(self, site: Site, params: Params, data: Encoded) -> Evaluation:
+        log_density = self.log_density(site.values(params), data.arrays)
+        if data.present is not None:
+            full = np.zeros((data.n_rows, site.n_components))
+            full[data.present] = log_density
+            log_density = full
+        return Evaluation(log_density)
+
+    def accumulate(self, site: Site, evaluation: Evaluation | None, data: Encoded, resp: Any, stats: Stats) -> None:
+        present = resp if data.present is None else resp[data.present]
+        stats[site.key] = self.suff_stats(data.arrays, present, site.learned)
+
+    def seed(self, site: Site, data: Encoded, resp: np.ndarray, stats: Stats, splitter: Any) -> None:
+        self.accumulate(site, None, data, resp, stats)
+
+    def features(self, site: Site, data: Encoded) -> np.ndarray:
+        points = self.embed(data.arrays, site.learned)
+        if data.present is None:
+            return points
+        full = np.full((data.n_rows, points.shape[1]), np.nan)
+        full[data.present] = points
+        return full
+
+    def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, out: dict) -> None:
+        out[site.key] = self.sample(site.values(params), z, rng)
+
+    def impute(
+        self, site: Site, params: Params, evaluation: Evaluation, data: Encoded, z: np.ndarray, rng: Any, out: dict
+    ) -> None:
+        rows = data.missing_rows()
+        if len(rows):
+            out[site.key] = self.sample(site.values(params), z[rows], rng)
+
+    def graph(self, site: Site, variables: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+        value = values[site.key]
+        missing = pt.isnan(value) if self.value_dtype == "float64" else pt.lt(value, 0)
+        row_missing = missing.any(axis=-1) if self.value_ndim else missing
+        # PyMC's densities must not see the mark of a missing cell: it is replaced by a value inside the support
+        filled = pt.switch(missing, np.asarray(self.filler(site.learned), self.value_dtype), value)
+        dist = self.pymc_dist(self._flat_variables(site, variables))
+        return pt.switch(row_missing[:, None], 0.0, pm.logp(dist, filled[:, None]))
+
+    def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
+        params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
+        out[site.key] = self.pymc_dist(params)
+
+    def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}
+
+
+#: The methods that every family must write.
+CONTRACT = (
+    "learned_type",
+    "learn_column",
+    "parameters",
+    "encode_column",
+    "decode",
+    "log_density",
+    "pymc_dist",
+    "suff_stats",
+    "expected_logp",
+    "map_step",
+    "sample",
+    "mean",
+    "embed",
+)

@@ -1,0 +1,89 @@
+"""What families learn from a column: robust locations and scales, levels and their frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bayesmix.data import Column
+
+
+def robust_center_and_scale(values: np.ndarray) -> tuple[float, float]:
+    """Median and interquartile range / 1.349 of the finite values.
+
+    Where the range is zero (more than half of the values tie) the standard deviation serves, and where that is
+    zero too (a constant column) the size of the constant, or 1.
+    """
+    values = values[np.isfinite(values)]
+    center = float(np.median(values))
+    low, high = np.quantile(values, [0.25, 0.75])
+    scale = float(high - low) / 1.349
+    if not scale > 0:
+        scale = float(np.std(values - center))
+    if not scale > 0:
+        scale = abs(center) or 1.0
+    return center, scale
+
+
+@dataclass(frozen=True)
+class Location:
+    """Reference point and scale of a numeric column, in the column's units."""
+
+    center: float
+    scale: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Location:
+        """Of a column with NaN in missing cells."""
+        return cls(*robust_center_and_scale(values))
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Mean of a column of counts or of truth values, kept off the ends of its support."""
+
+    mean: float
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The symbols of a column in order, and their smoothed frequencies (they sum to 1)."""
+
+    levels: tuple[Hashable, ...]
+    frequencies: tuple[float, ...]
+
+    @classmethod
+    def of(cls, column: Column) -> Levels:
+        """Levels of a column: those that the frame declares, or those seen, sorted where they can be."""
+        symbols = symbols_of(column)
+        seen = dict.fromkeys(symbol for symbol, gone in zip(symbols, column.missing) if not gone)
+        levels = column.levels if column.levels is not None else tuple(in_order(seen))
+        codes = codes_of(symbols, column.missing, levels)
+        counts = np.bincount(codes[codes >= 0], minlength=len(levels)) + 0.5
+        return cls(levels, tuple((counts / counts.sum()).tolist()))
+
+
+def symbols_of(column: Column) -> list[Any]:
+    """The column's cells as Python objects; whole numbers as int, so that 1 and 1.0 are one symbol."""
+    cells = column.values.tolist()
+    if column.kind == "number" and column.values.dtype.kind == "f":
+        return [int(cell) if cell == cell and cell.is_integer() else cell for cell in cells]
+    return cells
+
+
+def codes_of(symbols: list[Any], missing: np.ndarray, levels: tuple) -> np.ndarray:
+    """Position of each symbol in `levels`, shape (N,); -1 where it is missing or not among them."""
+    position = {level: i for i, level in enumerate(levels)}
+    codes = (-1 if gone else position.get(symbol, -1) for symbol, gone in zip(symbols, missing))
+    return np.fromiter(codes, np.int64, len(symbols))
+
+
+def in_order(symbols: Any) -> list:
+    """Symbols sorted where they can be compared, else in order of appearance."""
+    try:
+        return sorted(symbols)
+    except TypeError:
+        return list(symbols)

@@ -1,0 +1,137 @@
+"""The categorical family."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pymc as pm
+
+from bayesmix import conjugate
+from bayesmix.errors import DataError
+from bayesmix.families._contract import Leaf
+from bayesmix.families._summaries import Levels, codes_of, symbols_of
+from bayesmix.params import SIMPLEX, Dim, Parameter
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class Categorical(Leaf):
+    r"""One symbol out of several.
+
+    .. math:: f(x \mid p) = p_x
+
+    ========  ============================================
+    Support   the symbols of the column, any hashables
+    Mean      none; the probabilities stand for it
+    Variance  none
+    ========  ============================================
+
+    The symbols are those that the frame declares (pandas Categorical, polars Enum), else those seen in the
+    fitted data, sorted where they can be compared. They label the dim ``{field}_symbol``. A symbol first met
+    at prediction is an error, or missing with ``unseen="ignore"``.
+
+    Parameters
+    ----------
+    p : prior, optional
+        Probabilities, shape (S,). Default ``Dirichlet(1 + 2 f)``, with f the frequencies of the S symbols in
+        the column (smoothed by half a row each): worth two observations, and zero where a probability is.
+
+    Notes
+    -----
+    M-step: ``p ∝ Σ r [x = s] + concentration - 1`` under a Dirichlet prior.
+
+    References
+    ----------
+    Gelman et al. 2013, *Bayesian Data Analysis*, 3rd ed., section 3.4.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Categorical(), 2)
+    Mixture(Categorical(), 2)
+    """
+
+    p: Any = None
+
+    value_dtype = "int64"
+    learned_type = Levels
+
+    def learn_column(self, column):
+        """See `Leaf.learn_column`."""
+        _check_hashable(column)
+        return Levels.of(column)
+
+    def parameters(self, learned, prefix, n_components):
+        """See `Leaf.parameters`."""
+        prior = pm.Dirichlet.dist(1 + 2 * np.array(learned.frequencies))
+        return {"p": Parameter(SIMPLEX, prior, "dirichlet", (Dim(f"{prefix}symbol", learned.levels),))}
+
+    def encode_column(self, column, learned):
+        """See `Leaf.encode_column`."""
+        _check_hashable(column)
+        codes = codes_of(symbols_of(column), column.missing, learned.levels)
+        return {"value": codes, "unknown": codes < 0}
+
+    def decode(self, values, learned):
+        """See `Leaf.decode`."""
+        levels = np.empty(len(learned.levels), object)
+        levels[:] = learned.levels
+        return levels[values]
+
+    def filler(self, learned):
+        """See `Leaf.filler`."""
+        return 0
+
+    def log_density(self, params, data):
+        """See `Leaf.log_density`."""
+        with np.errstate(divide="ignore"):
+            return np.log(params["p"]).T[data["value"]]
+
+    def pymc_dist(self, params):
+        """See `Leaf.pymc_dist`."""
+        return pm.Categorical.dist(params["p"])
+
+    def suff_stats(self, data, resp, learned):
+        """Weighted count of each symbol, (K, S)."""
+        size = len(learned.levels)
+        counts = [np.bincount(data["value"], weights=column, minlength=size) for column in resp.T]
+        return {"counts": np.array(counts).reshape(resp.shape[1], size)}
+
+    def expected_logp(self, params, stats, learned, xp):
+        """See `Leaf.expected_logp`."""
+        # a symbol that no row has contributes nothing, at probability 0 too
+        seen = stats["counts"] > 0
+        return (stats["counts"] * xp.log(xp.where(seen, params["p"], 1.0))).sum(-1)
+
+    def map_step(self, stats, priors, params, learned):
+        """See `Leaf.map_step`."""
+        return {"p": conjugate.probabilities(priors["p"], stats["counts"])}
+
+    def sample(self, params, z, rng):
+        """See `Leaf.sample`."""
+        cumulative = np.cumsum(params["p"], axis=1)
+        u = rng.random(len(z)) * cumulative[z, -1]
+        return (cumulative[z] < u[:, None]).sum(1)
+
+    def mean(self, params):
+        """See `Leaf.mean`."""
+        return params["p"]
+
+    def embed(self, data, learned):
+        """Indicators, each divided by the root of its symbol's frequency as correspondence analysis does."""
+        frequencies = np.array(learned.frequencies)
+        return (np.eye(len(frequencies)) / np.sqrt(frequencies * len(frequencies)))[data["value"]]
+
+
+def _check_hashable(column):
+    if column.kind != "object":
+        return
+    for row, (cell, gone) in enumerate(zip(column.values, column.missing)):
+        if not gone and not isinstance(cell, Hashable):
+            raise DataError(
+                f"{column.name}: Categorical needs hashable symbols; row {row} is {cell!r} ({type(cell).__name__}). "
+                "Use Sequence or BernoulliSet for collections."
+            )

@@ -1,0 +1,141 @@
+"""The normal family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pymc as pm
+
+from bayesmix import conjugate
+from bayesmix.data import numbers
+from bayesmix.families._contract import Leaf
+from bayesmix.families._summaries import Location
+from bayesmix.params import POSITIVE, REAL, Parameter
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class Normal(Leaf):
+    r"""Real numbers around a mean.
+
+    .. math:: f(x \mid \mu, \sigma) = \frac{1}{\sigma\sqrt{2\pi}} \exp\left(-\frac{(x-\mu)^2}{2\sigma^2}\right)
+
+    ========  ===========================
+    Support   real numbers
+    Mean      :math:`\mu`
+    Variance  :math:`\sigma^2`
+    ========  ===========================
+
+    Parametrised by the standard deviation, as `pymc.Normal`.
+
+    Parameters
+    ----------
+    mu : prior, optional
+        Mean. Default ``Normal(m, 2.5 s)``, with m the median of the column and s its robust scale
+        (interquartile range / 1.349; the standard deviation where that is zero).
+    sigma : prior, optional
+        Standard deviation, > 0. Default ``InverseGamma(2, 3 s/K)`` on sigma itself, whose mode is s/K with K
+        the number of components: worth three observations, and zero at sigma = 0, so that no component can
+        collapse onto a point.
+
+    Notes
+    -----
+    A prior is a PyMC distribution made with ``.dist()``, a number (fixed), or ``bm.Flat()``. M-step: the two
+    conditional maxima in turn until neither moves (their joint mode has no closed form because mu and sigma
+    are independent a priori).
+
+    References
+    ----------
+    Gelman et al. 2013, *Bayesian Data Analysis*, 3rd ed., appendix A; Chan, Golub and LeVeque 1983,
+    *The American Statistician* 37, for sums about a reference point.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Normal(sigma=1.0), 2)
+    Mixture(Normal(sigma=1), 2)
+    """
+
+    mu: Any = None
+    sigma: Any = None
+
+    learned_type = Location
+
+    def learn_column(self, column):
+        """See `Leaf.learn_column`."""
+        return Location.of(numbers(column, "Normal"))
+
+    def parameters(self, learned, prefix, n_components):
+        """See `Leaf.parameters`."""
+        spread = learned.scale
+        return {
+            "mu": Parameter(REAL, pm.Normal.dist(learned.center, 2.5 * spread), "normal"),
+            "sigma": Parameter(POSITIVE, pm.InverseGamma.dist(2.0, 3 * spread / n_components), "inverse_gamma"),
+        }
+
+    def encode_column(self, column, learned):
+        """See `Leaf.encode_column`."""
+        return {"value": numbers(column, "Normal")}
+
+    def decode(self, values, learned):
+        """See `Leaf.decode`."""
+        return values
+
+    def filler(self, learned):
+        """See `Leaf.filler`."""
+        return learned.center
+
+    def log_density(self, params, data):
+        """See `Leaf.log_density`."""
+        mu, sigma = params["mu"], params["sigma"]
+        z = (data["value"][:, None] - mu) / sigma
+        return -0.5 * z * z - (np.log(sigma) + 0.5 * np.log(2 * np.pi))
+
+    def pymc_dist(self, params):
+        """See `Leaf.pymc_dist`."""
+        return pm.Normal.dist(params["mu"], params["sigma"])
+
+    def suff_stats(self, data, resp, learned):
+        """Weight, and first and second sums about the reference point: raw moments would cancel."""
+        deviation = data["value"] - learned.center
+        return {"n": resp.sum(0), "first": deviation @ resp, "second": (deviation * deviation) @ resp}
+
+    def expected_logp(self, params, stats, learned, xp):
+        """See `Leaf.expected_logp`."""
+        mu, sigma = params["mu"] - learned.center, params["sigma"]
+        squares = stats["second"] - 2 * mu * stats["first"] + stats["n"] * mu**2
+        return -stats["n"] * (xp.log(sigma) + 0.5 * np.log(2 * np.pi)) - squares / (2 * sigma**2)
+
+    def map_step(self, stats, priors, params, learned):
+        """See `Leaf.map_step`."""
+        n, first, second = stats["n"], stats["first"], stats["second"]
+        mu, sigma = params["mu"] - learned.center, params["sigma"]
+        if "mu" in priors:
+            prior = conjugate.Normal(priors["mu"].mean - learned.center, priors["mu"].precision)
+        for _ in range(25):
+            before = mu, sigma
+            if "mu" in priors:
+                mu = conjugate.location(prior, first, n, sigma**-2.0)
+            if "sigma" in priors:
+                # the sum of squares about mu, from sums about the mean so that nothing cancels
+                mean = first / np.where(n > 0, n, 1)
+                squares = np.maximum(second - mean * first, 0) + n * (mean - mu) ** 2
+                sigma = conjugate.scale(priors["sigma"], n, squares)
+            moved = np.abs(mu - before[0]) / learned.scale + np.abs(sigma / before[1] - 1)
+            if not np.nanmax(moved) > 1e-13 or len(priors) < 2:
+                break
+        return {"mu": mu + learned.center, "sigma": sigma}
+
+    def sample(self, params, z, rng):
+        """See `Leaf.sample`."""
+        return rng.normal(params["mu"][z], params["sigma"][z])
+
+    def mean(self, params):
+        """See `Leaf.mean`."""
+        return params["mu"]
+
+    def embed(self, data, learned):
+        """See `Leaf.embed`."""
+        return ((data["value"] - learned.center) / learned.scale)[:, None]

@@ -1,0 +1,114 @@
+"""The Poisson family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pymc as pm
+from scipy.special import gammaln, xlogy
+
+from bayesmix.data import numbers
+from bayesmix.families._contract import Leaf
+from bayesmix.families._summaries import Rate
+from bayesmix.params import POSITIVE, Parameter
+
+
+@final
+@dataclass(frozen=True, repr=False, eq=False)
+class Poisson(Leaf):
+    r"""Counts of events at a constant rate.
+
+    .. math:: f(x \mid \mu) = \frac{\mu^x e^{-\mu}}{x!}
+
+    ========  ===================
+    Support   0, 1, 2, …
+    Mean      :math:`\mu`
+    Variance  :math:`\mu`
+    ========  ===================
+
+    Parametrised by the mean, as `pymc.Poisson`.
+
+    Parameters
+    ----------
+    mu : prior, optional
+        Mean, > 0. Default ``Gamma(2, 1/m)``, with m the mean of the column (half an event is added, so that a
+        column of zeros has one too): its mode is m, its weight one event.
+
+    Notes
+    -----
+    M-step: ``mu = (Σ r x + alpha - 1) / (Σ r + beta)`` under a ``Gamma(alpha, beta)`` prior.
+
+    References
+    ----------
+    Gelman et al. 2013, *Bayesian Data Analysis*, 3rd ed., section 2.6.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Poisson(), 3)
+    Mixture(Poisson(), 3)
+    """
+
+    mu: Any = None
+
+    value_dtype = "int64"
+    learned_type = Rate
+
+    def learn_column(self, column):
+        """See `Leaf.learn_column`."""
+        counts = numbers(column, "Poisson", whole=True, minimum=0)
+        counts = counts[~column.missing]
+        return Rate((counts.sum() + 0.5) / len(counts))
+
+    def parameters(self, learned, prefix, n_components):
+        """See `Leaf.parameters`."""
+        return {"mu": Parameter(POSITIVE, pm.Gamma.dist(2.0, 1 / learned.mean), "gamma")}
+
+    def encode_column(self, column, learned):
+        """See `Leaf.encode_column`."""
+        counts = numbers(column, "Poisson", whole=True, minimum=0)
+        return {"value": counts, "log_factorial": gammaln(counts + 1)}
+
+    def decode(self, values, learned):
+        """See `Leaf.decode`."""
+        return values.astype(np.int64)
+
+    def log_density(self, params, data):
+        """See `Leaf.log_density`."""
+        mu, value = params["mu"], data["value"][:, None]
+        return xlogy(value, mu) - mu - data["log_factorial"][:, None]
+
+    def pymc_dist(self, params):
+        """See `Leaf.pymc_dist`."""
+        return pm.Poisson.dist(params["mu"])
+
+    def suff_stats(self, data, resp, learned):
+        """See `Leaf.suff_stats`."""
+        return {
+            "n": resp.sum(0),
+            "events": data["value"] @ resp,
+            "log_factorial": data["log_factorial"] @ resp,
+        }
+
+    def expected_logp(self, params, stats, learned, xp):
+        """See `Leaf.expected_logp`."""
+        return stats["events"] * xp.log(params["mu"]) - stats["n"] * params["mu"] - stats["log_factorial"]
+
+    def map_step(self, stats, priors, params, learned):
+        """See `Leaf.map_step`."""
+        prior = priors["mu"]
+        return {"mu": (stats["events"] + prior.alpha - 1) / (stats["n"] + prior.beta)}
+
+    def sample(self, params, z, rng):
+        """See `Leaf.sample`."""
+        return rng.poisson(params["mu"][z])
+
+    def mean(self, params):
+        """See `Leaf.mean`."""
+        return params["mu"]
+
+    def embed(self, data, learned):
+        """Square roots: they have the same spread at every rate."""
+        return 2 * np.sqrt(data["value"] + 0.375)[:, None]

@@ -1,0 +1,348 @@
+"""`Fit`: one result for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesmix.bound import Bound
+from bayesmix.build import _labels, observed_names, observed_values
+from bayesmix.data import Table, read
+from bayesmix.errors import DataError
+from bayesmix.impute import Imputation, impute
+from bayesmix.params import Params
+from bayesmix.spec import Encoded
+
+#: Posterior draws that predictions average over, evenly spaced, unless the caller asks for more.
+_MAX_DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a fit ended.
+
+    Attributes
+    ----------
+    engine : str
+    converged : bool
+        Whether the engine's own rule held; the rule is in the engine's docstring.
+    message : str
+        One sentence for people.
+    """
+
+    engine: str
+    converged: bool
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Result of an engine: a posterior, in the same form for all of them.
+
+    A point estimate is a posterior with one chain and one draw, so every method works for every engine.
+    Predictions average over draws: over 400 of them, evenly spaced, where the posterior has more.
+
+    Attributes
+    ----------
+    bound : Bound
+        The spec with its slots; ``fit.spec`` is the spec itself.
+    idata : xarray.DataTree
+        ArviZ groups: ``posterior``; ``observed_data`` (NaN or -1 where missing); and, where the engine gives
+        them, ``sample_stats``, ``log_likelihood`` (one variable ``row``), ``constant_data`` (row weights).
+    status : Status
+    loglik : float
+        Log-likelihood of the training data, mean over the posterior, in nats.
+    history : ndarray or None
+        Objective before each EM iteration; ELBO for ADVI.
+    starts : list of dict
+        What every start reached: objective, status, iterations.
+    """
+
+    bound: Bound
+    idata: xr.DataTree
+    status: Status
+    loglik: float
+    history: np.ndarray | None = None
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    table: Table | None = None
+    encoded: Encoded | None = None
+
+    @property
+    def spec(self) -> Any:
+        """The spec that was fitted."""
+        return self.bound.spec
+
+    @property
+    def posterior(self) -> xr.Dataset:
+        """Draws of every parameter: (chain, draw, *dims)."""
+        return self.idata["posterior"].to_dataset()
+
+    @property
+    def params(self) -> dict[str, np.ndarray]:
+        """Parameters by name, posterior means, fixed ones included."""
+        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.free_slots}
+        return self.bound.with_fixed(means)
+
+    def _draws(self, n_draws: int | None) -> list[dict[str, np.ndarray]]:
+        """Parameter values of `n_draws` evenly spaced draws, at least one."""
+        posterior = self.posterior
+        arrays = {n: posterior[n].values.reshape(-1, *posterior[n].shape[2:]) for n in self.bound.free_slots}
+        total = posterior.sizes["chain"] * posterior.sizes["draw"]
+        picked = np.unique(np.linspace(0, total - 1, min(total, n_draws or _MAX_DRAWS)).astype(int))
+        return [self.bound.with_fixed({n: values[i] for n, values in arrays.items()}) for i in picked]
+
+    def _data(self, data: Any, unseen: str) -> tuple[Table, Encoded]:
+        if data is not None:
+            table = read(data)
+            return table, self.bound.encode(table, unseen)
+        if self.table is None or self.encoded is None:
+            raise DataError("data: a loaded fit does not keep its training table. Pass the table.")
+        return self.table, self.encoded
+
+    def log_density(
+        self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
+    ) -> np.ndarray:
+        """Log predictive density of each row, labels summed out: log of the mean density over draws.
+
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        per_draw : bool
+            Return the log density at each draw instead.
+        n_draws : int, optional
+        unseen : {"error", "ignore"}
+            Symbols that the fitted data did not have: raise, or treat as missing.
+
+        Returns
+        -------
+        ndarray, shape (N,) or (n_draws, N)
+            Nats.
+        """
+        _, encoded = self._data(data, unseen)
+        each = np.array([self.bound.log_density(params, encoded) for params in self._draws(n_draws)])
+        return each if per_draw else np.logaddexp.reduce(each, axis=0) - np.log(len(each))
+
+    def responsibilities(
+        self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
+    ) -> np.ndarray:
+        """Posterior probability of each component for each row.
+
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        per_draw : bool
+            Keep the draws apart instead of averaging.
+        n_draws : int, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        ndarray, shape (N, K) or (n_draws, N, K)
+            Rows sum to 1.
+
+        Raises
+        ------
+        SpecError
+            The root of the spec is not a mixture.
+        """
+        _, encoded = self._data(data, unseen)
+        self.bound.require_mixture()
+        each: Iterator = (self.bound.responsibilities(params, encoded) for params in self._draws(n_draws))
+        if per_draw:
+            return np.array(list(each))
+        total, count = np.zeros(()), 0
+        for resp in each:
+            total, count = total + resp, count + 1
+        return total / count
+
+    def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
+        """Most probable component of each row, shape (N,), int."""
+        return self.responsibilities(data, unseen=unseen).argmax(1)
+
+    def impute(
+        self, data: Any = None, *, n_draws: int = 1000, random_seed: Any = None, unseen: str = "error"
+    ) -> Imputation:
+        """Draw the missing cells from their posterior given everything that is observed in their rows.
+
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        n_draws : int
+            Draws of every cell. With a posterior of several draws the parameters vary too.
+        random_seed : int, SeedSequence or Generator, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        Imputation
+            Its ``draws``, ``summary()`` and ``table()``.
+        """
+        table, encoded = self._data(data, unseen)
+        params = self._draws(n_draws)
+        repeated = [params[i * len(params) // n_draws] for i in range(n_draws)] if len(params) < n_draws else params
+        return impute(self.bound, repeated, table, encoded, np.random.default_rng(random_seed))
+
+    def sample(self, size: int, *, random_seed: Any = None) -> Any:
+        """Draw new rows from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        size : int
+            Rows, each from its own draw of the parameters.
+        random_seed : int, SeedSequence or Generator, optional
+
+        Returns
+        -------
+        frame
+            Of the library that the training table came from (pandas otherwise), a column a field.
+        """
+        rng = np.random.default_rng(random_seed)
+        params = self._draws(size)
+        which = np.sort(rng.integers(0, len(params), size))
+        parts = [
+            draw_rows(self.bound, params[i], int(count), rng)
+            for i, count in zip(*np.unique(which, return_counts=True))
+        ]
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        shuffled = rng.permutation(size)
+        columns = {name: values[shuffled] for name, values in columns.items()}
+        backend = None if self.table is None else self.table.backend
+        return as_frame(columns, backend)
+
+    def summary(self, **kwargs: Any) -> pd.DataFrame:
+        """Table of the parameters: `arviz_stats.summary` for a posterior, values for a point estimate.
+
+        Parameters
+        ----------
+        **kwargs
+            Passed on to `arviz_stats.summary` (``var_names``, ``ci_prob``, ``round_to``, …).
+        """
+        import arviz_stats as azs  # slow to import
+
+        posterior = self.posterior
+        if posterior.sizes["chain"] * posterior.sizes["draw"] == 1:
+            rows = {}
+            for name in self.bound.free_slots:
+                array = posterior[name].isel(chain=0, draw=0)
+                for index in np.ndindex(*array.shape):
+                    labels = ", ".join(str(array[d].values[i]) for d, i in zip(array.dims, index))
+                    rows[f"{name}[{labels}]" if labels else name] = float(array.values[index])
+            return pd.DataFrame({"value": rows})
+        return azs.summary(self.idata, **kwargs)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`."""
+        from bayesmix.io import save
+
+        save(self, path)
+
+    def __repr__(self) -> str:
+        sizes = self.posterior.sizes
+        return f"<Fit by {self.status.engine}: {sizes['chain']} × {sizes['draw']} draws, loglik {self.loglik:.3f}. {self.status}>"
+
+
+def make_fit(
+    bound: Bound,
+    draws: dict[str, np.ndarray],
+    *,
+    table: Table,
+    encoded: Encoded,
+    row_weights: np.ndarray | None,
+    status: Status,
+    history: np.ndarray | None = None,
+    starts: list[dict[str, Any]] | None = None,
+    groups: dict[str, xr.Dataset] | None = None,
+    log_likelihood: bool | None = None,
+) -> Fit:
+    """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
+
+    `log_likelihood` None stores the pointwise group where it has at most 5 million entries.
+    """
+    weights = np.ones(encoded.n_rows) if row_weights is None else row_weights
+    tree = {"posterior": posterior_dataset(bound, draws)}
+    tree.update(groups or {})
+    n_chains, n_draws = next(iter(draws.values())).shape[:2] if draws else (1, 1)
+    rows = _labels(range(encoded.n_rows) if table.index is None else table.index)
+    if log_likelihood is None:
+        log_likelihood = n_chains * n_draws * encoded.n_rows <= 5_000_000
+    if log_likelihood:
+        pointwise = np.empty((n_chains, n_draws, encoded.n_rows))
+        for c in range(n_chains):
+            for d in range(n_draws):
+                params = bound.with_fixed({name: values[c, d] for name, values in draws.items()})
+                pointwise[c, d] = bound.log_density(params, encoded)
+        loglik = float((pointwise @ weights).mean())
+        tree["log_likelihood"] = xr.Dataset(
+            {"row_loglik": (("chain", "draw", "row"), pointwise)},
+            coords={"chain": np.arange(n_chains), "draw": np.arange(n_draws), "row": rows},
+        )
+    else:
+        flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
+        picked = np.linspace(0, n_chains * n_draws - 1, min(100, n_chains * n_draws)).astype(int)
+        loglik = float(
+            np.mean([weights @ bound.log_density(bound.with_fixed({n: v[i] for n, v in flat.items()}), encoded) for i in picked])
+        )
+    tree["observed_data"] = _observed_dataset(bound, encoded, rows)
+    if row_weights is not None:
+        tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
+    for dataset in tree.values():
+        dataset.attrs.setdefault("inference_library", "bayesmix")
+    return Fit(bound, xr.DataTree.from_dict(tree), status, loglik, history, starts or [], table, encoded)
+
+
+def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
+    """Draws with the slots' dims and labels."""
+    coords: dict[str, Any] = {}
+    variables = {}
+    for name, values in draws.items():
+        slot = bound.slots[name]
+        variables[name] = (("chain", "draw", *slot.dims), values)
+        coords.update({dim.name: _labels(dim.labels) for dim in (*slot.axes, *slot.event)})
+    shape = next(iter(draws.values())).shape[:2] if draws else (1, 1)
+    return xr.Dataset(variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **coords})
+
+
+def _observed_dataset(bound: Bound, encoded: Encoded, rows: list) -> xr.Dataset:
+    names, values = observed_names(bound.site), observed_values(bound, encoded)
+    variables, coords = {}, {"row": rows}
+    for leaf in bound.site.leaves():
+        extra = leaf.slots["mu"].event if leaf.node.value_ndim else ()
+        coords.update({dim.name: _labels(dim.labels) for dim in extra})
+        variables[names[leaf.key]] = (("row", *[dim.name for dim in extra]), values[leaf.key])
+    return xr.Dataset(variables, coords=coords)
+
+
+def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Rows drawn at one parameter value: column name -> values in the user's terms."""
+    out: dict[str, np.ndarray] = {}
+    bound.site.node.draw(bound.site, params, np.zeros(size, int), rng, out)
+    columns: dict[str, np.ndarray] = {}
+    for leaf in bound.site.leaves():
+        values = leaf.node.decode(out[leaf.key], leaf.learned)
+        name = leaf.place.path
+        if values.ndim == 2:
+            labels = [str(label) for label in leaf.slots["mu"].event[0].labels]
+            columns.update({(f"{name}[{label}]" if name else label): values[:, j] for j, label in enumerate(labels)})
+        else:
+            columns[name or "x"] = values
+    return columns
+
+
+def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
+    """A frame of the caller's library, pandas where there was none."""
+    if backend in (None, "pandas"):
+        return pd.DataFrame(columns)
+    return nw.from_dict({name: values.tolist() for name, values in columns.items()}, backend=backend).to_native()

@@ -1,0 +1,1 @@
+"""Engines: each a module with one public ``fit_*``. No engine knows a family."""

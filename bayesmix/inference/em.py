@@ -1,0 +1,299 @@
+"""Expectation-maximisation to the posterior mode."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bayesmix.bound import Bound, bind, check_row_weights, check_rows
+from bayesmix.data import read
+from bayesmix.errors import ConvergenceWarning, SpecError
+from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.inference.start import initial_params
+from bayesmix.params import Params
+from bayesmix.progress import Progress
+from bayesmix.relabel import in_canonical_order
+from bayesmix.spec import Encoded, Node
+
+#: Iterations that every start gets before the best are finished.
+_SHORT_RUN = 20
+#: How many of the starts are run to convergence.
+_FINISHED = 3
+#: Two starts whose objectives differ by less reached the same mode.
+_SAME_MODE = 1e-4
+
+
+@dataclass
+class Run:
+    """One start on its way.
+
+    Attributes
+    ----------
+    params : dict
+        The current point.
+    history : list of float
+        Log posterior (log-likelihood + log prior) before each iteration.
+    status : str
+        ``"running"``, ``"converged"``, ``"max_iter"``, or the reason for which it failed.
+    """
+
+    params: dict[str, np.ndarray]
+    history: list[float] = field(default_factory=list)
+    loglik: float = -np.inf
+    status: str = "running"
+    trajectory: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def objective(self) -> float:
+        return self.history[-1] if self.history and np.isfinite(self.history[-1]) else -np.inf
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in ("running", "converged", "max_iter")
+
+
+def fit_em(
+    spec: Node,
+    data: Any,
+    *,
+    start: dict[str, Any] | None = None,
+    n_starts: int = 16,
+    max_iter: int = 2000,
+    tol: float = 1e-8,
+    row_weights: Any = None,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
+
+    Each start clusters the rows (see `bayesmix.inference.start`), gets a short run, and the best three are run
+    to convergence. The objective, log-likelihood plus log prior of the declared variables, never falls: a run
+    whose objective falls by more than rounding is dropped as failed and listed in ``fit.starts``.
+
+    Parameters
+    ----------
+    spec : Node
+        With ``spec.with_flat_priors()`` the mode is the maximum of the likelihood.
+    data : table
+        N rows; see `bayesmix.fit`.
+    start : dict, optional
+        Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
+        and shapes are those of ``fit.params``.
+    n_starts : int
+    max_iter : int
+        Iterations a start may take.
+    tol : float
+        Nats. A run has converged when what it can still gain, extrapolated from its last two gains (Aitken), is
+        below `tol`. With 0 it goes on until no parameter moves.
+    row_weights : array_like, shape (N,), optional
+        Weight 2 is the same as the row twice.
+    random_seed : int, SeedSequence or Generator, optional
+    progressbar : bool
+
+    Returns
+    -------
+    Fit
+        A posterior of one chain and one draw. ``fit.history`` is the objective before each iteration, shape (iterations,).
+
+    Raises
+    ------
+    DataError, SpecError
+        Everything that is wrong with the data or the spec, listed together.
+
+    References
+    ----------
+    Dempster, Laird and Rubin 1977; Biernacki, Celeux and Govaert 2003, for short runs of many starts.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 200) for m in (-4, 4)])
+    >>> fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), x, random_seed=1)
+    >>> fit.params["mu"].round(1)
+    array([-4.,  4.])
+    """
+    table = read(data)
+    bound = bind(spec, table)
+    encoded = bound.encode(table)
+    check_rows(bound, encoded)
+    weights = check_row_weights(row_weights, encoded.n_rows)
+    best, runs = maximise(
+        bound,
+        encoded,
+        weights,
+        start=start,
+        n_starts=n_starts,
+        max_iter=max_iter,
+        tol=tol,
+        random_seed=random_seed,
+        progressbar=progressbar,
+    )
+    reached = np.array([run.objective for run in runs])
+    status = Status(
+        "em",
+        best.status == "converged",
+        f"EM {'converged' if best.status == 'converged' else 'stopped at max_iter'} after {len(best.history)} "
+        f"iterations; {int((reached > best.objective - _SAME_MODE).sum())} of {len(runs)} starts reached this mode.",
+    )
+    if not status.converged:
+        warnings.warn(
+            f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return make_fit(
+        bound,
+        {name: np.asarray(best.params[name])[None, None] for name in bound.free_slots},
+        table=table,
+        encoded=encoded,
+        row_weights=None if row_weights is None else weights,
+        status=status,
+        history=np.array(best.history),
+        starts=[{"objective": run.objective, "status": run.status, "iterations": len(run.history)} for run in runs],
+    )
+
+
+def maximise(
+    bound: Bound,
+    data: Encoded,
+    row_weights: np.ndarray,
+    *,
+    start: dict[str, Any] | None = None,
+    n_starts: int = 16,
+    max_iter: int = 2000,
+    tol: float = 1e-8,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> tuple[Run, list[Run]]:
+    """The best run, in canonical order of components, and every run. See `fit_em`."""
+    _check_tractable(bound)
+    rng = np.random.default_rng(random_seed)
+    if start is not None:
+        runs = [Run(_given_start(bound, start))]
+    elif n_starts < 1:
+        raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
+    else:
+        n_starts = n_starts if _has_mixture(bound) else 1
+        runs = [Run(initial_params(bound, data, row_weights, rng, number)) for number in range(n_starts)]
+    with Progress("EM starts", len(runs), progressbar) as progress:
+        for run in runs:
+            advance(bound, data, row_weights, run, min(_SHORT_RUN, max_iter), tol)
+            progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
+    ranked = sorted(runs, key=lambda run: -run.objective)
+    finished: list[Run] = []
+    with Progress("EM", min(_FINISHED, len(runs)), progressbar) as progress:
+        for run in ranked:
+            if len(finished) == _FINISHED:
+                run.status = "not finished: other starts were ahead" if run.status == "running" else run.status
+                continue
+            advance(bound, data, row_weights, run, max_iter, tol)
+            run.status = "max_iter" if run.status == "running" else run.status
+            if not run.failed:
+                finished.append(run)
+                progress.step(f"log posterior {run.objective:.4f}")
+    if not finished:
+        reasons = "; ".join(sorted({run.status for run in runs}))
+        raise SpecError(
+            f"every start of EM failed ({reasons}). Use the default priors, which keep components from collapsing, "
+            "or fewer components."
+        )
+    best = max(finished, key=lambda run: run.objective)
+    best.params = in_canonical_order(bound, best.params)
+    return best, runs
+
+
+def advance(bound: Bound, data: Encoded, row_weights: np.ndarray, run: Run, until: int, tol: float) -> None:
+    """Iterate a run up to `until` iterations in all, or until it converges or fails; it stays "running" otherwise."""
+    if run.status != "running":
+        return
+    while len(run.history) < until:
+        loglik, stats = bound.e_step(run.params, data, row_weights)
+        objective = loglik + bound.log_prior(run.params)
+        if not np.isfinite(objective):
+            run.status = "failed: a component collapsed onto a point"
+            return
+        rounding = 1e-9 * max(1.0, abs(objective))
+        if run.history and objective < run.history[-1] - rounding:
+            run.status = f"failed: the log posterior fell by {run.history[-1] - objective:.3g}"
+            return
+        run.history.append(objective)
+        run.loglik = loglik
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            new = _guarded(bound, stats, run)
+        if new is None:
+            return
+        still = _largest_move(run.params, new) < 1e-13
+        if still or (tol > 0 and _remaining_gain(run.history) < tol):
+            run.status = "converged"
+            return
+        run.params = new
+
+
+def _guarded(bound: Bound, stats: Any, run: Run) -> dict[str, np.ndarray] | None:
+    try:
+        new = bound.m_step(stats, run.params)
+    except np.linalg.LinAlgError:
+        run.status = "failed: a covariance matrix became singular"
+        return None
+    if not all(np.isfinite(value).all() for value in new.values()):
+        run.status = "failed: a parameter left its support"
+        return None
+    return new
+
+
+def _remaining_gain(history: list[float]) -> float:
+    """What the objective can still gain if its gains go on falling by the same factor (Aitken)."""
+    if len(history) < 3:
+        return np.inf
+    before, last = history[-2] - history[-3], history[-1] - history[-2]
+    if last <= 1e-14 * abs(history[-1]):
+        return 0.0
+    if before <= last:
+        return np.inf
+    return last * last / (before - last)
+
+
+def _largest_move(old: Params, new: Params) -> float:
+    """Largest change of a parameter, relative to the largest entry of its array."""
+    return max(
+        (float(np.abs(new[n] - old[n]).max() / max(np.abs(new[n]).max(), 1e-300)) for n in new if np.size(new[n])),
+        default=0.0,
+    )
+
+
+def _has_mixture(bound: Bound) -> bool:
+    return any("weights" in site.slots for site in bound.site.walk())
+
+
+def _check_tractable(bound: Bound) -> None:
+    faults = [
+        f"{name}: its prior depends on variables of your PyMC model, which EM does not estimate. "
+        "Use bm.build_model and pm.sample."
+        for name, slot in bound.slots.items()
+        if slot.depends_on_model
+    ]
+    if faults:
+        raise SpecError(faults)
+
+
+def _given_start(bound: Bound, start: dict[str, Any]) -> dict[str, np.ndarray]:
+    faults, params = [], {}
+    for name, slot in bound.free_slots.items():
+        if name not in start:
+            faults.append(f"{name}: missing from start, which needs {', '.join(bound.free_slots)}.")
+        elif np.shape(start[name]) != slot.shape:
+            faults.append(f"{name}: start has shape {np.shape(start[name])}, the parameter {slot.shape}.")
+        elif not slot.support.contains(np.asarray(start[name], float)):
+            faults.append(f"{name}: start must be {slot.support.name}.")
+        else:
+            params[name] = np.array(start[name], float)
+    if faults:
+        raise SpecError(faults)
+    return bound.with_fixed(params)
+
+
+__all__ = ["Callable", "Run", "advance", "fit_em", "maximise"]

@@ -1,0 +1,266 @@
+"""The full posterior by NUTS."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import xarray as xr
+
+from bayesmix.bound import Bound, bind, check_row_weights, check_rows
+from bayesmix.build import model_of, variables_at
+from bayesmix.data import read
+from bayesmix.errors import ConvergenceWarning
+from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.inference.em import maximise
+from bayesmix.inference.target import Target, laplace_factor
+from bayesmix.params import Params
+from bayesmix.relabel import exchangeable, location_slot
+from bayesmix.spec import Node
+
+#: Coordinates above which the Hessian is taken with a compiled gradient.
+_COMPILE_ABOVE = 60
+#: Components are ordered where their locations lie this many posterior standard deviations apart.
+_SEPARATION = 5.0
+#: Chains start within this many Laplace standard deviations of the mode, in each principal direction.
+_JITTER = 2.0
+
+
+def fit_nuts(
+    spec: Node,
+    data: Any,
+    *,
+    draws: int = 1000,
+    tune: int = 1000,
+    chains: int = 4,
+    cores: int | None = None,
+    target_accept: float = 0.8,
+    nuts_sampler: str = "nutpie",
+    order: str | Sequence[str] | None = "auto",
+    row_weights: Any = None,
+    n_starts: int = 16,
+    log_likelihood: bool | None = None,
+    random_seed: Any = None,
+    progressbar: bool = False,
+    **sampler_kwargs: Any,
+) -> Fit:
+    """Draw from the posterior by NUTS, every chain started at EM's mode with a jitter of the Laplace scale.
+
+    Parameters
+    ----------
+    spec : Node
+    data : table
+        N rows; see `bayesmix.fit`.
+    draws, tune, chains, cores, target_accept
+        As in `pymc.sample`.
+    nuts_sampler : {"nutpie", "pymc"}
+    order : "auto", str, sequence of str, or None
+        Variables whose components are kept ascending (PyMC's ``ordered`` transform). "auto" orders a mixture by
+        its own family's scalar ``mu`` where the components' locations at the mode lie at least five posterior
+        standard deviations apart; ordering overlapping components would cut their posterior in two.
+    row_weights : array_like, shape (N,), optional
+    n_starts : int
+        Of the EM before it; see `fit_em`.
+    log_likelihood : bool, optional
+        Store the pointwise log-likelihood (chain, draw, row). By default where it has at most 5 million entries.
+    random_seed : int, SeedSequence or Generator, optional
+    progressbar : bool
+    **sampler_kwargs
+        Passed on to `nutpie.sample` or `pymc.sample`.
+
+    Returns
+    -------
+    Fit
+        ``fit.status.converged`` says that every R-hat is at most 1.01, every bulk ESS at least 100 a chain, and
+        nothing diverged (Vehtari et al. 2021). Otherwise a `ConvergenceWarning` tells what to try.
+
+    References
+    ----------
+    Hoffman and Gelman 2014, *JMLR* 15; Vehtari et al. 2021, *Bayesian Analysis* 16.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
+    >>> fit = bm.fit_nuts(bm.Mixture(bm.Normal(), 2), x, draws=200, tune=200, chains=2, random_seed=1)
+    >>> fit.posterior["mu"].dims
+    ('chain', 'draw', 'component')
+    """
+    if nuts_sampler not in ("nutpie", "pymc"):
+        raise ValueError(f'nuts_sampler: "nutpie" or "pymc" is needed, not {nuts_sampler!r}.')
+    table = read(data)
+    bound = bind(spec, table)
+    encoded = bound.encode(table)
+    check_rows(bound, encoded)
+    weights = check_row_weights(row_weights, encoded.n_rows)
+    given = None if row_weights is None else weights
+    seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
+    mode, runs = maximise(
+        bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar
+    )
+
+    def model_with(names: Any) -> pm.Model:
+        with pm.Model() as model:
+            pass
+        with model:
+            return model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=mode.params)
+
+    model = model_with(None if order == "auto" else order)
+    target = _target(model, bound, mode.params)
+    factor = laplace_factor(target.hessian(target.start))
+    if order == "auto" and (names := separated(bound, mode.params, target, factor)):
+        model = model_with(names)
+        target = _target(model, bound, mode.params)
+        factor = laplace_factor(target.hessian(target.start))
+    rng = np.random.default_rng(seeds[1])
+    noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
+    starts = target.start + noise @ factor.T
+    run = _nutpie if nuts_sampler == "nutpie" else _pymc
+    sampled = run(
+        model,
+        target,
+        starts,
+        draws=draws,
+        tune=tune,
+        cores=cores,
+        target_accept=target_accept,
+        seed=int(rng.integers(2**31)),
+        progressbar=progressbar,
+        **sampler_kwargs,
+    )
+    arrays = {name: sampled["posterior"][name].values for name in bound.free_slots}
+    status = _status(sampled)
+    if not status.converged:
+        warnings.warn(status.message, ConvergenceWarning, stacklevel=2)
+    groups = {"sample_stats": sampled["sample_stats"].to_dataset()}
+    return make_fit(
+        bound,
+        arrays,
+        table=table,
+        encoded=encoded,
+        row_weights=given,
+        status=status,
+        history=np.array(mode.history),
+        starts=[{"objective": r.objective, "status": r.status, "iterations": len(r.history)} for r in runs],
+        groups=groups,
+        log_likelihood=log_likelihood,
+    )
+
+
+def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) -> list[str]:
+    """Locations by which mixtures can be ordered without cutting the posterior: all gaps are wide."""
+    names = []
+    spread = laplace_sd(bound, target, factor)
+    for site in bound.site.walk():
+        if "weights" not in site.slots or not exchangeable(site) or (name := location_slot(site)) is None:
+            continue
+        if len(site.slots["weights"].event[0]) < 2 or bound.slots[name].transform is not None:
+            continue
+        sorted_mu = np.sort(params[name], axis=-1)
+        at = np.argsort(params[name], axis=-1)
+        sd = np.take_along_axis(spread[name], at, -1)
+        gaps = np.diff(sorted_mu, axis=-1)
+        if (gaps > _SEPARATION * np.hypot(sd[..., 1:], sd[..., :-1])).all():
+            names.append(name)
+    return names
+
+
+def laplace_sd(bound: Bound, target: Target, factor: np.ndarray) -> dict[str, np.ndarray]:
+    """Laplace standard deviations of the untransformed variables, in their own shapes."""
+    sd = np.sqrt((factor**2).sum(1))
+    found, offset = {}, 0
+    for variable in target.model.value_vars:
+        size = target.point[variable.name].size
+        rv = target.model.values_to_rvs[variable]
+        if rv.name in bound.slots and target.model.rvs_to_transforms[rv] is None:
+            found[rv.name] = sd[offset : offset + size].reshape(bound.slots[rv.name].shape)
+        offset += size
+    return found
+
+
+def _target(model: pm.Model, bound: Bound, params: Params) -> Target:
+    size = sum(int(np.prod(slot.shape)) for slot in bound.free_slots.values())
+    return Target(model, variables_at(bound, params), jacobian=True, compiled=size > _COMPILE_ABOVE)
+
+
+def _nutpie(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
+    import nutpie
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*object mode.*")
+        compiled = nutpie.compile_pymc_model(model, jitter_rvs=set())
+    queue = iter(starts)
+    # nutpie asks for one starting point a chain; the lock that it wraps around its own is not needed here
+    compiled = dataclasses.replace(compiled, initial_point_func=lambda seed: next(queue).copy())
+    extra = {"save_warmup": False, **kwargs}
+    return nutpie.sample(
+        compiled,
+        draws=draws,
+        tune=tune,
+        chains=len(starts),
+        cores=cores,
+        seed=seed,
+        target_accept=target_accept,
+        progress_bar=progressbar,
+        **extra,
+    )
+
+
+def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
+    initvals = [{rv.name: point[rv.name] for rv in model.free_RVs} for point in map(target.constrained, starts)]
+    return pm.sample(
+        draws=draws,
+        tune=tune,
+        chains=len(starts),
+        cores=cores,
+        target_accept=target_accept,
+        nuts_sampler="pymc",
+        init="adapt_diag",
+        initvals=initvals,
+        random_seed=seed,
+        progressbar=progressbar,
+        compute_convergence_checks=False,
+        model=model,
+        **kwargs,
+    )
+
+
+def _status(sampled: xr.DataTree) -> Status:
+    import arviz_stats as azs  # slow to import
+
+    posterior = sampled["posterior"].to_dataset()
+    if posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
+        return Status("nuts", False, "NUTS ran one chain, which no diagnostic can judge; use chains=4.")
+    rhat = _extreme(azs.rhat(posterior), max)
+    ess = _extreme(azs.ess(posterior, method="bulk"), min)
+    diverged = int(sampled["sample_stats"]["diverging"].sum())
+    enough = 100 * posterior.sizes["chain"]
+    converged = rhat <= 1.01 and ess >= enough and diverged == 0
+    message = f"NUTS: largest R-hat {rhat:.3f}, smallest bulk ESS {ess:.0f}, {diverged} divergences."
+    if not converged:
+        ways = []
+        if diverged:
+            ways.append("raise target_accept")
+        if rhat > 1.01 or ess < enough:
+            ways.append("take more draws; if components swap labels, order= one of their parameters")
+        message += f" Not converged: {'; '.join(ways)}."
+    return Status("nuts", converged, message)
+
+
+def _extreme(dataset: xr.Dataset, pick: Any) -> float:
+    """Of every variable; a parameter that cannot move (NaN) says nothing."""
+    values = np.concatenate([np.ravel(variable.values) for variable in dataset.data_vars.values()])
+    values = values[~np.isnan(values)]
+    return float(pick(values)) if len(values) else 1.0
+
+
+def _entropy(random_seed: Any) -> Any:
+    if isinstance(random_seed, np.random.SeedSequence):
+        return random_seed.entropy
+    if isinstance(random_seed, np.random.Generator):
+        return int(random_seed.integers(2**63))
+    return random_seed

@@ -1,0 +1,97 @@
+"""The log posterior of a PyMC model as one function of a flat unconstrained vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.utils import rewrite_graph
+
+from bayesmix.mstep import hessian_by_differences
+from bayesmix.params import QUICK
+
+
+class Target:
+    """Log posterior and gradient of a PyMC model in its unconstrained coordinates.
+
+    The coordinates are those of ``model.value_vars``, ravelled and joined in order, d in all; nutpie uses the
+    same.
+
+    Parameters
+    ----------
+    model : pymc.Model
+    at : mapping
+        Value of each free variable, by name: where searches start.
+    jacobian : bool
+        Whether to add the log Jacobians of PyMC's transforms: with them, the density of the coordinates
+        (what NUTS samples); without them, the density of the declared variables (whose mode is the MAP).
+    compiled : bool
+        Compile with numba (seconds once, then fast) or run op by op (at once, slower a call).
+    """
+
+    def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool, compiled: bool = False):
+        self.model = model
+        mode = None if compiled else QUICK
+        self.point = {}
+        for rv in model.free_RVs:
+            transform, raw = model.rvs_to_transforms[rv], rv.type()
+            moved = raw if transform is None else transform.forward(raw, *rv.owner.inputs)
+            forward = pytensor.function([raw], moved, mode=QUICK, on_unused_input="ignore")
+            self.point[model.rvs_to_values[rv].name] = np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
+        # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
+        logp = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
+        gradients = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
+        flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
+        self._function = pytensor.function([flat], replaced, mode=mode)
+
+    def _joined(self, outputs: list) -> tuple[Any, list]:
+        """One vector in place of the model's value variables, and the outputs as expressions of it."""
+        flat, offset, replacements = pt.vector("u"), 0, {}
+        for variable in self.model.value_vars:
+            point = self.point[variable.name]
+            piece = flat[offset : offset + point.size].reshape(point.shape)
+            replacements[variable] = piece.astype(variable.dtype)
+            offset += point.size
+        return flat, clone_replace(outputs, replacements)
+
+    @property
+    def start(self) -> np.ndarray:
+        """The point `at` in unconstrained coordinates, shape (d,)."""
+        return np.concatenate([np.ravel(value) for value in self.point.values()] or [np.empty(0)])
+
+    def __call__(self, u: np.ndarray) -> tuple[float, np.ndarray]:
+        """Log density and gradient (d,) at `u` (d,)."""
+        value, gradient = self._function(u)
+        return float(value), np.asarray(gradient, float)
+
+    def hessian(self, u: np.ndarray) -> np.ndarray:
+        """Hessian (d, d) at `u`, central differences of the gradient."""
+        return hessian_by_differences(lambda x: self(x)[1], u)
+
+    @cached_property
+    def _constrain(self) -> Any:
+        outputs = [rv for rv in self.model.free_RVs] + list(self.model.deterministics)
+        replaced = self.model.replace_rvs_by_values(outputs)
+        flat, joined = self._joined(replaced)
+        return [rv.name for rv in outputs], pytensor.function([flat], joined, mode=QUICK, on_unused_input="ignore")
+
+    def constrained(self, u: np.ndarray) -> dict[str, np.ndarray]:
+        """Declared variables and deterministics by name at `u`."""
+        names, function = self._constrain
+        return {name: np.asarray(value) for name, value in zip(names, function(u))}
+
+
+def laplace_factor(hessian: np.ndarray, floor: float = 1e-8) -> np.ndarray:
+    """A factor F (d, d) with F F^T the inverse of the negative Hessian.
+
+    Directions in which the Hessian is not negative (relative to its largest eigenvalue, by `floor`) are held
+    at that floor: a mode on the edge of being identified gives a wide but finite scale.
+    """
+    values, vectors = np.linalg.eigh(-hessian)
+    return vectors / np.sqrt(np.maximum(values, floor * max(values.max(), 1e-300)))

@@ -1,0 +1,217 @@
+"""Saving and loading fits: a zip of JSON and netCDF. Nothing in it is executed when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import xarray as xr
+from pytensor.tensor.variable import TensorVariable
+
+from bayesmix import distributions
+from bayesmix.bound import bind_learned
+from bayesmix.errors import DataError, SpecError
+from bayesmix.families._contract import Leaf
+from bayesmix.fit import Fit, Status
+from bayesmix.params import Flat, constant, is_prior
+from bayesmix.spec import Node
+from bayesmix.structure import Composite, Mixture
+
+#: Version of the file's layout; a reader refuses newer ones.
+SCHEMA = 1
+
+
+def save(fit: Fit, path: str | Path) -> None:
+    """Write a fit to `path`, at once or not at all. See `Fit.save`."""
+    path = Path(path)
+    document = {
+        "schema": SCHEMA,
+        "spec": node_to_json(fit.spec),
+        "learned": {key: value_to_json(asdict(value)) for key, value in fit.bound.learned.items()},
+        "status": asdict(fit.status),
+        "loglik": fit.loglik,
+        "history": None if fit.history is None else fit.history.tolist(),
+        "starts": fit.starts,
+    }
+    text = json.dumps(document, indent=1, allow_nan=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        arrays = Path(folder) / "idata.nc"
+        fit.idata.to_netcdf(arrays, engine="h5netcdf")
+        whole = Path(folder) / "fit.zip"
+        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("fit.json", text)
+            archive.write(arrays, "idata.nc")
+        os.replace(whole, path)
+
+
+def load(path: str | Path) -> Fit:
+    """Read a fit that `Fit.save` wrote.
+
+    The training table is not in the file: predictions of a loaded fit need a table.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    DataError
+        The file is not a saved fit, is damaged, or is from a newer version.
+    FileNotFoundError
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(f"{folder}/fit.zip")
+    ...     again = bm.load(f"{folder}/fit.zip")
+    >>> bool((again.params["mu"] == fit.params["mu"]).all())
+    True
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
+            document = json.loads(archive.read("fit.json"))
+            archive.extract("idata.nc", folder)
+            with xr.open_datatree(Path(folder) / "idata.nc", engine="h5netcdf") as opened:
+                idata = opened.load()
+        if document["schema"] > SCHEMA:
+            raise DataError(
+                f"{path}: written by a newer bayesmix (schema {document['schema']}, this one reads {SCHEMA}). Update."
+            )
+        spec = node_from_json(document["spec"])
+        leaves = {site.key: type(site.node) for site in _leaf_keys(spec)}
+        learned = {
+            key: leaves[key].learned_type(**value_from_json(value)) for key, value in document["learned"].items()
+        }
+        history = document["history"]
+        return Fit(
+            bind_learned(spec, learned),
+            idata,
+            Status(**document["status"]),
+            document["loglik"],
+            None if history is None else np.array(history),
+            document["starts"],
+        )
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, TypeError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise DataError(f"{path}: not a saved fit, or damaged ({error}). Save it again.") from error
+
+
+class _Key:
+    def __init__(self, key: str, node: Node):
+        self.key, self.node = key, node
+
+
+def _leaf_keys(spec: Node) -> list[_Key]:
+    """Families of a spec with their site keys, without laying it out."""
+    from bayesmix.params import Place
+
+    found: list[_Key] = []
+
+    def visit(node: Node, place: Place) -> None:
+        if isinstance(node, Leaf):
+            found.append(_Key(place.key, node))
+        elif isinstance(node, Mixture):
+            visit(node.component, place.component_place(node.n_components))
+        else:
+            for name, child in node.parts:
+                visit(child, place.field_place(name))
+
+    visit(spec, Place())
+    return found
+
+
+def node_to_json(node: Node) -> dict[str, Any]:
+    """A spec as plain JSON values."""
+    document: dict[str, Any] = {
+        "node": type(node).__name__,
+        "priors": {name: prior_to_json(name, given) for name, given in node.priors.items() if given is not None},
+        "parts": [[name, node_to_json(child)] for name, child in node.parts],
+    }
+    if isinstance(node, Mixture):
+        document["n_components"] = node.n_components
+    if isinstance(node, Composite):
+        document["positional"] = node.positional
+    return document
+
+
+def node_from_json(document: dict[str, Any]) -> Node:
+    """The spec that `node_to_json` wrote."""
+    priors = {name: prior_from_json(given) for name, given in document["priors"].items()}
+    parts = [(name, node_from_json(child)) for name, child in document["parts"]]
+    name = document["node"]
+    if name == "Mixture":
+        return Mixture(parts[0][1], document["n_components"], **priors)
+    if name == "Composite":
+        return Composite(*[node for _, node in parts]) if document["positional"] else Composite(dict(parts))
+    families = {family.__name__: family for family in Leaf.__subclasses__()}
+    return families[name](**priors)
+
+
+def prior_to_json(name: str, given: Any) -> Any:
+    """A prior as plain JSON: a number, or the distribution's name and inputs."""
+    if isinstance(given, Flat):
+        return {"flat": True}
+    if isinstance(given, TensorVariable):
+        if not is_prior(given):
+            raise SpecError(f"{name}: a prior that is part of your own PyMC model cannot be saved.")
+        op = given.owner.op
+        inputs = [constant(parameter).tolist() for parameter in op.dist_params(given.owner)]
+        return {"dist": type(op).__name__, "inputs": inputs}
+    return {"value": np.asarray(given, float).tolist()}
+
+
+def prior_from_json(document: dict[str, Any]) -> Any:
+    """The prior that `prior_to_json` wrote."""
+    if "flat" in document:
+        return Flat()
+    if "value" in document:
+        return np.asarray(document["value"], float)
+    for module in (pm, distributions):
+        for candidate in vars(module).values():
+            op = getattr(candidate, "rv_op", None)
+            if isinstance(candidate, type) and type(op).__name__ == document["dist"]:
+                return op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
+            kind = getattr(candidate, "rv_type", None)
+            if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
+                return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
+    raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")
+
+
+def value_to_json(value: Any) -> Any:
+    """Numbers, strings, None, tuples and mappings as JSON; tuples are marked so that they come back as tuples."""
+    if isinstance(value, dict):
+        return {"dict": {key: value_to_json(item) for key, item in value.items()}}
+    if isinstance(value, (tuple, list)):
+        return {"tuple": [value_to_json(item) for item in value]}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise DataError(
+        f"{value!r}: symbols of type {type(value).__name__} cannot be saved. Use strings or numbers for categories."
+    )
+
+
+def value_from_json(value: Any) -> Any:
+    """The inverse of `value_to_json`."""
+    if isinstance(value, dict):
+        if "tuple" in value:
+            return tuple(value_from_json(item) for item in value["tuple"])
+        return {key: value_from_json(item) for key, item in value["dict"].items()}
+    return value

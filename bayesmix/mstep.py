@@ -1,0 +1,153 @@
+"""The numeric M-step: for priors without a closed form.
+
+Maximises ``Σ_k expected_logp_k + log prior`` of one site by Newton's method with a line search, in PyMC's
+unconstrained coordinates of the declared variables, with the density of those variables (no Jacobian), so that
+its fixed points are those of the PyMC model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+
+from bayesmix.params import QUICK, Params
+
+_MAX_NEWTON = 60
+_GRADIENT = 1e-11  # of the objective, relative to the size of the statistics
+
+
+class _Objective:
+    """Value, gradient and Hessian of one site's M-step objective in unconstrained coordinates."""
+
+    def __init__(self, site: Any, stats: dict[str, np.ndarray]):
+        self.slots = {name: slot for name, slot in site.slots.items() if slot.free}
+        fixed = {name: slot for name, slot in site.slots.items() if not slot.free}
+        self.names = list(self.slots)
+        unconstrained, values, self.shapes = [], [], []
+        for slot in self.slots.values():
+            inputs = slot.rv.owner.inputs
+            forward = slot.rv if slot.transform is None else slot.transform.forward(slot.rv, *inputs)
+            unconstrained.append(forward.type())
+        flat = pt.vector("u")
+        offset = 0
+        self.forwards: list[Callable] = []
+        params: dict[str, Any] = {name: slot.components(pt.as_tensor(slot.value)) for name, slot in fixed.items()}
+        log_prior = pt.zeros(())
+        for (name, slot), variable in zip(self.slots.items(), unconstrained):
+            raw = slot.rv.type()
+            moved = raw if slot.transform is None else slot.transform.forward(raw, *slot.rv.owner.inputs)
+            forward = pytensor.function([raw], moved, mode=QUICK, on_unused_input="ignore")
+            self.forwards.append(forward)
+            example = forward(slot.to_variable(_example(slot)))
+            size = int(example.size)
+            piece = flat[offset : offset + size].reshape(example.shape)
+            offset += size
+            value = piece if slot.transform is None else slot.transform.backward(piece, *slot.rv.owner.inputs)
+            values.append(value)
+            parameter = slot.to_parameter(value)
+            params[name] = slot.components(parameter)
+            log_prior = log_prior + pm.logp(slot.rv, value).sum()
+        inputs = {key: pt.tensor(key, dtype="float64", shape=np.shape(array)) for key, array in stats.items()}
+        value = site.node.expected_logp(params, inputs, site.learned, pt).sum() + log_prior
+        gradient = pt.grad(value, flat, disconnected_inputs="ignore")
+        # a component without rows can leave a parameter that nothing but a flat prior speaks of
+        self.function = pytensor.function([flat, *inputs.values()], [value, gradient], mode=QUICK, on_unused_input="ignore")
+        self.back = pytensor.function(
+            [flat], [slot.to_parameter(v) for slot, v in zip(self.slots.values(), values)], mode=QUICK
+        )
+
+    def start(self, params: Params) -> np.ndarray:
+        """The current point in unconstrained coordinates."""
+        parts = [
+            np.ravel(forward(slot.to_variable(np.asarray(params[slot.name]))))
+            for slot, forward in zip(self.slots.values(), self.forwards)
+        ]
+        return np.concatenate(parts)
+
+
+def _example(slot: Any) -> np.ndarray:
+    shape = slot.shape
+    if slot.support.ndim == 2:
+        return np.broadcast_to(np.eye(shape[-1]), shape).copy()
+    if slot.support.ndim == 1:
+        return np.full(shape, 1 / shape[-1])
+    return np.full(shape, 0.5)
+
+
+_CACHE: dict[int, tuple[Any, _Objective]] = {}
+
+
+def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dict[str, np.ndarray]:
+    """New values of a site's free slots, shape of the slots. Never lowers the objective."""
+    objective = _objective_of(site, stats)
+    arrays = list(stats.values())
+
+    def evaluate(u: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = objective.function(u, *arrays)
+        return float(value), np.asarray(gradient)
+
+    best = _newton(evaluate, objective.start(params))
+    found = objective.back(best)
+    return {
+        slot.name: np.asarray(value).reshape(slot.shape) for slot, value in zip(objective.slots.values(), found)
+    }
+
+
+def _objective_of(site: Any, stats: dict[str, np.ndarray]) -> _Objective:
+    # compiled once for a bound site, which is held so that its id stays its own
+    if id(site) not in _CACHE or _CACHE[id(site)][0] is not site:
+        if len(_CACHE) > 64:
+            _CACHE.clear()
+        _CACHE[id(site)] = (site, _Objective(site, stats))
+    return _CACHE[id(site)][1]
+
+
+def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.ndarray) -> np.ndarray:
+    """Maximise by damped Newton steps; the Hessian is by central differences of the gradient."""
+    value, gradient = evaluate(u)
+    for _ in range(_MAX_NEWTON):
+        scale = max(1.0, abs(value))
+        if not np.isfinite(gradient).all() or np.abs(gradient).max() <= _GRADIENT * scale:
+            break
+        hessian = hessian_by_differences(lambda x: evaluate(x)[1], u)
+        step = ascent_direction(hessian, gradient)
+        length = 1.0
+        for _ in range(40):
+            candidate = u + length * step
+            new_value, new_gradient = evaluate(candidate)
+            if np.isfinite(new_value) and new_value >= value - 1e-14 * scale:
+                break
+            length *= 0.5
+        else:
+            break
+        stalled = np.abs(new_gradient).max() >= np.abs(gradient).max() and new_value <= value
+        u, value, gradient = candidate, new_value, new_gradient
+        if stalled:
+            break
+    return u
+
+
+def hessian_by_differences(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray) -> np.ndarray:
+    """Symmetric Hessian (d, d) from central differences of a gradient; relative error about 1e-9."""
+    columns = []
+    for i in range(len(u)):
+        h = 1e-5 * max(1.0, abs(u[i]))
+        up, down = u.copy(), u.copy()
+        up[i] += h
+        down[i] -= h
+        columns.append((gradient(up) - gradient(down)) / (up[i] - down[i]))
+    matrix = np.array(columns)
+    return 0.5 * (matrix + matrix.T)
+
+
+def ascent_direction(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+    """Newton's direction with the Hessian's eigenvalues made negative, so that it always leads up."""
+    values, vectors = np.linalg.eigh(hessian)
+    floor = 1e-10 * max(1.0, np.abs(values).max())
+    curvature = np.maximum(np.abs(values), floor)
+    return vectors @ ((vectors.T @ gradient) / curvature)

@@ -1,0 +1,419 @@
+"""Parameters: supports, priors, and the slots that hold them.
+
+A `Parameter` is what a family declares (support, event dims, default prior). A `Slot` is a declared parameter
+in its place in a model: it has a PyMC name, named dims with the components first, and a prior. Parameter
+values travel as ``dict[str, ndarray]`` from slot name to array, shape = components' axes + event dims; the
+same names and shapes as in the PyMC model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+from pymc.distributions.distribution import SymbolicRandomVariable
+from pymc.distributions.shape_utils import change_dist_size
+from pymc.distributions.transforms import _default_transform
+from pymc.logprob.transforms import Transform
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.op import RandomVariable
+from pytensor.tensor.variable import TensorVariable
+
+from bayesmix import distributions
+from bayesmix.conjugate import Conjugate, recognise
+from bayesmix.errors import SpecError
+
+Params = Mapping[str, np.ndarray]
+
+#: Compiles nothing: for functions that are small, or called a few times.
+QUICK = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The improper flat prior: the parameter enters the posterior through the likelihood alone.
+
+    Flat in the declared parameter (on ``sigma``, not on its logarithm). ``spec.with_flat_priors()`` puts it
+    on every free parameter, which makes EM plain maximum likelihood.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Normal(sigma=bm.Flat()), 2)
+    Mixture(Normal(sigma=Flat()), 2)
+    """
+
+    def __repr__(self) -> str:
+        return "Flat()"
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A named axis with the labels of its entries."""
+
+    name: str
+    labels: tuple
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there."""
+
+    name: str
+    ndim: int
+    contains: Callable[[np.ndarray], bool]
+    flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable]
+    flat_transform: Transform | None = None
+
+
+def _flat_covariance(batch: tuple[int, ...], event: tuple[int, ...]) -> TensorVariable:
+    return distributions.FlatCovariance.dist(np.eye(event[0]), size=batch)
+
+
+def _is_covariance(value: np.ndarray) -> bool:
+    return bool(np.allclose(value, np.swapaxes(value, -1, -2)) and (np.linalg.eigvalsh(value) > 0).all())
+
+
+REAL = Support("a real number", 0, lambda v: bool(np.isfinite(v).all()), lambda b, e: pm.Flat.dist(size=b + e))
+POSITIVE = Support(
+    "a positive number",
+    0,
+    lambda v: bool((np.isfinite(v) & (v > 0)).all()),
+    lambda b, e: pm.HalfFlat.dist(size=b + e),
+)
+UNIT = Support(
+    "a probability",
+    0,
+    lambda v: bool(((v >= 0) & (v <= 1)).all()),
+    lambda b, e: pm.Beta.dist(1.0, 1.0, size=b + e),
+)
+SIMPLEX = Support(
+    "probabilities that sum to 1",
+    1,
+    lambda v: bool((v >= 0).all() and np.allclose(v.sum(-1), 1, atol=1e-8)),
+    lambda b, e: pm.Dirichlet.dist(np.ones(e), size=b),
+)
+COVARIANCE = Support("a positive definite matrix", 2, _is_covariance, _flat_covariance)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a family declares about one of its parameters.
+
+    Attributes
+    ----------
+    support : Support
+    default : TensorVariable
+        Default prior, a PyMC distribution made with ``.dist()``, for one component.
+    conjugate : str
+        Kind of prior for which the family has a closed-form M-step (a key of `bayesmix.conjugate.KINDS`).
+    event : tuple of Dim
+        Axes of one component's value; empty for a number.
+    """
+
+    support: Support
+    default: TensorVariable
+    conjugate: str
+    event: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One parameter in its place: name, dims, prior.
+
+    Attributes
+    ----------
+    name : str
+        Name of the parameter, and of its PyMC variable.
+    axes, event : tuple of Dim
+        Components' axes first, then the event's.
+    kind : {"prior", "fixed", "tensor"}
+        Has a prior and is estimated; is a constant; is an expression of the user's own PyMC model.
+    rv : TensorVariable or None
+        The prior, with the slot's shape.
+    value : ndarray or TensorVariable or None
+        The constant, or the expression.
+    hyper : Conjugate or None
+        Hyperparameters broadcast to the slot's shape with the components' axes flattened, where the prior is
+        of the kind that the family has a closed form for.
+    transform : Transform or None
+        PyMC transform of the prior's variable.
+    packed : bool
+        The PyMC variable is a packed Cholesky factor (`pm.LKJCholeskyCov`), the parameter its covariance.
+    """
+
+    name: str
+    axes: tuple[Dim, ...]
+    event: tuple[Dim, ...]
+    support: Support
+    kind: str
+    rv: TensorVariable | None = None
+    value: Any = None
+    hyper: Conjugate | None = None
+    transform: Transform | None = None
+    packed: bool = False
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        return tuple(dim.name for dim in (*self.axes, *self.event))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(dim) for dim in (*self.axes, *self.event))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return tuple(len(dim) for dim in self.event)
+
+    @property
+    def n_components(self) -> int:
+        """Product of the components' axes, K."""
+        return int(np.prod([len(axis) for axis in self.axes], dtype=int))
+
+    @property
+    def free(self) -> bool:
+        return self.kind == "prior"
+
+    @property
+    def variable_name(self) -> str:
+        return f"{self.name[: -len('cov')]}chol" if self.packed else self.name
+
+    @property
+    def depends_on_model(self) -> bool:
+        """Whether prior or value refer to variables of a PyMC model of the user's own."""
+        if self.kind == "tensor":
+            return True
+        return self.rv is not None and _refers_to_model(self.rv)
+
+    def components(self, values: Any) -> Any:
+        """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""
+        return values.reshape((self.n_components, *self.event_shape))
+
+    def to_parameter(self, variable: TensorVariable) -> TensorVariable:
+        """The parameter as an expression of the PyMC variable."""
+        if not self.packed:
+            return variable
+        dimension = len(self.event[0])
+        rows, columns = np.tril_indices(dimension)
+        batch = [variable.shape[axis] for axis in range(variable.ndim - 1)]
+        factor = pt.set_subtensor(pt.zeros([*batch, dimension, dimension])[..., rows, columns], variable)
+        return factor @ factor.mT
+
+    def to_variable(self, value: np.ndarray) -> np.ndarray:
+        """The PyMC variable's value at a parameter's value."""
+        if not self.packed:
+            return value
+        rows, columns = np.tril_indices(value.shape[-1])
+        return np.linalg.cholesky(value)[..., rows, columns]
+
+    @cached_property
+    def log_prior(self) -> Callable[[np.ndarray], float]:
+        """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
+        if not self.free:
+            return lambda value: 0.0
+        if self.hyper is not None:
+            return lambda value: float(self.hyper.log_density(self.components(value)))
+        variable = self.rv.type()
+        density = pytensor.function([variable], pm.logp(self.rv, variable).sum(), mode=QUICK)
+        return lambda value: float(density(self.to_variable(value)))
+
+
+def is_prior(value: Any) -> bool:
+    """Whether `value` is a PyMC distribution made with ``.dist()`` and not yet part of a model."""
+    if not isinstance(value, TensorVariable) or value.owner is None or value.name is not None:
+        return False
+    return isinstance(value.owner.op, (RandomVariable, SymbolicRandomVariable))
+
+
+def _refers_to_model(rv: TensorVariable) -> bool:
+    """Whether anything above `rv` is a random variable of another model, or waits for a value."""
+    for variable in ancestors([rv]):
+        if variable is rv or variable.owner is None:
+            continue
+        if isinstance(variable.owner.op, (RandomVariable, SymbolicRandomVariable)) and variable.name is not None:
+            return True
+    return False
+
+
+def check_prior_like(name: str, value: Any) -> str | None:
+    """The fault of something that is neither a prior, nor a number, nor a tensor; None where there is none."""
+    if value is None or isinstance(value, (Flat, TensorVariable)):
+        return None
+    if isinstance(value, type) or callable(value):
+        return f"{name}: {value!r} is not a prior. Make it with .dist(), for instance pm.Normal.dist(0, 1)."
+    if isinstance(value, tuple):
+        return (
+            f"{name}: a tuple is not a prior. For pm.LKJCholeskyCov.dist pass compute_corr=False."
+            if any(isinstance(part, TensorVariable) for part in value)
+            else None
+        )
+    try:
+        np.asarray(value, float)
+    except (TypeError, ValueError):
+        return f"{name}: {value!r} is neither a PyMC .dist(), nor a number, nor bm.Flat()."
+    return None
+
+
+def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any) -> Slot:
+    """Put a parameter in its place, with the prior that the user gave or the default.
+
+    Raises
+    ------
+    SpecError
+        A value outside the support, a prior of the wrong kind or shape.
+    """
+    support, event = parameter.support, parameter.event
+    batch = tuple(len(axis) for axis in axes)
+    event_shape = tuple(len(dim) for dim in event)
+    shape = batch + event_shape
+    common = {"name": name, "axes": axes, "event": event, "support": support}
+
+    if isinstance(given, Flat):
+        rv = support.flat(batch, event_shape)
+        given_rv: Any = rv
+    elif given is None or is_prior(given):
+        given_rv = parameter.default if given is None else given
+    elif isinstance(given, TensorVariable):
+        return Slot(**common, kind="tensor", value=given)
+    else:
+        return Slot(**common, kind="fixed", value=_fixed(name, given, shape, support))
+
+    packed = support is COVARIANCE and given_rv.owner.op.ndim_supp == 1
+    if packed:
+        rv = change_dist_size(given_rv, batch)
+    else:
+        rv = _sized(name, given_rv, batch, event_shape, support)
+    if support is COVARIANCE and not packed:
+        transform: Transform | None = distributions.CholeskyCovariance(event_shape[0])
+    else:
+        transform = _default_transform(rv.owner.op, rv)
+    hyper = None
+    if not packed and not _refers_to_model(rv):
+        n_components = int(np.prod(batch, dtype=int))
+        hyper = recognise(parameter.conjugate, given_rv, batch, (n_components, *event_shape))
+    return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform, packed=packed)
+
+
+def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: Support) -> TensorVariable:
+    ndim = rv.owner.op.ndim_supp
+    if ndim == support.ndim:
+        size = batch if ndim else batch + event
+    elif ndim == 0 and support.ndim == 0:
+        size = batch + event
+    elif ndim == 1 and support.ndim == 0 and event:
+        size = batch
+    else:
+        raise SpecError(
+            f"{name}: the parameter is {support.name}; {_op_name(rv)} is a distribution over "
+            f"{('numbers', 'vectors', 'matrices')[ndim]}. Use a prior over {support.name}."
+        )
+    try:
+        sized = change_dist_size(rv, size)
+        shape = tuple(int(n) for n in pytensor.function([], list(sized.shape), mode=QUICK, on_unused_input="ignore")())
+    except Exception as error:
+        raise SpecError(f"{name}: the prior {_op_name(rv)} does not fit the shape {batch + event}: {error}") from None
+    if shape != batch + event:
+        raise SpecError(f"{name}: the prior has shape {shape}, the parameter {batch + event}. Give it that shape.")
+    return sized
+
+
+def _fixed(name: str, given: Any, shape: tuple, support: Support) -> np.ndarray:
+    value = np.asarray(given, float)
+    try:
+        value = np.broadcast_to(value, shape).copy()
+    except ValueError:
+        raise SpecError(f"{name}: a fixed value of shape {value.shape} does not fit {shape}.") from None
+    if not support.contains(value):
+        total = f"; it sums to {float(value.sum(-1).flat[0]):g}" if support is SIMPLEX else ""
+        raise SpecError(f"{name}: must be {support.name}, not {np.asarray(given).tolist()}{total}.")
+    return value
+
+
+def _op_name(rv: TensorVariable) -> str:
+    print_name = getattr(rv.owner.op, "_print_name", None)
+    return print_name[0] if print_name else type(rv.owner.op).__name__
+
+
+def constant(expression: TensorVariable) -> np.ndarray:
+    """Value of an expression without inputs, for instance a hyperparameter."""
+    if isinstance(expression, pytensor.graph.basic.Constant):
+        return np.asarray(expression.data, float)
+    return np.asarray(expression.eval(mode=QUICK), float)
+
+
+def show(prior: Any) -> str:
+    """The code that makes a prior, for ``repr``."""
+    if isinstance(prior, TensorVariable):
+        if not is_prior(prior):
+            return prior.name or "<tensor>"
+        op = prior.owner.op
+        try:
+            arguments = ", ".join(_number(constant(p)) for p in op.dist_params(prior.owner))
+        except Exception:
+            arguments = "…"
+        return f"pm.{_op_name(prior)}.dist({arguments})"
+    if isinstance(prior, Flat):
+        return repr(prior)
+    return _number(np.asarray(prior, float))
+
+
+def _number(value: np.ndarray) -> str:
+    if value.ndim == 0:
+        return f"{float(value):g}"
+    return repr(value.tolist())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the tree a node stands: how errors call it, how its variables are named, which axes it has.
+
+    Attributes
+    ----------
+    key : str
+        Position in the tree, unique for each node.
+    path : str
+        Field path that users know, such as ``"income"``.
+    prefix : str
+        Put before the names of the node's variables, such as ``"income_"``.
+    axes : tuple of Dim
+        Components' axes of the mixtures around this node, outermost first.
+    depth : int
+        Mixtures around this node that share its prefix.
+    """
+
+    key: str = "root"
+    path: str = ""
+    prefix: str = ""
+    axes: tuple[Dim, ...] = ()
+    depth: int = 0
+
+    @property
+    def n_components(self) -> int:
+        return int(np.prod([len(axis) for axis in self.axes], dtype=int))
+
+    def field_place(self, name: str) -> Place:
+        """The place of a composite's field."""
+        path = f"{self.path}.{name}" if self.path else name
+        return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
+
+    def component_place(self, n_components: int) -> Place:
+        """The place of a mixture's component."""
+        axis = Dim(self.name("component"), tuple(range(n_components)))
+        return Place(f"{self.key}/component", self.path, self.prefix, (*self.axes, axis), self.depth + 1)
+
+    def element_place(self) -> Place:
+        """The place of a sequence's elements."""
+        return Place(f"{self.key}/element", self.path, self.prefix, self.axes, self.depth)
+
+    def name(self, base: str) -> str:
+        """Name of a variable or axis of a mixture here: nested mixtures of one field say ``sub``."""
+        return f"{self.prefix}{'sub' * self.depth}{base}"

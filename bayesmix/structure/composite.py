@@ -1,0 +1,176 @@
+"""Records of several fields, independent given the component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+
+from bayesmix.data import Table
+from bayesmix.errors import DataError
+from bayesmix.params import Place
+from bayesmix.spec import Encoded, Evaluation, Node, Site
+
+
+@final
+class Composite(Node):
+    r"""A record of fields, independent of each other given the component.
+
+    .. math:: f(x_1, \ldots, x_J) = \prod_j f_j(x_j)
+
+    Named fields read the columns of a table (or the keys of records) of those names, and other columns are left
+    alone. Positional fields read the columns, or the places of tuples, in order; they are called ``x1``,
+    ``x2``, … and their number must agree.
+
+    Parameters
+    ----------
+    *fields : Node
+        Positional fields; or one mapping from name to node, for names that are not identifiers.
+    **named : Node
+        Named fields.
+
+    Notes
+    -----
+    A field's name is put before the names of its variables: ``income_mu``.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Composite(income=bm.Normal(), visits=bm.Poisson())
+    Composite(income=Normal(), visits=Poisson())
+    >>> bm.Composite({"body mass": bm.Normal()})
+    Composite({'body mass': Normal()})
+    """
+
+    def __init__(self, *fields: Any, **named: Any):
+        mapping: dict[str, Any] = {}
+        if len(fields) == 1 and isinstance(fields[0], Mapping):
+            mapping.update(fields[0])
+            fields = ()
+        mapping.update(named)
+        self._positional = bool(fields) and not mapping
+        if fields and mapping:
+            raise TypeError("Composite takes positional fields or named ones, not both.")
+        if fields:
+            mapping = {f"x{i}": node for i, node in enumerate(fields, 1)}
+        self._fields = {str(name): node for name, node in mapping.items()}
+
+    @property
+    def parts(self) -> tuple[tuple[str, Node], ...]:
+        return tuple(self._fields.items())
+
+    @property
+    def priors(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def positional(self) -> bool:
+        """Whether the fields go by position."""
+        return self._positional
+
+    def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Composite:
+        return Composite(*parts) if self._positional else Composite(dict(zip(self._fields, parts)))
+
+    def faults(self, path: str = "") -> list[str]:
+        if not self._fields:
+            return [f"{path or 'Composite'}: a composite needs at least one field."]
+        return super().faults(path)
+
+    def __repr__(self) -> str:
+        if self._positional:
+            return f"Composite({', '.join(map(repr, self._fields.values()))})"
+        if all(name.isidentifier() for name in self._fields):
+            return f"Composite({', '.join(f'{name}={node!r}' for name, node in self._fields.items())})"
+        return f"Composite({{{', '.join(f'{name!r}: {node!r}' for name, node in self._fields.items())}}})"
+
+    def _blocks(self, table: Table, place: Place) -> list[tuple[Place, Node, Table]]:
+        """Each field with its place and its block of columns."""
+        table = table.expand(place.path)
+        where = place.path or "data"
+        if self._positional or not table.named:
+            if len(table.columns) != len(self._fields):
+                raise DataError(
+                    f"{where}: {len(table.columns)} columns for {len(self._fields)} fields "
+                    f"({', '.join(self._fields)}). Give each record exactly the fields of the spec."
+                )
+            columns = dict(zip(self._fields, table.columns))
+        else:
+            columns = {column.name: column for column in table.columns}
+            absent = [name for name in self._fields if name not in columns]
+            if absent:
+                raise DataError(
+                    [
+                        f"{name}: the table has no such column; it has {', '.join(list(columns)[:12])}. "
+                        "Rename the column or the field."
+                        for name in absent
+                    ]
+                )
+        return [
+            (below := place.field_place(name), node, table.field(columns[name], below.path))
+            for name, node in self._fields.items()
+        ]
+
+    def learn(self, table, place, learned):
+        _gather(node.learn(block, below, learned) for below, node, block in self._blocks(table, place))
+
+    def layout(self, place, learned):
+        children = tuple(node.layout(place.field_place(name), learned) for name, node in self._fields.items())
+        return Site(self, place, {}, children)
+
+    def encode(self, site, table, unseen):
+        blocks = self._blocks(table, site.place)
+        children = _gather(child.encode(block, unseen) for child, (_, _, block) in zip(site.children, blocks))
+        return Encoded(table.n_rows, children=tuple(children))
+
+    def child_data(self, data):
+        return data.children
+
+    def evaluate(self, site, params, data):
+        children = tuple(child.evaluate(params, block) for child, block in zip(site.children, data.children))
+        return Evaluation(sum(child.log_density for child in children), children)
+
+    def accumulate(self, site, evaluation, data, resp, stats):
+        for child, below, block in zip(site.children, evaluation.children, data.children):
+            child.accumulate(below, block, resp, stats)
+
+    def seed(self, site, data, resp, stats, splitter):
+        for child, block in zip(site.children, data.children):
+            child.node.seed(child, block, resp, stats, splitter)
+
+    def features(self, site, data):
+        return np.column_stack([c.node.features(c, block) for c, block in zip(site.children, data.children)])
+
+    def update(self, site, stats, params):
+        return {}
+
+    def draw(self, site, params, z, rng, out):
+        for child in site.children:
+            child.node.draw(child, params, z, rng, out)
+
+    def impute(self, site, params, evaluation, data, z, rng, out):
+        for child, below, block in zip(site.children, evaluation.children, data.children):
+            child.node.impute(child, params, below, block, z, rng, out)
+
+    def graph(self, site, variables, values):
+        return sum(child.node.graph(child, variables, values) for child in site.children)
+
+    def graph_draw(self, site, variables, z, out):
+        for child in site.children:
+            child.node.graph_draw(child, variables, z, out)
+
+
+def _gather(steps: Any) -> list:
+    """Run every step, and raise the data faults of all of them together."""
+    found, faults = [], []
+    steps = iter(steps)
+    while True:
+        try:
+            found.append(next(steps))
+        except StopIteration:
+            break
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        raise DataError(faults)
+    return found
