@@ -1,8 +1,7 @@
 """The main job on a real table, start to end: ``python -m bayesmix.demo`` (or ``make demo``).
 
-Fits the Palmer penguins by EM and by NUTS, compares the components with the species and sexes (neither the
-species nor a complete sex column is given to the model), fills the missing cells, and writes plots to
-``./demo-output``.
+Fits the Palmer penguins by EM and by NUTS, compares the components with the species (which the model is never
+shown) and the sexes, fills the missing cells, and writes plots to ``./demo-output``.
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ SEED = 1
 def main() -> None:
     """Run the demo."""
     began = time.perf_counter()
+    import matplotlib
+
+    matplotlib.use("Agg")  # pictures go to files
     import bayesmix as bm
     from bayesmix import plots
     from bayesmix.datasets import penguins
@@ -107,7 +109,7 @@ def section(title: str) -> None:
 
 
 def centres(fit) -> str:
-    """The components as a table: weight, means, probability of male, most probable island."""
+    """Tabulate the components: weight, means, probability of male, most probable island."""
     posterior = fit.posterior.mean(("chain", "draw"))
     columns = {"weight": posterior["weights"].to_numpy().round(3)}
     for name in FIELDS[:4]:
@@ -126,10 +128,9 @@ def show_clusters(fit, table: pd.DataFrame) -> None:
     cross = pd.crosstab(component, [table["species"], sex])
     print(cross.to_string())
     known = cross.drop(columns="unknown", level="sex", errors="ignore")
-    apart = int(known.to_numpy().sum() - known.max(axis=1).sum())
-    print(
-        f"{apart} of {int(known.to_numpy().sum())} birds of known sex lie outside their component's own species and sex."
-    )
+    total = int(known.to_numpy().sum())
+    apart = total - int(known.max(axis=1).sum())
+    print(f"{apart} of {total} birds of known sex lie outside their component's own species and sex.")
 
 
 def show_imputed(imputed, table: pd.DataFrame) -> None:

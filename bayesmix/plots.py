@@ -35,11 +35,12 @@ _SMOOTHED = 3000
 
 
 def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[Any, Any]:
-    """Each field as a histogram, or bars for symbols and counts, with the components overlaid.
+    """Plot each field as a histogram (bars for symbols and counts) with the components overlaid.
 
-    A component's curve is its weight times its density, so that the curves add up to the dark line, the mixture's density. With a
-    posterior of several draws the curves are means over draws. Fields of an inner mixture have that mixture
-    summed out; coordinates of vectors have a panel each, with smoothed draws in place of a formula.
+    A component's curve is its weight times its density, so that the curves add up to the dark line, the
+    mixture's density. With a posterior of several draws the curves are means over draws. Fields of an inner
+    mixture have that mixture summed out; coordinates of vectors have a panel each, with smoothed draws in place
+    of a formula.
 
     Parameters
     ----------
@@ -94,7 +95,7 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
 
 
 def plot_responsibilities(fit: Fit, data: Any = None, *, groups: Any = None, unseen: str = "error") -> tuple[Any, Any]:
-    """Every row as a thin column whose colours are its probabilities of the components.
+    """Plot every row as a thin column whose colours are its probabilities of the components.
 
     Rows are sorted by their most probable component, most certain first: a sharp staircase means that the
     components are well apart, a blur that they overlap.
@@ -149,7 +150,7 @@ def plot_responsibilities(fit: Fit, data: Any = None, *, groups: Any = None, uns
 
 
 def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any, Any]:
-    """The missing cells: an interval for each number, probabilities for each symbol.
+    """Plot the missing cells: an interval for each number, probabilities for each symbol.
 
     The grey band holds the same share of the field's observed cells: an interval as wide as the band has
     learned nothing from the rest of its row.
@@ -207,7 +208,7 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
 
 
 def plot_starts(fit: Fit) -> tuple[Any, Any]:
-    """The objective on its way up (EM's log posterior, ADVI's bound), and what every start reached.
+    """Plot the objective on its way up (EM's log posterior, ADVI's bound), and what every start reached.
 
     Starts at one level reached the same mode. Where the best level has one start only, a higher one may have
     been missed: raise ``n_starts``.
@@ -272,7 +273,7 @@ def _leaves(fit: Fit, encoded: Encoded) -> Iterator[tuple[Site, Encoded]]:
 
 
 def _alone(encoded: Encoded, block: Encoded, n_rows: int, arrays: Any) -> Encoded:
-    """The encoded tree with `arrays` in place of `block`, and every other field missing, so summed out."""
+    """Put `arrays` in place of `block`, and make every other field missing, so that it is summed out."""
     if encoded is block:
         return Encoded(n_rows, arrays)
     return Encoded(
