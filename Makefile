@@ -7,7 +7,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
 
 .PHONY: demo test fast check help
 

@@ -34,9 +34,8 @@ def main() -> None:
     section("The table: 344 penguins of Palmer Station, Antarctica (Gorman et al. 2014, CC0)")
     print(table[FIELDS].describe(include="all").loc[["count", "mean", "std"]].round(1).to_string(na_rep=""))
     missing = table[FIELDS].isna()
-    print(
-        f"\nMissing cells: {int(missing.to_numpy().sum())} in {int(missing.any(axis=1).sum())} rows. They are integrated out."
-    )
+    cells, rows = int(missing.to_numpy().sum()), int(missing.any(axis=1).sum())
+    print(f"\nMissing cells: {cells} in {rows} rows. They are integrated out.")
     print("The species column is not shown to the model.")
     print(f"(import bayesmix took {imported:.1f} s)")
 
@@ -69,9 +68,10 @@ def main() -> None:
     print(f"{nuts.status}")
     print(f"{time.perf_counter() - began_nuts:.0f} s, compilation included.\n")
     summary = nuts.summary(round_to="none")
-    wanted = [name for name in nuts.posterior if name in ("weights", "sex_p") or str(name).endswith("_mu")]
-    print(nuts.summary(var_names=wanted).to_string())
-    rhat, ess = (pd.to_numeric(summary[column]) for column in ("r_hat", "ess_bulk"))
+    wanted = summary.index.str.match(r"weights|sex_p|\w+_mu")
+    shown = summary[wanted].drop(columns=["mcse_mean", "mcse_sd"]).round(3)
+    print(shown.astype({"ess_bulk": int, "ess_tail": int}).to_string())
+    rhat, ess = summary["r_hat"], summary["ess_bulk"]
     print(f"\nAll {len(summary)} parameters: R-hat at most {rhat.max():.3f}, bulk ESS at least {ess.min():.0f}.\n")
     show_clusters(nuts, table)
 

@@ -14,11 +14,11 @@ import numpy as np
 from bayesmix.data import column_of
 from bayesmix.fit import Fit
 from bayesmix.impute import Imputation
-from bayesmix.spec import Encoded, Site
+from bayesmix.spec import Encoded
 
 #: Okabe and Ito 2008, *Color Universal Design*; black is kept for totals.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "++")
 _OBSERVED = "#DADADA"
 _INK = "#333333"
@@ -265,7 +265,7 @@ def plot_starts(fit: Fit) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- densities, without knowing any family
 
 
-def _leaves(fit: Fit, encoded: Encoded) -> Iterator[tuple[Site, Encoded]]:
+def _leaves(fit: Fit, encoded: Encoded) -> Iterator[tuple[Any, Encoded]]:
     """Families whose values stand one to a row, with their encoded columns."""
     for site, block in fit.bound.site.walk_with(encoded):
         if not site.children and block.n_rows == encoded.n_rows and "value" in block.arrays:
@@ -284,7 +284,7 @@ def _alone(encoded: Encoded, block: Encoded, n_rows: int, arrays: Any) -> Encode
     )
 
 
-def _component_densities(fit: Fit, encoded: Encoded, leaf: Site, block: Encoded, values: np.ndarray) -> np.ndarray:
+def _component_densities(fit: Fit, encoded: Encoded, leaf: Any, block: Encoded, values: np.ndarray) -> np.ndarray:
     """Weight times density of each component of the root at encoded `values` of one field, (len(values), K)."""
     column = column_of(leaf.node.decode(values, leaf.learned), leaf.place.path)
     arrays = dict(leaf.node.encode_column(column, leaf.learned))
@@ -294,7 +294,7 @@ def _component_densities(fit: Fit, encoded: Encoded, leaf: Site, block: Encoded,
     draws = fit._draws(_CURVE_DRAWS)
     for params in draws:
         evaluation = fit.bound.site.evaluate(params, data)
-        joint = evaluation.log_density if not fit.bound.is_mixture else evaluation.joint[:, 0, :]
+        joint = evaluation.log_density if evaluation.joint is None else evaluation.joint[:, 0, :]
         total = total + np.exp(joint)
     return total / len(draws)
 
@@ -302,7 +302,7 @@ def _component_densities(fit: Fit, encoded: Encoded, leaf: Site, block: Encoded,
 # ---------------------------------------------------------------- panels
 
 
-def _draw_curves(axis: Any, fit: Fit, encoded: Encoded, leaf: Site, block: Encoded) -> None:
+def _draw_curves(axis: Any, fit: Fit, encoded: Encoded, leaf: Any, block: Encoded) -> None:
     values = block.arrays["value"]
     axis.hist(values, bins=_bins(values), density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
     margin = 0.08 * (np.ptp(values) or 1.0)
@@ -310,7 +310,7 @@ def _draw_curves(axis: Any, fit: Fit, encoded: Encoded, leaf: Site, block: Encod
     _plot_components(axis, grid, _component_densities(fit, encoded, leaf, block, grid))
 
 
-def _draw_coordinate(axis: Any, fit: Fit, leaf: Site, block: Encoded, coordinate: int) -> None:
+def _draw_coordinate(axis: Any, fit: Fit, leaf: Any, block: Encoded, coordinate: int) -> None:
     from scipy.stats import gaussian_kde
 
     values = block.arrays["value"][:, coordinate]
@@ -344,7 +344,7 @@ def _plot_components(axis: Any, grid: np.ndarray, curves: np.ndarray) -> None:
     axis.set_ylim(bottom=0)
 
 
-def _draw_bars(axis: Any, fit: Fit, encoded: Encoded, leaf: Site, block: Encoded) -> None:
+def _draw_bars(axis: Any, fit: Fit, encoded: Encoded, leaf: Any, block: Encoded) -> None:
     values = np.asarray(block.arrays["value"], np.int64)
     symbols = leaf.node.decode(np.zeros(1, np.int64), leaf.learned).dtype == object
     grid = np.arange(0 if symbols else values.min(), values.max() + 1)
@@ -413,7 +413,7 @@ def _fill(k: int) -> dict[str, Any]:
     }
 
 
-def _title(leaf: Site, coordinate: int | None, only_column: str) -> str:
+def _title(leaf: Any, coordinate: int | None, only_column: str) -> str:
     name = leaf.place.path or only_column
     if coordinate is None:
         return name
