@@ -62,7 +62,7 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
     >>> table = {"height": [1.6, 1.7, 1.9, 1.5, 1.8], "team": ["a", "a", "b", "a", "b"]}
     >>> fit = bm.fit(bm.Mixture(bm.Composite(height=bm.Normal(), team=bm.Categorical()), 2), table, random_seed=1)
     >>> figure, axes = bm.plots.plot_fields(fit)
-    >>> [axis.get_title() for axis in axes]
+    >>> [axis.get_title(loc="left") for axis in axes]
     ['height', 'team']
     """
     plt = _pyplot()
