@@ -35,7 +35,8 @@ check: .venv/.dev
 	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then found=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then echo "bayesmix needs Python 3.12 or newer: install one, for instance with 'uv python install 3.13', or pass PYTHON=/path/to/python3." >&2; exit 1; fi; \
-	if [ ! -x $(BIN)/python ]; then echo "Making .venv with $$($$found --version)"; $$found -m venv .venv; fi
+	if [ ! -x $(BIN)/python ]; then echo "Making .venv with $$($$found --version)"; $$found -m venv .venv || exit 1; fi; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	@touch $@
 
 .venv/.test: .venv/.python pyproject.toml

@@ -6,6 +6,7 @@ shown) and the sexes, fills the missing cells, and writes plots to ``./demo-outp
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 
@@ -28,7 +29,6 @@ def main() -> None:
     from bayesmix import plots
     from bayesmix.datasets import penguins
 
-    imported = time.perf_counter() - began
     table = penguins()
 
     section("The table: 344 penguins of Palmer Station, Antarctica (Gorman et al. 2014, CC0)")
@@ -37,7 +37,6 @@ def main() -> None:
     cells, rows = int(missing.to_numpy().sum()), int(missing.any(axis=1).sum())
     print(f"\nMissing cells: {cells} in {rows} rows. They are integrated out.")
     print("The species column is not shown to the model.")
-    print(f"(import bayesmix took {imported:.1f} s)")
 
     spec = bm.Mixture(
         bm.Composite(
@@ -52,7 +51,7 @@ def main() -> None:
     )
 
     section("EM: the mode of the posterior, best of 16 starts")
-    print(spec, "\n")
+    print(textwrap.fill(repr(spec), 100, subsequent_indent="    "), "\n")
     began_em = time.perf_counter()
     em = bm.fit_em(spec, table, random_seed=SEED, progressbar=True)
     print(f"{em.status}")
