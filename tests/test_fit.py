@@ -1,0 +1,535 @@
+"""`Fit`: every method, for a point estimate and for a posterior of several draws made by hand."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pymc as pm
+import pytest
+from scipy import stats
+
+import bayesmix as bm
+from bayesmix.bound import bind
+from bayesmix.data import read
+from bayesmix.fit import Status, make_fit
+
+_rng = np.random.default_rng(6)
+_N = 40
+_GROUP = np.repeat([0, 1], _N // 2)
+FRAME = pd.DataFrame(
+    {
+        "x": (np.array([-1.5, 2.0])[_GROUP] + _rng.normal(size=_N)).round(2),
+        "n": pd.array(_rng.poisson(np.array([2.0, 9.0])[_GROUP]), "Int64"),
+        "c": np.array(["red", "green"], object)[(_rng.random(_N) < np.array([0.2, 0.7])[_GROUP]).astype(int)],
+        "b": pd.array(_rng.random(_N) < np.array([0.2, 0.9])[_GROUP], "boolean"),
+    },
+    index=[f"r{i}" for i in range(_N)],
+)
+for _column, _rows in {"x": [0, 22, 5], "n": [1, 5], "c": [2, 30, 5], "b": [3]}.items():
+    FRAME.iloc[_rows, FRAME.columns.get_loc(_column)] = None if _column == "c" else pd.NA if _column != "x" else np.nan
+SPEC = bm.Mixture(bm.Composite(x=bm.Normal(), n=bm.Poisson(), c=bm.Categorical(), b=bm.Bernoulli()), 2)
+
+
+def point(spec=SPEC, data=FRAME, **kwargs):
+    return bm.fit_em(spec, data, n_starts=3, random_seed=1, **kwargs)
+
+
+def several(n_chains=2, n_draws=3, spec=SPEC, data=FRAME, **kwargs):
+    """A posterior of draws that lie apart, so that an average over draws is not the value at an average."""
+    table = read(data)
+    bound = bind(spec, table)
+    rng = np.random.default_rng(7)
+    shape = (n_chains, n_draws)
+    draws = {
+        "weights": rng.dirichlet([4.0, 4.0], shape),
+        "x_mu": np.array([-1.5, 2.0]) + 0.8 * rng.normal(size=(*shape, 2)),
+        "x_sigma": np.exp(0.4 * rng.normal(size=(*shape, 2))),
+        "n_mu": np.array([2.0, 9.0]) * np.exp(0.3 * rng.normal(size=(*shape, 2))),
+        "c_p": rng.dirichlet([3.0, 3.0], (*shape, 2)),
+        "b_p": rng.beta(3.0, 3.0, (*shape, 2)),
+    }
+    fit = make_fit(
+        bound, draws, table=table, encoded=bound.encode(table), row_weights=None, status=Status("hand", True, "made"), **kwargs
+    )
+    return fit, draws
+
+
+def oracle_joint(params, frame=FRAME):
+    """Log joint densities of rows and components (N, K) by scipy, missing cells left out."""
+    out = np.log(params["weights"]) + np.zeros((len(frame), 2))
+    levels = ["green", "red"]
+    for i, (x, n, c, b) in enumerate(frame.itertuples(index=False)):
+        if not pd.isna(x):
+            out[i] += stats.norm.logpdf(float(x), params["x_mu"], params["x_sigma"])
+        if not pd.isna(n):
+            out[i] += stats.poisson.logpmf(int(n), params["n_mu"])
+        if not pd.isna(c):
+            out[i] += np.log(params["c_p"][:, levels.index(c)])
+        if not pd.isna(b):
+            out[i] += stats.bernoulli.logpmf(int(b), params["b_p"])
+    return out
+
+
+def draw_list(draws):
+    return [{name: value[c, d] for name, value in draws.items()} for c in range(2) for d in range(3)]
+
+
+# ------------------------------------------------------------------- shapes and values
+
+
+def test_a_point_estimate_is_a_posterior_of_one_draw():
+    fit = point()
+    assert fit.posterior.sizes["chain"] == fit.posterior.sizes["draw"] == 1
+    assert fit.posterior["x_mu"].dims == ("chain", "draw", "component")
+    assert fit.posterior["c_p"].dims == ("chain", "draw", "component", "c_symbol")
+    assert fit.posterior["c_symbol"].values.tolist() == ["green", "red"]
+    assert set(fit.idata.children) >= {"posterior", "observed_data", "log_likelihood"}
+    assert fit.spec is SPEC
+    assert "em" in repr(fit)
+
+
+def test_params_are_posterior_means():
+    fit, draws = several()
+    for name, value in draws.items():
+        np.testing.assert_allclose(fit.params[name], value.mean((0, 1)), rtol=1e-13)
+
+
+def test_params_include_fixed_ones():
+    fit = point(bm.Mixture(bm.Normal(sigma=1.25), 2), FRAME["x"])
+    np.testing.assert_array_equal(fit.params["sigma"], [1.25, 1.25])
+    assert "sigma" not in fit.posterior
+
+
+def test_loglik_is_the_mean_over_draws():
+    fit, draws = several()
+    logliks = [np.logaddexp.reduce(oracle_joint(params), axis=1).sum() for params in draw_list(draws)]
+    np.testing.assert_allclose(fit.loglik, np.mean(logliks), rtol=1e-12)
+    pointwise = fit.idata["log_likelihood"]["row_loglik"]
+    assert pointwise.dims == ("chain", "draw", "row")
+    np.testing.assert_allclose(pointwise.sum("row").values.ravel(), logliks, rtol=1e-12)
+    lean, _ = several(log_likelihood=False)
+    assert "log_likelihood" not in lean.idata.children
+    np.testing.assert_allclose(lean.loglik, fit.loglik, rtol=1e-12)
+
+
+def test_loglik_counts_row_weights():
+    weights = np.arange(_N) % 3 + 1.0
+    fit = point(row_weights=weights)
+    np.testing.assert_allclose(fit.loglik, weights @ fit.log_density(), rtol=1e-12)
+    np.testing.assert_array_equal(fit.idata["constant_data"]["row_weights"].values, weights)
+
+
+def test_log_density_is_the_log_of_the_mean_density():
+    fit, draws = several()
+    each = np.array([np.logaddexp.reduce(oracle_joint(params), axis=1) for params in draw_list(draws)])
+    np.testing.assert_allclose(fit.log_density(per_draw=True), each, rtol=1e-11)
+    np.testing.assert_allclose(fit.log_density(), np.log(np.exp(each).mean(0)), rtol=1e-11)
+
+
+def test_responsibilities_average_the_draws():
+    fit, draws = several()
+    joints = [oracle_joint(params) for params in draw_list(draws)]
+    each = np.array([np.exp(j - np.logaddexp.reduce(j, axis=1, keepdims=True)) for j in joints])
+    per_draw = fit.responsibilities(per_draw=True)
+    np.testing.assert_allclose(per_draw, each, rtol=1e-10, atol=1e-14)
+    found = fit.responsibilities()
+    np.testing.assert_allclose(found, each.mean(0), rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-13)
+    np.testing.assert_array_equal(fit.predict(), each.mean(0).argmax(1))
+
+
+def test_predictions_of_other_tables():
+    fit, _ = several()
+    part = FRAME.iloc[[3, 20, 7]]
+    np.testing.assert_allclose(fit.log_density(part), fit.log_density()[[3, 20, 7]], rtol=1e-13)
+    np.testing.assert_allclose(fit.responsibilities(part), fit.responsibilities()[[3, 20, 7]], rtol=1e-13)
+    assert fit.predict(part).tolist() == fit.predict()[[3, 20, 7]].tolist()
+    # a row of which nothing is known has the weights themselves
+    blank = pd.DataFrame({"x": [np.nan], "n": [None], "c": [None], "b": [None]})
+    np.testing.assert_allclose(fit.responsibilities(blank)[0], fit.params["weights"], rtol=1e-12)
+    np.testing.assert_allclose(fit.log_density(blank), 0, atol=1e-12)
+
+
+def test_fewer_draws_on_request():
+    fit, _ = several()
+    assert fit.log_density(per_draw=True, n_draws=2).shape == (2, _N)
+    assert fit.responsibilities(per_draw=True, n_draws=4).shape == (4, _N, 2)
+
+
+def test_no_components_to_tell_apart():
+    fit = point(bm.Composite(x=bm.Normal(), n=bm.Poisson()), FRAME[["x", "n"]])
+    for method in (fit.responsibilities, fit.predict):
+        with pytest.raises(bm.SpecError, match="Composite.*Mixture"):
+            method()
+    assert fit.log_density().shape == (_N,)
+
+
+def test_unseen_symbols():
+    fit, _ = several()
+    new = pd.DataFrame({"x": [0.0, 1.0], "n": [2, 3], "c": ["red", "violet"], "b": [True, False]})
+    for method in (fit.log_density, fit.responsibilities, fit.predict, fit.impute):
+        with pytest.raises(bm.DataError, match="row 1 is 'violet'"):
+            method(new)
+    hidden = new.assign(c=["red", None])
+    np.testing.assert_array_equal(fit.log_density(new, unseen="ignore"), fit.log_density(hidden))
+    np.testing.assert_array_equal(fit.responsibilities(new, unseen="ignore"), fit.responsibilities(hidden))
+    imputed = fit.impute(new, unseen="ignore", n_draws=20, random_seed=1)
+    assert imputed.rows["c"].tolist() == [1]
+    assert set(imputed.draws["c"].ravel()) <= {"red", "green"}
+
+
+# ------------------------------------------------------------------- impute
+
+
+def test_imputed_draws_are_the_analytic_mixture_of_component_means():
+    fit, draws = several()
+    imputed = fit.impute(n_draws=3_000, random_seed=2)
+    assert imputed.rows["x"].tolist() == [0, 5, 22]
+    assert imputed.draws["x"].shape == (3_000, 3)
+    expected = {field: [] for field in "xncb"}
+    for params in draw_list(draws):
+        joint = oracle_joint(params)
+        resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+        expected["x"].append(resp @ params["x_mu"])
+        expected["n"].append(resp @ params["n_mu"])
+        expected["c"].append(resp @ params["c_p"][:, 0])
+        expected["b"].append(resp @ params["b_p"])
+    seen = {field: values.astype(float) for field, values in imputed.draws.items() if field != "c"}
+    seen["c"] = (imputed.draws["c"] == "green").astype(float)
+    for field, values in seen.items():
+        mean = np.mean(expected[field], axis=0)[imputed.rows[field]]
+        error = values.std(0, ddof=1) / np.sqrt(len(values))
+        assert (np.abs(values.mean(0) - mean) < 4 * error).all(), field
+
+
+def test_imputed_cells_of_one_row_are_of_one_component():
+    """Row 5 lacks x, n and c. Given the label they are independent; without it, x and n go together."""
+    fit = point(bm.Mixture(bm.Composite(x=bm.Normal(sigma=0.1), n=bm.Poisson()), 2), FRAME[["x", "n"]])
+    imputed = fit.impute(n_draws=2_500, random_seed=3)
+    x = imputed.draws["x"][:, imputed.rows["x"].tolist().index(5)]
+    n = imputed.draws["n"][:, imputed.rows["n"].tolist().index(5)]
+    w, mu_x, mu_n, sigma = (fit.params[name] for name in ("weights", "x_mu", "n_mu", "x_sigma"))
+    between = w[0] * w[1] * (mu_x[1] - mu_x[0]) * (mu_n[1] - mu_n[0])
+    of_x = w @ sigma**2 + w[0] * w[1] * (mu_x[1] - mu_x[0]) ** 2
+    of_n = w @ mu_n + w[0] * w[1] * (mu_n[1] - mu_n[0]) ** 2
+    # standard error of a correlation of 2,500 draws is below 1/sqrt(2500) = 0.02
+    np.testing.assert_allclose(np.corrcoef(x, n)[0, 1], between / np.sqrt(of_x * of_n), atol=4 * 0.02)
+
+
+def test_imputed_tables_keep_the_users_values_and_types():
+    fit, _ = several()
+    imputed = fit.impute(n_draws=50, random_seed=2)
+    for draw in (None, 0, 49):
+        table = imputed.table(draw)
+        assert isinstance(table, pd.DataFrame)
+        assert table.index.equals(FRAME.index)
+        assert list(table.columns) == list(FRAME.columns)
+        assert not table.isna().any().any()
+        for column in FRAME:
+            present = FRAME[column].notna()
+            assert (table[column][present] == FRAME[column][present]).all()
+        assert set(table["c"]) <= {"red", "green"}
+        assert table["n"].dtype.kind == "i"
+        assert table["b"].dtype == bool
+    np.testing.assert_allclose(imputed.table()["x"].iloc[0], imputed.draws["x"][:, 0].mean())
+    assert imputed.table(7)["x"].iloc[22] == imputed.draws["x"][7, 2]
+
+
+def test_impute_does_not_touch_the_fit_or_the_users_table():
+    frame = FRAME.copy()
+    fit, _ = several(data=frame)
+    imputed = fit.impute(n_draws=5, random_seed=1)
+    imputed.table()
+    imputed.table(1)
+    pd.testing.assert_frame_equal(frame, FRAME)
+    again = fit.impute(n_draws=5, random_seed=1)
+    for field, values in imputed.draws.items():
+        assert (again.draws[field] == values).all()
+    assert again.rows["c"].tolist() == [2, 5, 30]
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow", "dict", "pandas"])
+def test_imputed_tables_keep_the_frame_type(kind):
+    plain = {name: [None if pd.isna(cell) else cell for cell in FRAME[name]] for name in FRAME}
+    tables = {"polars": pl.DataFrame(plain), "pyarrow": pa.table(plain), "dict": plain, "pandas": FRAME}
+    types = {"polars": pl.DataFrame, "pyarrow": pa.Table, "dict": pd.DataFrame, "pandas": pd.DataFrame}
+    fit, _ = several(data=tables[kind])
+    table = fit.impute(n_draws=5, random_seed=1).table()
+    assert type(table) is types[kind]
+    rows = table.to_dict("list") if isinstance(table, pd.DataFrame) else table.to_pydict() if kind == "pyarrow" else table.to_dict(as_series=False)
+    assert all(cell is not None and cell == cell for cells in rows.values() for cell in cells)
+    assert rows["c"][0] == plain["c"][0]
+
+
+def test_imputation_summaries():
+    fit, _ = several()
+    imputed = fit.impute(n_draws=800, random_seed=4)
+    summary = imputed.summary(prob=0.8)
+    assert summary.index.names == ["field", "row"]
+    assert summary.loc["x"].index.tolist() == ["r0", "r5", "r22"]
+    first = imputed.draws["x"][:, 0]
+    line = summary.loc[("x", "r0")]
+    np.testing.assert_allclose([line["mean"], line["sd"]], [first.mean(), first.std(ddof=1)])
+    np.testing.assert_allclose([line["low"], line["high"]], np.quantile(first, [0.1, 0.9]))
+    symbol = summary.loc[("c", "r2")]
+    share = np.mean(imputed.draws["c"][:, 0] == symbol["mode"])
+    assert symbol["mode"] in ("red", "green")
+    np.testing.assert_allclose(symbol["p_mode"], share)
+    assert share >= 0.5
+    assert np.isnan(symbol["mean"])
+
+
+def test_nothing_missing_nothing_imputed():
+    fit = point(bm.Mixture(bm.Normal(), 2), FRAME["x"].dropna())
+    imputed = fit.impute(n_draws=5)
+    assert imputed.draws == {}
+    assert len(imputed.summary()) == 0
+    assert "none missing" in repr(imputed)
+
+
+def test_impute_a_field_inside_a_nested_mixture():
+    spec = bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(), 2), n=bm.Poisson()), 2)
+    fit = point(spec, FRAME[["x", "n"]])
+    p = fit.params
+    imputed = fit.impute(n_draws=2_500, random_seed=5)
+    # row 0 has n only: the inner weights of x stay what they are, the outer ones follow n
+    outer = p["weights"] * stats.poisson.pmf(int(FRAME["n"].iloc[0]), p["n_mu"])
+    mean = outer / outer.sum() @ (p["x_weights"] * p["x_mu"]).sum(1)
+    values = imputed.draws["x"][:, 0]
+    assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values))
+
+
+def test_impute_vectors_MvNormal():
+    points = _rng.normal(size=(_N, 2)) + 5.0 * _GROUP[:, None]
+    rows = points.tolist()
+    rows[3] = None
+    fit = point(bm.Mixture(bm.Composite(v=bm.MvNormal(), n=bm.Poisson()), 2), {"v": rows, "n": FRAME["n"].fillna(3)})
+    imputed = fit.impute(n_draws=300, random_seed=1)
+    assert imputed.draws["v"].shape == (300, 1, 2)
+    resp = fit.responsibilities()[3]
+    error = imputed.draws["v"][:, 0].std(0) / np.sqrt(300)
+    assert (np.abs(imputed.draws["v"][:, 0].mean(0) - resp @ fit.params["v_mu"]) < 4 * error).all()
+    assert len(imputed.summary()) == 2
+    table = imputed.table()
+    np.testing.assert_allclose(np.asarray(table["v"].iloc[3], float), imputed.draws["v"].mean(0)[0])
+
+
+# ------------------------------------------------------------------- sample
+
+
+def test_samples_have_the_posterior_predictive_means():
+    fit, draws = several()
+    drawn = fit.sample(20_000, random_seed=8)
+    assert list(drawn.columns) == list(FRAME.columns)
+    expected = {
+        "x": np.mean([p["weights"] @ p["x_mu"] for p in draw_list(draws)]),
+        "n": np.mean([p["weights"] @ p["n_mu"] for p in draw_list(draws)]),
+        "b": np.mean([p["weights"] @ p["b_p"] for p in draw_list(draws)]),
+        "c": np.mean([p["weights"] @ p["c_p"][:, 0] for p in draw_list(draws)]),
+    }
+    drawn["c"] = drawn["c"] == "green"
+    for name, mean in expected.items():
+        values = drawn[name].astype(float)
+        assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values)), name
+    # the fields of a row share its component: their covariance is that of the components' means
+    between = np.mean([p["weights"] @ (p["x_mu"] * p["n_mu"]) for p in draw_list(draws)]) - expected["x"] * expected["n"]
+    products = (drawn["x"] - drawn["x"].mean()) * (drawn["n"] - drawn["n"].mean())
+    assert abs(products.mean() - between) < 4 * products.std() / np.sqrt(len(products))
+
+
+def test_samples_come_in_the_users_frame_and_again_with_the_seed():
+    plain = {name: [None if pd.isna(cell) else cell for cell in FRAME[name]] for name in FRAME}
+    for table, kind in ((FRAME, pd.DataFrame), (pl.DataFrame(plain), pl.DataFrame)):
+        fit, _ = several(data=table)
+        drawn = fit.sample(30, random_seed=1)
+        assert type(drawn) is kind
+        assert len(drawn) == 30
+        assert drawn.equals(fit.sample(30, random_seed=1))
+        assert not drawn.equals(fit.sample(30, random_seed=2))
+        # what was drawn can be read again
+        assert fit.log_density(drawn).shape == (30,)
+
+
+def test_samples_of_vectors_have_named_coordinates_MvNormal():
+    frame = pd.DataFrame({"a": FRAME["x"].fillna(0.0), "b": FRAME["x"].fillna(0.0) ** 2})
+    fit = point(bm.Mixture(bm.MvNormal(), 2), frame)
+    drawn = fit.sample(50, random_seed=1)
+    assert list(drawn.columns) == ["a", "b"]
+    assert fit.log_density(drawn).shape == (50,)
+
+
+# ------------------------------------------------------------------- summary
+
+
+def test_summary_of_a_point_estimate():
+    fit = point()
+    summary = fit.summary()
+    assert summary.loc["x_mu[1]", "value"] == fit.params["x_mu"][1]
+    assert summary.loc["c_p[0, red]", "value"] == fit.params["c_p"][0, 1]
+    assert len(summary) == 2 + 2 + 2 + 2 + 4 + 2
+
+
+def test_summary_of_a_posterior():
+    fit, draws = several(2, 8)
+    summary = fit.summary(round_to="none")
+    means = summary["mean"].astype(float)
+    np.testing.assert_allclose(means["x_mu[1]"], draws["x_mu"][..., 1].mean(), rtol=1e-6)
+    np.testing.assert_allclose(means["c_p[0, red]"], draws["c_p"][..., 0, 1].mean(), rtol=1e-6)
+
+
+# ------------------------------------------------------------------- save and load
+
+
+@pytest.mark.parametrize("kind", ["point", "several"])
+def test_a_saved_fit_comes_back(tmp_path, kind):
+    fit = point() if kind == "point" else several()[0]
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert repr(again.spec) == repr(fit.spec)
+    assert again.status == fit.status
+    assert again.loglik == fit.loglik
+    for name, value in fit.params.items():
+        np.testing.assert_array_equal(again.params[name], value)
+    np.testing.assert_array_equal(again.responsibilities(FRAME), fit.responsibilities())
+    np.testing.assert_array_equal(again.log_density(FRAME), fit.log_density())
+    assert again.idata["observed_data"]["row"].values.tolist() == list(FRAME.index)
+    if fit.history is not None:
+        np.testing.assert_array_equal(again.history, fit.history)
+    drawn = again.sample(10, random_seed=1)
+    assert drawn.equals(fit.sample(10, random_seed=1))
+    imputed, expected = (f.impute(FRAME, n_draws=4, random_seed=1) for f in (again, fit))
+    for field, values in expected.draws.items():
+        assert (imputed.draws[field] == values).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit.zip"]
+
+
+def test_a_loaded_fit_asks_for_the_table(tmp_path):
+    point().save(tmp_path / "fit.zip")
+    with pytest.raises(bm.DataError, match="Pass the table"):
+        bm.load(tmp_path / "fit.zip").predict()
+
+
+SPECS = {
+    "Normal-fixed": bm.Mixture(bm.Normal(sigma=1.5), 2, weights=[0.25, 0.75]),
+    "Normal-flat": bm.Mixture(bm.Normal(), 2).with_flat_priors(),
+    "Normal-priors": bm.Mixture(bm.Normal(mu=pm.Normal.dist(0.0, 3.0), sigma=pm.HalfNormal.dist(2.0)), 2),
+    "Normal-InverseGamma": bm.Mixture(bm.Normal(sigma=pm.InverseGamma.dist(3.0, 2.0)), 2),
+    "Normal-StudentT": bm.Mixture(bm.Normal(mu=pm.StudentT.dist(nu=4.0, mu=0.0, sigma=3.0)), 2),
+    "Normal-Dirichlet": bm.Mixture(bm.Normal(), 2, weights=pm.Dirichlet.dist([2.0, 5.0])),
+    "Normal-Normal-Gamma": bm.Mixture(bm.Normal(sigma=pm.Gamma.dist(2.0, 0.7)), 2),
+    "nested": bm.Mixture(bm.Mixture(bm.Normal(), 2), 2),
+}
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_specs_and_priors_come_back(tmp_path, kind):
+    x = FRAME["x"].dropna()
+    start = {"weights": [0.4, 0.6], "mu": [-1.5, 2.0], "sigma": [1.0, 1.2]}
+    if kind == "nested":
+        fit = point(SPECS[kind], x)
+    else:
+        fit = bm.fit_em(SPECS[kind], x, start=start, tol=1e-3)  # any point will do; the numeric M-step is slow
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert repr(again.spec) == repr(fit.spec)
+    np.testing.assert_array_equal(again.log_density(x), fit.log_density())
+    # hyperparameters given as Python floats are single precision in PyMC, and come back as doubles: logarithms differ by 1e-8
+    np.testing.assert_allclose(again.bound.log_prior(again.params), fit.bound.log_prior(fit.params), rtol=1e-8)
+    assert [slot.dims for slot in again.bound.slots.values()] == [slot.dims for slot in fit.bound.slots.values()]
+
+
+@pytest.mark.parametrize(
+    "symbols", [("a", "b"), (1, 2), (True, False), (("a", 1), ("b", 2)), (2.5, "x", ("y", 0))], ids=str
+)
+def test_symbols_come_back(tmp_path, symbols):
+    column = [symbols[i % len(symbols)] for i in range(20)]
+    other = [float(i % 7) for i in range(20)]
+    fit = point(bm.Mixture(bm.Composite(c=bm.Categorical(), y=bm.Normal()), 2), {"c": column, "y": other})
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    drawn = again.sample(100, random_seed=1)["c"].tolist()
+    assert set(drawn) == set(symbols)
+    assert {type(symbol) for symbol in drawn} == {type(symbol) for symbol in symbols}
+
+
+def test_symbols_that_cannot_be_saved(tmp_path):
+    fit = point(bm.Mixture(bm.Categorical(), 1), [frozenset("a"), frozenset("b"), frozenset("a")])
+    with pytest.raises(bm.DataError, match="frozenset.*cannot be saved"):
+        fit.save(tmp_path / "fit.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _not_a_zip(path):
+    path.write_text("hello")
+
+
+def _rewrite(path, change):
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    change(parts)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+def _bad_json(path):
+    _rewrite(path, lambda parts: parts.update({"fit.json": b'{"schema": 1'}))
+
+
+def _no_arrays(path):
+    _rewrite(path, lambda parts: parts.pop("idata.nc"))
+
+
+def _bad_arrays(path):
+    _rewrite(path, lambda parts: parts.update({"idata.nc": b"not netCDF at all"}))
+
+
+def _newer(path):
+    def change(parts):
+        document = json.loads(parts["fit.json"])
+        parts["fit.json"] = json.dumps({**document, "schema": 999}).encode()
+
+    _rewrite(path, change)
+
+
+def _unknown_family(path):
+    _rewrite(path, lambda parts: parts.update({"fit.json": parts["fit.json"].replace(b'"Normal"', b'"Abnormal"')}))
+
+
+def _no_spec(path):
+    def change(parts):
+        document = json.loads(parts["fit.json"])
+        del document["spec"]
+        parts["fit.json"] = json.dumps(document).encode()
+
+    _rewrite(path, change)
+
+
+def _a_list(path):
+    _rewrite(path, lambda parts: parts.update({"fit.json": b"[1, 2]"}))
+
+
+@pytest.mark.parametrize(
+    "damage", [_truncate, _not_a_zip, _bad_json, _no_arrays, _bad_arrays, _newer, _unknown_family, _no_spec, _a_list]
+)
+def test_a_damaged_file(tmp_path, damage):
+    path = tmp_path / "fit.zip"
+    point(bm.Mixture(bm.Normal(), 2), FRAME["x"].dropna()).save(path)
+    damage(path)
+    with pytest.raises(bm.DataError) as caught:
+        bm.load(path)
+    assert "fit.zip" in str(caught.value)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        bm.load(tmp_path / "fit.zip")
