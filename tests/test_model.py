@@ -1,0 +1,365 @@
+"""`build_model`: a plain PyMC model, to be extended, swapped, drawn and sampled."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from scipy import stats
+
+import bayesmix as bm
+from bayesmix.bound import bind
+from bayesmix.build import model_of, variables_at
+from bayesmix.data import read
+from bayesmix.inference.target import Target
+from bayesmix.params import QUICK
+
+_rng = np.random.default_rng(9)
+_N = 30
+_GROUP = np.repeat([0, 1], _N // 2)
+TABLE = pd.DataFrame(
+    {
+        "x": np.array([-3.0, 3.0])[_GROUP] + _rng.normal(size=_N),
+        "n": pd.array(_rng.poisson(np.array([2.0, 12.0])[_GROUP]), "Int64"),
+        "c": np.array(["u", "v", "w"], object)[_rng.integers(0, 3, _N)],
+    },
+    index=[f"r{i}" for i in range(_N)],
+)
+TABLE.loc["r4", "x"] = np.nan
+TABLE.loc["r7", "n"] = pd.NA
+C, M = bm.Composite, bm.Mixture
+SPEC = M(C(x=bm.Normal(), n=bm.Poisson(), c=bm.Categorical()), 2)
+
+
+def logp_of(model, point, **kwargs):
+    """Log density of a PyMC model at values of its declared variables, without compiling."""
+    target = Target(model, point, jacobian=False, **kwargs)
+    return target(target.start)[0]
+
+
+# the fast formula and, where the library has the choice, PyMC's own densities field by field
+LIKELIHOODS = (
+    [pytest.param({"likelihood": kind}, id=kind) for kind in ("fused", "graph")]
+    if "likelihood" in inspect.signature(bm.build_model).parameters
+    else [pytest.param({}, id="only")]
+)
+
+POINT = {
+    "weights": np.array([0.3, 0.7]),
+    "x_mu": np.array([-2.0, 2.5]),
+    "x_sigma": np.array([0.8, 1.7]),
+    "n_mu": np.array([2.5, 11.0]),
+    "c_p": np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]),
+}
+
+
+def rows_by_scipy(point, table=TABLE):
+    joint = np.log(point["weights"]) + np.zeros((len(table), 2))
+    for i, (x, n, c) in enumerate(table[["x", "n", "c"]].itertuples(index=False)):
+        joint[i] += 0 if pd.isna(x) else stats.norm.logpdf(x, point["x_mu"], point["x_sigma"])
+        joint[i] += 0 if pd.isna(n) else stats.poisson.logpmf(int(n), point["n_mu"])
+        joint[i] += 0 if pd.isna(c) else np.log(point["c_p"][:, "uvw".index(c)])
+    return np.logaddexp.reduce(joint, axis=1)
+
+
+def observed(model, name):
+    """What the model holds as observed values of a field."""
+    return pytensor.function([], model.rvs_to_values[model[name]], mode=QUICK)()
+
+
+# ------------------------------------------------------------------- names, dims, coords
+
+
+def test_a_plain_pymc_model():
+    model = bm.build_model(SPEC, TABLE, initval=None)
+    assert type(model) is pm.Model
+    assert [rv.name for rv in model.free_RVs] == ["weights", "x_mu", "x_sigma", "n_mu", "c_p"]
+    assert [rv.name for rv in model.observed_RVs] == ["x", "n", "c"]
+    assert model.named_vars_to_dims["x_mu"] == ("component",)
+    assert model.named_vars_to_dims["c_p"] == ("component", "c_symbol")
+    assert model.named_vars_to_dims["weights"] == ("component",)
+    assert model.named_vars_to_dims["x"] == ("row",)
+    assert list(model.coords["component"]) == [0, 1]
+    assert list(model.coords["c_symbol"]) == ["u", "v", "w"]
+    assert list(model.coords["row"]) == list(TABLE.index)
+    np.testing.assert_array_equal(observed(model, "x"), TABLE["x"])
+    assert observed(model, "n")[:3].tolist() == TABLE["n"].tolist()[:3]
+    assert observed(model, "n")[7] == -1
+
+
+def test_names_of_nested_mixtures():
+    spec = M(C(x=M(bm.Normal(), 3), n=bm.Poisson()), 2)
+    model = bm.build_model(spec, TABLE, initval=None)
+    dims = {rv.name: model.named_vars_to_dims[rv.name] for rv in model.free_RVs}
+    assert dims == {
+        "weights": ("component",),
+        "x_weights": ("component", "x_component"),
+        "x_mu": ("component", "x_component"),
+        "x_sigma": ("component", "x_component"),
+        "n_mu": ("component",),
+    }
+    directly = bm.build_model(M(M(bm.Normal(), 2), 3), TABLE["x"], initval=None)
+    # DESIGN §6 has no example of a mixture right inside a mixture: names must be distinct, and so must the axes
+    lengths = {dim: len(labels) for dim, labels in directly.coords.items()}
+    shapes = [tuple(lengths[dim] for dim in directly.named_vars_to_dims[rv.name]) for rv in directly.free_RVs]
+    assert sorted(shapes) == [(3,), (3, 2), (3, 2), (3, 2)]
+    assert len({d for dims in directly.named_vars_to_dims.values() for d in dims if d != "row"}) == 2
+
+
+def test_names_of_vectors_MvNormal():
+    frame = pd.DataFrame({"bill": TABLE["x"].fillna(0.0), "flipper": TABLE["x"].fillna(0.0) ** 2})
+    model = bm.build_model(M(bm.MvNormal(), 2), frame, initval=None)
+    assert model.named_vars_to_dims["mu"] == ("component", "coordinate")
+    assert model.named_vars_to_dims["cov"] == ("component", "coordinate", "coordinate_bis")
+    assert list(model.coords["coordinate"]) == ["bill", "flipper"]
+
+
+def test_fixed_parameters_are_no_variables():
+    model = bm.build_model(M(bm.Normal(sigma=2.0), 2, weights=[0.5, 0.5]), TABLE["x"], initval=None)
+    assert [rv.name for rv in model.free_RVs] == ["mu"]
+
+
+def test_components_are_batched_not_listed():
+    """A Python list of components compiles in minutes at K=20: the graph must not grow with K."""
+
+    def size(n_components):
+        model = bm.build_model(M(C(x=bm.Normal(), n=bm.Poisson()), n_components), TABLE, initval=None)
+        return len(list(pytensor.graph.traversal.ancestors([model.logp()])))
+
+    assert size(9) == size(3)
+
+
+def test_two_fields_of_one_name_are_an_error():
+    # the variable x_y_mu of field x.y and of field x_y
+    spec = C({"x": C(y=bm.Normal()), "x_y": bm.Normal()})
+    data = [{"x": {"y": 1.0}, "x_y": 2.0}, {"x": {"y": 2.0}, "x_y": 0.0}]
+    with pytest.raises(bm.SpecError, match="x_y_mu: two variables"):
+        bm.build_model(spec, data)
+
+
+# ------------------------------------------------------------------- densities
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_logp_is_the_rows_and_the_priors(likelihood):
+    model = bm.build_model(SPEC, TABLE, initval=None, **likelihood)
+    bound = bind(SPEC, read(TABLE))
+    prior = bound.log_prior(POINT)
+    np.testing.assert_allclose(logp_of(model, POINT) - prior, rows_by_scipy(POINT).sum(), rtol=1e-11)
+
+
+def test_the_first_field_carries_the_rows_and_the_others_zeros():
+    model = bm.build_model(SPEC, TABLE, initval=None)
+    terms = model.logp(vars=model.observed_RVs, sum=False, jacobian=False)
+    target = Target(model, POINT, jacobian=False)
+    found = pytensor.function(model.value_vars, terms, mode=QUICK)(*[target.point[v.name] for v in model.value_vars])
+    np.testing.assert_allclose(found[0], rows_by_scipy(POINT), rtol=1e-11)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, np.zeros(_N))
+
+
+@pytest.mark.slow
+def test_compute_log_likelihood_is_the_rows_density():
+    model = bm.build_model(SPEC, TABLE, initval=None)
+    fit = bm.fit_em(SPEC, TABLE, n_starts=2, random_seed=1)
+    found = pm.compute_log_likelihood(
+        fit.idata, model=model, var_names=["x"], extend_inferencedata=False, progressbar=False
+    )
+    np.testing.assert_allclose(np.asarray(found["x"])[0, 0], fit.log_density(), rtol=1e-10)
+
+
+def test_row_weights_multiply():
+    weights = np.random.default_rng(1).integers(0, 4, _N).astype(float)
+    model = bm.build_model(SPEC, TABLE, row_weights=weights, initval=None)
+    bound = bind(SPEC, read(TABLE))
+    expected = weights @ rows_by_scipy(POINT) + bound.log_prior(POINT)
+    np.testing.assert_allclose(logp_of(model, POINT), expected, rtol=1e-11)
+    with pytest.raises(bm.DataError, match="row_weights"):
+        bm.build_model(SPEC, TABLE, row_weights=weights[:-1])
+
+
+def test_the_model_starts_at_ems_mode():
+    model = bm.build_model(SPEC, TABLE)
+    fit = bm.fit_em(SPEC, TABLE, random_seed=1)
+    start = model.rvs_to_initial_values
+    by_name = {rv.name: np.asarray(value) for rv, value in start.items()}
+    np.testing.assert_allclose(by_name["x_mu"], fit.params["x_mu"], atol=0.05)
+    given = bm.build_model(SPEC, TABLE, initval={**POINT})
+    by_name = {rv.name: np.asarray(value) for rv, value in given.rvs_to_initial_values.items()}
+    np.testing.assert_array_equal(by_name["n_mu"], POINT["n_mu"])
+
+
+# ------------------------------------------------------------------- inside a larger model
+
+
+def test_priors_may_depend_on_a_users_variables():
+    with pm.Model() as model:
+        center = pm.Normal("center", 0.0, 5.0)
+        spread = pm.HalfNormal("spread", 3.0)
+        spec = M(bm.Normal(mu=pm.Normal.dist(center, spread), sigma=pm.InverseGamma.dist(3.0, 2.0)), 2)
+        returned = bm.build_model(spec, TABLE["x"].dropna())
+    assert returned is model
+    assert [rv.name for rv in model.free_RVs] == ["center", "spread", "weights", "mu", "sigma"]
+    point = {
+        "center": np.array(0.7), "spread": np.array(1.9), "weights": np.array([0.4, 0.6]), "mu": np.array([-3.0, 2.0]),
+        "sigma": np.array([1.0, 1.4]),
+    }  # fmt: skip
+    x = TABLE["x"].dropna().to_numpy()[:, None]
+    joint = np.log(point["weights"]) + stats.norm.logpdf(x, point["mu"], point["sigma"])
+    expected = (
+        np.logaddexp.reduce(joint, axis=1).sum()
+        + stats.norm.logpdf(0.7, 0, 5)
+        + stats.halfnorm.logpdf(1.9, 0, 3)
+        + stats.norm.logpdf(point["mu"], 0.7, 1.9).sum()
+        + stats.invgamma.logpdf(point["sigma"], 3, scale=2).sum()
+        + stats.dirichlet.logpdf(point["weights"], [2, 2])
+    )
+    # PyMC keeps Python floats in single precision, and their logarithms too
+    np.testing.assert_allclose(logp_of(model, point), expected, rtol=1e-8)
+
+
+def test_a_parameter_may_be_a_users_expression():
+    with pm.Model() as model:
+        low = pm.Normal("low", 0.0, 5.0)
+        gap = pm.HalfNormal("gap", 5.0)
+        bm.build_model(M(bm.Normal(mu=pt.stack([low, low + gap]), sigma=1.0), 2, weights=[0.5, 0.5]), TABLE["x"].dropna())
+    assert [rv.name for rv in model.free_RVs] == ["low", "gap"]
+    x = TABLE["x"].dropna().to_numpy()[:, None]
+    joint = np.log(0.5) + stats.norm.logpdf(x, [-2.0, 3.0], 1.0)
+    expected = np.logaddexp.reduce(joint, axis=1).sum() + stats.norm.logpdf(-2, 0, 5) + stats.halfnorm.logpdf(5, 0, 5)
+    np.testing.assert_allclose(logp_of(model, {"low": np.array(-2.0), "gap": np.array(5.0)}), expected, rtol=1e-8)
+
+
+def test_two_specs_in_one_model():
+    with pm.Model() as model:
+        bm.build_model(C(x=bm.Normal()), TABLE[["x"]], initval=None)
+        bm.build_model(C(n=bm.Poisson()), TABLE[["n"]], initval=None)
+    assert [rv.name for rv in model.free_RVs] == ["x_mu", "x_sigma", "n_mu"]
+
+
+# ------------------------------------------------------------------- other data
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_data_can_be_swapped(likelihood):
+    model = bm.build_model(SPEC, TABLE, initval=None, **likelihood)
+    bound = bind(SPEC, read(TABLE))
+    new = pd.DataFrame({"x": [0.5, np.nan], "n": [3, 4], "c": ["w", None]}, index=["a", "b"])
+    bm.set_data(model, new)
+    assert observed(model, "n").tolist() == [3, 4]
+    assert list(model.coords["row"]) == ["a", "b"]
+    assert observed(model, "c").tolist() == [2, -1]
+    expected = rows_by_scipy(POINT, new).sum() + bound.log_prior(POINT)
+    np.testing.assert_allclose(logp_of(model, POINT), expected, rtol=1e-11)
+    bm.set_data(model, TABLE)
+    np.testing.assert_allclose(logp_of(model, POINT), rows_by_scipy(POINT).sum() + bound.log_prior(POINT), rtol=1e-11)
+
+
+def test_swapped_data_are_checked():
+    model = bm.build_model(SPEC, TABLE, initval=None)
+    with pytest.raises(bm.DataError, match="n: .*row 1 is -1"):
+        bm.set_data(model, {"x": [0.0, 1.0], "n": [1, -1], "c": ["u", "u"]})
+    unseen = {"x": [0.0], "n": [1], "c": ["z"]}
+    with pytest.raises(bm.DataError, match="'z'"):
+        bm.set_data(model, unseen)
+    bm.set_data(model, unseen, unseen="ignore")
+    assert observed(model, "c").tolist() == [-1]
+    with pytest.raises(bm.DataError, match=r"bm\.build_model did not make"):
+        bm.set_data(pm.Model(), TABLE)
+
+
+def test_swapped_data_of_a_weighted_model():
+    model = bm.build_model(SPEC, TABLE, row_weights=np.full(_N, 3.0), initval=None)
+    target, prior, rows = Target(model, POINT, jacobian=False), bind(SPEC, read(TABLE)).log_prior(POINT), rows_by_scipy(POINT)
+    np.testing.assert_allclose(target(target.start)[0], prior + 3 * rows.sum(), rtol=1e-11)
+    bm.set_data(model, TABLE.iloc[:2], row_weights=[2.0, 0.5])
+    np.testing.assert_allclose(target(target.start)[0], prior + 2 * rows[0] + 0.5 * rows[1], rtol=1e-11)
+    bm.set_data(model, TABLE.iloc[:3])
+    np.testing.assert_allclose(target(target.start)[0], prior + rows[:3].sum(), rtol=1e-11)
+    with pytest.raises(bm.DataError, match="row_weights"):
+        bm.set_data(model, TABLE, row_weights=[1.0])
+
+
+# ------------------------------------------------------------------- order
+
+
+def test_ordered_components():
+    model = bm.build_model(M(bm.Normal(), 2), TABLE["x"].dropna(), order="mu")
+    [transform] = [t for rv, t in model.rvs_to_transforms.items() if rv.name == "mu"]
+    assert "order" in type(transform).__name__.lower()
+    target = Target(
+        model, {"weights": np.array([0.5, 0.5]), "mu": np.array([-1.0, 2.0]), "sigma": np.array([1.0, 1.0])}, jacobian=False
+    )
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        mu = target.constrained(target.start + 3 * rng.normal(size=target.start.shape))["mu"]
+        assert mu[0] < mu[1]
+
+
+def test_what_cannot_be_ordered():
+    with pytest.raises(bm.SpecError, match="'weights' cannot be ordered; choose from mu, sigma"):
+        bm.build_model(M(bm.Normal(), 2), TABLE["x"].dropna(), order="weights")
+    with pytest.raises(bm.SpecError, match="'nu'"):
+        bm.build_model(M(bm.Normal(), 2), TABLE["x"].dropna(), order=["mu", "nu"])
+
+
+# ------------------------------------------------------------------- draws, figures
+
+
+def test_a_draw_of_the_model_has_the_components_fields_together():
+    """Outputs of one random variable: x and n of a row come from one component."""
+    spec = M(C(x=bm.Normal(mu=[-50.0, 50.0], sigma=1.0), n=bm.Poisson(mu=[1.0, 1000.0])), 2, weights=[0.3, 0.7])
+    table = {"x": np.zeros(4_000), "n": np.zeros(4_000, int)}
+    table["x"][0], table["n"][1] = 1.0, 2
+    model = bm.build_model(spec, table, initval=None)
+    rvs = [rv for rv in model.observed_RVs]
+    x, n = pytensor.function([], rvs, mode=QUICK)()
+    assert ((x > 0) == (n > 100)).all()
+    share = (x > 0).mean()
+    assert abs(share - 0.7) < 4 * np.sqrt(0.21 / 4_000)
+    assert abs(x[x > 0].mean() - 50) < 4 / np.sqrt((x > 0).sum())
+
+
+def test_prior_predictive_of_the_whole_model():
+    model = bm.build_model(M(C(x=bm.Normal(), n=bm.Poisson()), 2), TABLE, initval=None)
+    prior = pm.sample_prior_predictive(5, model=model, random_seed=1)
+    assert prior["prior"]["x_mu"].shape == (1, 5, 2)
+    assert prior["prior_predictive"]["x"].dims == ("chain", "draw", "row")
+    assert (prior["prior_predictive"]["n"].values >= 0).all()
+
+
+def test_the_graph_can_be_drawn():
+    pytest.importorskip("graphviz")
+    model = bm.build_model(SPEC, TABLE, initval=None)
+    source = pm.model_to_graphviz(model).source
+    for name in ("weights", "x_mu", "c_p", "component", "row"):
+        assert name in source
+
+
+def test_values_at_parameters_are_those_of_the_variables():
+    fit = bm.fit_em(SPEC, TABLE, n_starts=2, random_seed=1)
+    model = model_of(fit.bound, fit.encoded, initval=None)
+    target = Target(model, variables_at(fit.bound, fit.params), jacobian=False)
+    back = target.constrained(target.start)
+    for name, value in fit.params.items():
+        np.testing.assert_allclose(back[name], value, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.slow
+def test_pymcs_own_tools_take_the_model():
+    model = bm.build_model(M(bm.Normal(), 2), TABLE["x"].dropna())
+    mode = pm.find_MAP(model=model, progressbar=False)
+    fit = bm.fit_em(M(bm.Normal(), 2), TABLE["x"].dropna(), random_seed=1)
+    # find_MAP stops at its own tolerance
+    np.testing.assert_allclose(mode["mu"], fit.params["mu"], atol=1e-2)
+    with model:
+        idata = pm.sample(
+            draws=50, tune=50, chains=1, nuts_sampler="pymc", progressbar=False, random_seed=1,
+            compute_convergence_checks=False,
+        )  # fmt: skip
+    assert idata["posterior"]["mu"].dims == ("chain", "draw", "component")
