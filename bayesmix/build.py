@@ -20,14 +20,16 @@ from pymc.distributions.transforms import ordered
 from pymc.logprob.abstract import _logprob
 from pymc.pytensorf import collect_default_updates
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Constant
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomGeneratorType
 
 from bayesmix.bound import Bound, bind, check_row_weights, check_rows, observed_names
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError
-from bayesmix.params import Dim, Params, Slot
+from bayesmix.params import Dim, Params, Slot, constant
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node
 
@@ -41,21 +43,32 @@ class RowsRV(SymbolicRandomVariable):
     _print_name = ("Rows", "\\operatorname{Rows}")
     inline_logprob = False
 
-    def __init__(self, *args: Any, bound: Bound, n_rngs: int, weighted: bool, **kwargs: Any):
-        self.bound, self.n_rngs, self.weighted = bound, n_rngs, weighted
+    def __init__(self, *args: Any, bound: Bound, n_rngs: int, n_blocks: int, weighted: bool, **kwargs: Any):
+        self.bound, self.n_rngs, self.n_blocks, self.weighted = bound, n_rngs, n_blocks, weighted
         super().__init__(*args, **kwargs)
 
 
 @_logprob.register(RowsRV)
 def _rows_logprob(op, values, *inputs, **kwargs):
     inputs = inputs[op.n_rngs :]
-    slots = list(op.bound.slots)
-    variables = dict(zip(slots, inputs))
-    by_site = {leaf.key: value for leaf, value in zip(op.bound.site.leaves(), values)}
-    row = op.bound.site.node.graph(op.bound.site, variables, by_site)[:, 0]
+    variables = dict(zip(op.bound.slots, inputs))
+    blocks = inputs[len(variables) + 1 : len(variables) + 1 + op.n_blocks]
+    site = op.bound.site
+    # the blocks speak of the observed values that stand in the model, and of no others (a minibatch, `pm.observe`)
+    if blocks and all(_has_blocks(value) for value in values):
+        row = site.node.linear_graph(site, variables, iter(blocks))[:, 0]
+    else:
+        by_site = {leaf.key: value for leaf, value in zip(site.leaves(), values)}
+        row = site.node.graph(site, variables, by_site)[:, 0]
     if op.weighted:
         row = row * inputs[-1]
     return [row, *[pt.zeros_like(row) for _ in values[1:]]]
+
+
+def _has_blocks(value: Any) -> bool:
+    while value.owner is not None and len(value.owner.inputs) == 1:  # PyMC may cast what it observes
+        value = value.owner.inputs[0]
+    return getattr(value.tag, "has_blocks", False)
 
 
 def build_model(
@@ -65,13 +78,13 @@ def build_model(
     row_weights: Any = None,
     order: str | Sequence[str] | None = None,
     initval: Mapping[str, Any] | str | None = "em",
+    likelihood: str = "fused",
 ) -> pm.Model:
     """A plain `pymc.Model` of the spec with the labels summed out.
 
     Inside a ``with pm.Model():`` block the variables are added to that model, so that priors may depend on
     variables of your own; elsewhere a new model is made. Every parameter is one variable with the components on
-    its first axis; every field is an observed variable whose values are `pm.Data`, so that `bm.set_data` can
-    swap the table.
+    its first axis; every field is an observed variable. `bm.set_data` swaps the table.
 
     Parameters
     ----------
@@ -86,6 +99,9 @@ def build_model(
     initval : dict, "em" or None
         Starting point of samplers and of `pymc.find_MAP`: parameter name -> array; found by a few iterations of
         EM; or PyMC's own, at which all components are equal.
+    likelihood : {"fused", "graph"}
+        Matrix products of the rows' statistics with the natural parameters; or PyMC's own densities, field by
+        field (slower to compile and to run; the oracle of the other).
 
     Returns
     -------
@@ -110,7 +126,7 @@ def build_model(
     encoded = bound.encode(table)
     check_rows(bound, encoded)
     weights = None if row_weights is None else check_row_weights(row_weights, encoded.n_rows)
-    return model_of(bound, encoded, index=table.index, row_weights=weights, order=order, initval=initval)
+    return model_of(bound, encoded, index=table.index, row_weights=weights, order=order, initval=initval, likelihood=likelihood)
 
 
 def model_of(
@@ -121,8 +137,11 @@ def model_of(
     row_weights: np.ndarray | None = None,
     order: str | Sequence[str] | None = None,
     initval: Mapping[str, Any] | str | None = "em",
+    likelihood: str = "fused",
 ) -> pm.Model:
     """`build_model` for a spec that is bound and data that are encoded."""
+    if likelihood not in ("fused", "graph"):
+        raise ValueError(f'likelihood: "fused" or "graph" is needed, not {likelihood!r}.')
     ordered_names = _check_order(bound, order)
     start = _starting_point(bound, data, row_weights, initval)
     model = pm.Model.get_context(error_if_none=False)
@@ -133,7 +152,7 @@ def model_of(
         variables = {}
         for name, slot in bound.slots.items():
             variables[name] = _register(model, slot, name in ordered_names, None if start is None else start.get(name))
-        _observe(model, bound, data, variables, row_weights)
+        _observe(model, bound, data, variables, row_weights, likelihood)
     return model
 
 
@@ -198,7 +217,7 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
         return pt.as_tensor(slot.value)
     batch = slot.shape[: len(slot.axes)]
     ndim = slot.rv.owner.op.ndim_supp
-    rv = change_dist_size(slot.rv, batch if ndim else slot.shape)
+    rv = _with_shared_hyperparameters(change_dist_size(slot.rv, batch if ndim else slot.shape))
     if start is not None:
         start = slot.to_variable(np.array(start, float))
         if ascending:
@@ -217,31 +236,54 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
     return variable
 
 
-def _observe(model: pm.Model, bound: Bound, data: Encoded, variables: Mapping[str, Any], row_weights: Any) -> None:
-    values = observed_values(bound, data)
-    names = observed_names(bound.site)
-    containers, dims = {}, {}
-    for leaf in bound.site.leaves():
-        extra = tuple(dim.name for dim in leaf.slots["mu"].event) if leaf.node.value_ndim else ()
-        dims[leaf.key] = ("row", *extra)
-        containers[leaf.key] = _container(model, f"{names[leaf.key]}_data", values[leaf.key], dims[leaf.key])
-    first = next(iter(containers.values()))
-    inputs = [*variables.values(), first.shape[0]]
+def _with_shared_hyperparameters(rv: Any) -> Any:
+    """The same prior with its constants as graph inputs.
+
+    Default priors are scaled to the data; as constants they would be compiled into the kernels, and every new
+    table would miss PyTensor's cache of them.
+    """
+    node = rv.owner
+    if not isinstance(node.op, RandomVariable):
+        return rv
+    parameters = set(node.op.dist_params(node))
+    values = {v: constant(v) for v in parameters if _is_constant(v)}
+    inputs = [pytensor.shared(values[v], shape=values[v].shape) if v in values else v for v in node.inputs]
+    return node.op.make_node(*inputs).outputs[1]
+
+
+def _is_constant(variable: Any) -> bool:
+    """Whether an expression is made of constants alone."""
+    return all(isinstance(v, Constant) for v in ancestors([variable]) if v.owner is None)
+
+
+def _observe(
+    model: pm.Model, bound: Bound, data: Encoded, variables: Mapping[str, Any], row_weights: Any, likelihood: str
+) -> None:
+    names, containers = observed_names(bound.site), {}
+    for key, values in observed_values(bound, data).items():
+        containers[key] = _shared(f"{names[key]}_data", values)
+        containers[key].tag.has_blocks = True
+    matrices = bound.site.node.linear_blocks(bound.site, data) if likelihood == "fused" else []
+    blocks = [_shared(f"row_statistics_{i}", matrix) for i, matrix in enumerate(matrices)]
+    inputs = [*variables.values(), next(iter(containers.values())).shape[0], *blocks]
     if row_weights is not None:
-        inputs.append(_container(model, "row_weights", np.asarray(row_weights, float), ("row",)))
-    rows = _rows_rv(bound, inputs, row_weights is not None)
-    for (key, container), rv in zip(containers.items(), rows):
-        model.register_rv(rv, names[key], observed=container, dims=dims[key])
+        inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
+    rows = _rows_rv(bound, inputs, len(blocks), row_weights is not None)
+    for leaf, rv in zip(bound.site.leaves(), rows):
+        extra = tuple(dim.name for dim in leaf.slots["mu"].event) if leaf.node.value_ndim else ()
+        model.register_rv(rv, names[leaf.key], observed=containers[leaf.key], dims=("row", *extra))
 
 
-def _container(model: pm.Model, name: str, values: np.ndarray, dims: tuple[str, ...]) -> Any:
-    """What `pymc.Data` makes, with NaN allowed (missing cells) and whole numbers kept at 64 bits."""
-    shared = pytensor.shared(values, name=model.name_for(name), shape=(None, *values.shape[1:]))
-    model.register_data_var(shared, dims=dims)
-    return shared
+def _shared(name: str, values: np.ndarray) -> Any:
+    """A graph input that `set_data` can swap.
+
+    Not `pymc.Data`: that refuses NaN (missing cells) and keeps whole numbers at 32 bits, and `pymc.set_data` would
+    change one of the arrays that belong together.
+    """
+    return pytensor.shared(values, name=name, shape=(None, *values.shape[1:]))
 
 
-def _rows_rv(bound: Bound, inputs: list, weighted: bool) -> list:
+def _rows_rv(bound: Bound, inputs: list, n_blocks: int, weighted: bool) -> list:
     """One output for each field, drawn from the mixture."""
     dummies = [pt.as_tensor(variable).type() for variable in inputs]
     slots = list(bound.slots)
@@ -263,7 +305,13 @@ def _rows_rv(bound: Bound, inputs: list, weighted: bool) -> list:
         + ",".join(["[rng]"] * len(rngs) + [f"({m})" for m in made])
     )
     op = RowsRV(
-        [*inner, *dummies], cloned, extended_signature=signature, bound=bound, n_rngs=len(rngs), weighted=weighted
+        [*inner, *dummies],
+        cloned,
+        extended_signature=signature,
+        bound=bound,
+        n_rngs=len(rngs),
+        n_blocks=n_blocks,
+        weighted=weighted,
     )
     fresh = [pytensor.shared(np.random.default_rng()) for _ in rngs]
     return op.make_node(*fresh, *inputs).outputs[len(rngs) :]
@@ -301,22 +349,23 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
     >>> import numpy as np, bayesmix as bm
     >>> model = bm.build_model(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]))
     >>> bm.set_data(model, np.array([3, 4]))
-    >>> model["x_data"].get_value()
-    array([3, 4])
+    >>> model["x"].shape.eval()
+    array([2])
     """
-    ops = [rv.owner.op for rv in model.observed_RVs if rv.owner is not None and isinstance(rv.owner.op, RowsRV)]
-    if not ops:
+    rows = [rv for rv in model.observed_RVs if rv.owner is not None and isinstance(rv.owner.op, RowsRV)]
+    if not rows:
         raise DataError("model: bm.build_model did not make this model, so bm.set_data does not know its fields.")
-    bound = ops[0].bound
-    table = read(data)
+    node = rows[0].owner
+    bound, table = node.op.bound, read(data)
     encoded = bound.encode(table, unseen)
-    names = observed_names(bound.site)
-    new = {f"{names[key]}_data": value for key, value in observed_values(bound, encoded).items()}
-    if ops[0].weighted:
-        new["row_weights"] = check_row_weights(row_weights, encoded.n_rows)
     index = range(encoded.n_rows) if table.index is None else table.index
-    blank = {name: np.zeros_like(values) for name, values in new.items()}
-    with pytensor.config.change_flags(linker="py"):
-        pm.set_data(blank, model=model, coords={"row": _labels(index)})
-    for name, values in new.items():
-        model[name].set_value(values)
+    model.set_dim("row", encoded.n_rows, _labels(index))
+    for rv, values in zip(rows, observed_values(bound, encoded).values()):
+        [container] = [v for v in ancestors([model.rvs_to_values[rv]]) if isinstance(v, SharedVariable)]
+        container.set_value(values)
+    inputs = node.inputs[node.op.n_rngs + len(bound.slots) + 1 :]
+    if node.op.n_blocks:
+        for block, matrix in zip(inputs, bound.site.node.linear_blocks(bound.site, encoded)):
+            block.set_value(matrix)
+    if node.op.weighted:
+        inputs[-1].set_value(check_row_weights(row_weights, encoded.n_rows))

@@ -135,16 +135,17 @@ class InverseWishart(Continuous):
     def logp(value, nu, psi):
         """Log density, one for each matrix."""
         dimension = psi.shape[-1]
-        factor, scale = pt.linalg.cholesky(value), pt.linalg.cholesky(psi)
-        trace = (pt.linalg.solve_triangular(factor, scale, lower=True) ** 2).sum((-1, -2))
+        half, logdet = whitener(value)
+        precision = (half[..., :, :, None] * half[..., :, None, :]).sum(-3)
+        trace = (psi * precision).sum((-1, -2))
         log_gamma = 0.25 * dimension * (dimension - 1) * np.log(np.pi) + pt.gammaln(
             0.5 * (nu[..., None] - pt.arange(dimension))
         ).sum(-1)
         return (
-            0.5 * nu * _log_det(scale)
+            0.5 * nu * _log_det(pt.linalg.cholesky(psi))
             - 0.5 * nu * dimension * np.log(2.0)
             - log_gamma
-            - 0.5 * (nu + dimension + 1) * _log_det(factor)
+            - 0.5 * (nu + dimension + 1) * logdet
             - 0.5 * trace
         )
 
@@ -185,3 +186,15 @@ class FlatCovariance(Continuous):
 def _log_det(factor):
     """Log-determinant of ``factor @ factor.T`` for a lower-triangular factor (..., D, D)."""
     return 2 * pt.log(pt.diagonal(factor, axis1=-2, axis2=-1)).sum(-1)
+
+
+def whitener(cov):
+    """Inverse of the lower Cholesky factor, and the log-determinant, of covariance matrices (..., D, D).
+
+    One triangular solve, the same wherever it is asked for, so that a graph holds it once.
+    """
+    factor = pt.linalg.cholesky(cov)
+    batch = [cov.shape[axis] for axis in range(cov.ndim - 2)]
+    dimension = cov.type.shape[-1] if cov.type.shape[-1] is not None else cov.shape[-1]
+    identity = pt.broadcast_to(pt.eye(dimension), [*batch, dimension, dimension])
+    return pt.linalg.solve_triangular(factor, identity, lower=True), _log_det(factor)

@@ -234,6 +234,14 @@ class Node(ABC):
         """`evaluate` as a PyTensor expression (N, K) of PyMC variables and observed values by site key."""
 
     @abstractmethod
+    def linear_blocks(self, site: Site, data: Encoded) -> list[np.ndarray]:
+        """Matrices (N, J) of row statistics for `linear_graph`, in the order in which it takes them."""
+
+    @abstractmethod
+    def linear_graph(self, site: Site, variables: Mapping[str, Any], blocks: Iterator[Any]) -> Any:
+        """`graph` by the exponential family's form: row statistics times natural parameters, (N, K)."""
+
+    @abstractmethod
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
         """`draw` as PyTensor expressions."""
 

@@ -9,12 +9,13 @@ when it is made.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 
 from bayesmix.conjugate import Conjugate
@@ -85,12 +86,19 @@ class Leaf(Node):
         """The PyMC distribution at `params`, any batch shape, never a Python list of components."""
 
     @abstractmethod
-    def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
-        """Additive statistics under `resp` (N, K): arrays with K first."""
+    def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
+        """What the log density is linear in: name -> (N,) or (N, J), the constant 1 included where it has weight.
+
+        With `natural`, ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
+        over rows that could cancel are taken about the learned reference point.
+        """
 
     @abstractmethod
-    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
-        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
+    def natural(self, params: Mapping[str, Any], learned: Any, xp: Any) -> dict[str, Any]:
+        """Natural parameters by the names of `row_statistics`: (K,) or (K, J).
+
+        `xp` is numpy or pytensor.tensor; with the latter the numbers in `learned` may be tensors too.
+        """
 
     @abstractmethod
     def map_step(
@@ -113,6 +121,15 @@ class Leaf(Node):
     @abstractmethod
     def embed(self, data: Arrays, learned: Any) -> np.ndarray:
         """Rows as points (N, F) on a common scale, for starting values."""
+
+    def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
+        """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
+        return {name: resp.T @ value for name, value in self.row_statistics(data, learned).items()}
+
+    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
+        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
+        terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
+        return sum(term if term.ndim == 1 else term.sum(-1) for term in terms)
 
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
@@ -228,12 +245,40 @@ class Leaf(Node):
         dist = self.pymc_dist(self._flat_variables(site, variables))
         return pt.switch(row_missing[:, None], 0.0, pm.logp(dist, filled[:, None]))
 
+    def linear_blocks(self, site: Site, data: Encoded) -> list[np.ndarray]:
+        parts = self.row_statistics(data.arrays, site.learned).values()
+        rows = np.column_stack([np.asarray(part, float) for part in parts])
+        if data.present is None:
+            return [rows]
+        full = np.zeros((data.n_rows, rows.shape[1]))
+        full[data.present] = rows  # a missing cell has no statistics, hence log density 0
+        return [full]
+
+    def linear_graph(self, site: Site, variables: Mapping[str, Any], blocks: Iterator[Any]) -> Any:
+        return pt.dot(next(blocks), self.natural_matrix(site, variables).T)
+
+    def natural_matrix(self, site: Site, variables: Mapping[str, Any]) -> Any:
+        """Natural parameters as one PyTensor matrix (K, J), in the order of `linear_blocks`."""
+        natural = self.natural(self._flat_variables(site, variables), _as_inputs(site.learned), pt)
+        columns = [pt.as_tensor(value) for value in natural.values()]
+        return pt.concatenate([c[:, None] if c.ndim == 1 else c for c in columns], axis=1)
+
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
         params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
         out[site.key] = self.pymc_dist(params)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}
+
+
+def _as_inputs(learned: Any) -> Any:
+    """What was learned with its numbers as graph inputs.
+
+    As constants they would be compiled into the kernels, and every new table would be compiled anew.
+    """
+    numeric = [f.name for f in fields(learned) if f.type in ("float", "tuple[float, ...]")]
+    values = {name: np.asarray(getattr(learned, name)) for name in numeric}
+    return replace(learned, **{name: pytensor.shared(value, shape=value.shape) for name, value in values.items()})
 
 
 #: The methods that every family must write.
@@ -245,8 +290,8 @@ CONTRACT = (
     "decode",
     "log_density",
     "pymc_dist",
-    "suff_stats",
-    "expected_logp",
+    "row_statistics",
+    "natural",
     "map_step",
     "sample",
     "mean",

@@ -81,6 +81,11 @@ def codes_of(symbols: list[Any], missing: np.ndarray, levels: tuple) -> np.ndarr
     return np.fromiter(codes, np.int64, len(symbols))
 
 
+def safe_log(probability: Any, xp: Any) -> Any:
+    """Logarithm with zero taken as the smallest normal double, so that zero counts times it are zero and not NaN."""
+    return xp.log(xp.maximum(probability, np.finfo(float).tiny))
+
+
 def in_order(symbols: Any) -> list:
     """Symbols sorted where they can be compared, else in order of appearance."""
     try:

@@ -12,7 +12,7 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Rate
+from bayesmix.families._summaries import Rate, safe_log
 from bayesmix.params import UNIT, Parameter
 
 
@@ -84,14 +84,13 @@ class Bernoulli(Leaf):
         """See `Leaf.pymc_dist`."""
         return pm.Bernoulli.dist(params["p"])
 
-    def suff_stats(self, data, resp, learned):
-        """See `Leaf.suff_stats`."""
-        ones = data["value"] @ resp
-        return {"ones": ones, "zeros": (1 - data["value"]) @ resp}
+    def row_statistics(self, data, learned):
+        """See `Leaf.row_statistics`."""
+        return {"ones": data["value"], "zeros": 1 - data["value"]}
 
-    def expected_logp(self, params, stats, learned, xp):
-        """See `Leaf.expected_logp`."""
-        return stats["ones"] * xp.log(params["p"]) + stats["zeros"] * xp.log1p(-params["p"])
+    def natural(self, params, learned, xp):
+        """See `Leaf.natural`."""
+        return {"ones": safe_log(params["p"], xp), "zeros": safe_log(1 - params["p"], xp)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

@@ -12,7 +12,7 @@ import pymc as pm
 from bayesmix import conjugate
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Levels, codes_of, symbols_of
+from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
 from bayesmix.params import SIMPLEX, Dim, Parameter
 
 
@@ -94,17 +94,19 @@ class Categorical(Leaf):
         """See `Leaf.pymc_dist`."""
         return pm.Categorical.dist(params["p"])
 
+    def row_statistics(self, data, learned):
+        """Indicators of the symbols, (N, S)."""
+        return {"counts": np.eye(len(learned.levels))[data["value"]]}
+
+    def natural(self, params, learned, xp):
+        """See `Leaf.natural`."""
+        return {"counts": safe_log(params["p"], xp)}
+
     def suff_stats(self, data, resp, learned):
-        """Weighted count of each symbol, (K, S)."""
+        """Weighted count of each symbol, (K, S), without the indicators."""
         size = len(learned.levels)
         counts = [np.bincount(data["value"], weights=column, minlength=size) for column in resp.T]
         return {"counts": np.array(counts).reshape(resp.shape[1], size)}
-
-    def expected_logp(self, params, stats, learned, xp):
-        """See `Leaf.expected_logp`."""
-        # a symbol that no row has contributes nothing, at probability 0 too
-        seen = stats["counts"] > 0
-        return (stats["counts"] * xp.log(xp.where(seen, params["p"], 1.0))).sum(-1)
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

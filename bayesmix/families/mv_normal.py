@@ -7,11 +7,10 @@ from typing import Any, final
 
 import numpy as np
 import pymc as pm
-import pytensor.tensor as pt
 from scipy.linalg import solve_triangular
 
 from bayesmix import conjugate
-from bayesmix.distributions import InverseWishart
+from bayesmix.distributions import InverseWishart, whitener
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.params import COVARIANCE, REAL, Dim, Parameter
@@ -120,35 +119,45 @@ class MvNormal(Leaf):
         """See `Leaf.pymc_dist`."""
         return pm.MvNormal.dist(params["mu"], cov=params["cov"])
 
-    def suff_stats(self, data, resp, learned):
-        """Weight, sums and products about the reference point: (K,), (K, D), (K, D, D)."""
+    def row_statistics(self, data, learned):
+        """One, the deviation from the reference point, and its products (the upper triangle, row by row)."""
         deviation = data["value"] - np.array(learned.center)
-        second = np.array([(deviation * r[:, None]).T @ deviation for r in resp.T])
-        dimension = deviation.shape[1]
+        rows, columns = np.triu_indices(deviation.shape[1])
         return {
-            "n": resp.sum(0),
-            "first": resp.T @ deviation,
-            "second": second.reshape(resp.shape[1], dimension, dimension),
+            "n": np.ones(len(deviation)),
+            "first": deviation,
+            "second": deviation[:, rows] * deviation[:, columns],
         }
 
-    def expected_logp(self, params, stats, learned, xp):
-        """See `Leaf.expected_logp`."""
-        mu, n = params["mu"] - np.array(learned.center), stats["n"]
-        dimension = len(learned.center)
-        outer = mu[:, :, None] * stats["first"][:, None, :]
-        scatter = stats["second"] - outer - outer.transpose(0, 2, 1) + n[:, None, None] * mu[:, :, None] * mu[:, None]
-        linalg = np.linalg if xp is np else pt.linalg
-        factor = linalg.cholesky(params["cov"])
-        logdet = 2 * xp.log(xp.diagonal(factor, axis1=1, axis2=2)).sum(-1)
-        trace = (linalg.inv(params["cov"]) * scatter).sum((1, 2))
-        return -0.5 * (n * (logdet + dimension * np.log(2 * np.pi)) + trace)
+    def natural(self, params, learned, xp):
+        """See `Leaf.natural`."""
+        center = np.array(learned.center) if isinstance(learned.center, tuple) else learned.center
+        mu, cov = params["mu"] - center, params["cov"]
+        dimension = len(learned.labels)
+        rows, columns = np.triu_indices(dimension)
+        half, logdet = _whitener(cov) if xp is np else whitener(cov)
+        precision = (half[:, :, :, None] * half[:, :, None, :]).sum(1)
+        whitened = (half * mu[:, None, :]).sum(-1)
+        return {
+            "n": -0.5 * (logdet + dimension * np.log(2 * np.pi) + (whitened**2).sum(-1)),
+            "first": (precision * mu[:, None, :]).sum(-1),
+            "second": -precision[:, rows, columns] * np.where(rows == columns, 0.5, 1.0),
+        }
+
+    def suff_stats(self, data, resp, learned):
+        """Weight, sums, and sums of products, without the products of single rows."""
+        deviation = data["value"] - np.array(learned.center)
+        rows, columns = np.triu_indices(deviation.shape[1])
+        second = np.array([((deviation * r[:, None]).T @ deviation)[rows, columns] for r in resp.T])
+        return {"n": resp.sum(0), "first": resp.T @ deviation, "second": second.reshape(resp.shape[1], -1)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
         n, center = stats["n"], np.array(learned.center)
         scale = np.array(learned.scale)
         mean = stats["first"] / np.where(n > 0, n, 1)[:, None]
-        about_mean = stats["second"] - n[:, None, None] * mean[:, :, None] * mean[:, None, :]
+        second = _symmetric(stats["second"], len(center))
+        about_mean = second - n[:, None, None] * mean[:, :, None] * mean[:, None, :]
         mu, cov = params["mu"] - center, params["cov"]
         for _ in range(25):
             before = mu, cov
@@ -183,3 +192,18 @@ class MvNormal(Leaf):
     def embed(self, data, learned):
         """See `Leaf.embed`."""
         return (data["value"] - np.array(learned.center)) / np.array(learned.scale)
+
+
+def _symmetric(packed: np.ndarray, dimension: int) -> np.ndarray:
+    """Symmetric matrices (K, D, D) from their upper triangles (K, D(D+1)/2)."""
+    rows, columns = np.triu_indices(dimension)
+    full = np.empty((len(packed), dimension, dimension))
+    full[:, rows, columns] = packed
+    full[:, columns, rows] = packed
+    return full
+
+
+def _whitener(cov: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`bayesmix.distributions.whitener` in numpy."""
+    factor = np.linalg.cholesky(cov)
+    return np.linalg.inv(factor), 2 * np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(-1)

@@ -97,16 +97,20 @@ class Normal(Leaf):
         """See `Leaf.pymc_dist`."""
         return pm.Normal.dist(params["mu"], params["sigma"])
 
-    def suff_stats(self, data, resp, learned):
-        """Weight, and first and second sums about the reference point: raw moments would cancel."""
+    def row_statistics(self, data, learned):
+        """Powers of the deviation from the reference point: raw moments would cancel."""
         deviation = data["value"] - learned.center
-        return {"n": resp.sum(0), "first": deviation @ resp, "second": (deviation * deviation) @ resp}
+        return {"n": np.ones_like(deviation), "first": deviation, "second": deviation * deviation}
 
-    def expected_logp(self, params, stats, learned, xp):
-        """See `Leaf.expected_logp`."""
+    def natural(self, params, learned, xp):
+        """See `Leaf.natural`."""
         mu, sigma = params["mu"] - learned.center, params["sigma"]
-        squares = stats["second"] - 2 * mu * stats["first"] + stats["n"] * mu**2
-        return -stats["n"] * (xp.log(sigma) + 0.5 * np.log(2 * np.pi)) - squares / (2 * sigma**2)
+        precision = 1 / sigma**2
+        return {
+            "n": -xp.log(sigma) - 0.5 * np.log(2 * np.pi) - 0.5 * precision * mu**2,
+            "first": precision * mu,
+            "second": -0.5 * precision,
+        }
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

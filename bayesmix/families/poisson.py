@@ -84,17 +84,14 @@ class Poisson(Leaf):
         """See `Leaf.pymc_dist`."""
         return pm.Poisson.dist(params["mu"])
 
-    def suff_stats(self, data, resp, learned):
-        """See `Leaf.suff_stats`."""
-        return {
-            "n": resp.sum(0),
-            "events": data["value"] @ resp,
-            "log_factorial": data["log_factorial"] @ resp,
-        }
+    def row_statistics(self, data, learned):
+        """See `Leaf.row_statistics`."""
+        return {"n": np.ones(len(data["value"])), "events": data["value"], "log_factorial": data["log_factorial"]}
 
-    def expected_logp(self, params, stats, learned, xp):
-        """See `Leaf.expected_logp`."""
-        return stats["events"] * xp.log(params["mu"]) - stats["n"] * params["mu"] - stats["log_factorial"]
+    def natural(self, params, learned, xp):
+        """See `Leaf.natural`."""
+        mu = params["mu"]
+        return {"n": -mu, "events": xp.log(mu), "log_factorial": -xp.ones_like(mu)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, final
 
 import numpy as np
+import pytensor.tensor as pt
 
 from bayesmix.data import Table
 from bayesmix.errors import DataError
@@ -154,6 +155,19 @@ class Composite(Node):
 
     def graph(self, site, variables, values):
         return sum(child.node.graph(child, variables, values) for child in site.children)
+
+    def linear_blocks(self, site, data):
+        # the families side by side in one matrix, so that one product serves them all; then what is below mixtures
+        pairs = list(zip(site.children, data.children))
+        own = [child.node.linear_blocks(child, block)[0] for child, block in pairs if not child.children]
+        below = [matrix for child, block in pairs if child.children for matrix in child.node.linear_blocks(child, block)]
+        return ([np.hstack(own)] if own else []) + below
+
+    def linear_graph(self, site, variables, blocks):
+        own = [child.node.natural_matrix(child, variables) for child in site.children if not child.children]
+        terms = [pt.dot(next(blocks), pt.concatenate(own, axis=1).T)] if own else []
+        terms += [child.node.linear_graph(child, variables, blocks) for child in site.children if child.children]
+        return sum(terms[1:], start=terms[0])
 
     def graph_draw(self, site, variables, z, out):
         for child in site.children:

@@ -10,7 +10,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
-from bayesmix.kernels.log_sum_exp import log_sum_exp as log_sum_exp_op
+from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.params import SIMPLEX, Parameter, make_slot
 from bayesmix.mstep import numeric_step
 from bayesmix.spec import Evaluation, Node, Site
@@ -151,11 +151,19 @@ class Mixture(Node):
 
     def graph(self, site, variables, values):
         child = site.children[0]
-        slot = site.slots["weights"]
-        log_weights = pt.log(slot.components(variables[slot.name]))
-        density = child.node.graph(child, variables, values)
-        joint = density.reshape((-1, slot.n_components, self._n)) + log_weights
-        return log_sum_exp_op(joint)
+        return self._sum_out(site, variables, child.node.graph(child, variables, values))
+
+    def linear_blocks(self, site, data):
+        child = site.children[0]
+        return child.node.linear_blocks(child, data)
+
+    def linear_graph(self, site, variables, blocks):
+        child = site.children[0]
+        return self._sum_out(site, variables, child.node.linear_graph(child, variables, blocks))
+
+    def _sum_out(self, site, variables, density):
+        log_weights = pt.log(variables[site.slots["weights"].name].ravel())
+        return LogSumExp(int(self._n))(density + log_weights)[0]
 
     def graph_draw(self, site, variables, z, out):
         child = site.children[0]
