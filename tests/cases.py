@@ -116,7 +116,9 @@ MV_NORMAL = Case(
         "cov": lambda: bm.InverseWishart.dist(6.0, np.array([[2.0, 0.3], [0.3, 5.0]])),
     },
     numeric={
-        "cov": lambda: pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(5.0, shape=2), compute_corr=False)
+        "cov": lambda: pm.LKJCholeskyCov.dist(
+            eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(5.0, shape=2), compute_corr=False
+        )
     },
     fixed={"mu": np.array([4.5, -69.0]), "cov": np.array([[1.5, 0.2], [0.2, 8.0]])},
 )

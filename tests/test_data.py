@@ -158,7 +158,9 @@ def test_nested_records_Composite():
     records = [{"a": {"x": x, "n": int(n)}, "b": bool(n > 5)} for x, n in zip(X, N)]
     fit = em(spec, records)
     assert list(fit.bound.free_slots) == ["weights", "a_x_mu", "a_x_sigma", "a_n_mu", "b_p"]
-    flat = em(bm.Mixture(bm.Composite(x=bm.Normal(), n=bm.Poisson(), b=bm.Bernoulli()), 2), {"x": X, "n": N, "b": N > 5})
+    flat = em(
+        bm.Mixture(bm.Composite(x=bm.Normal(), n=bm.Poisson(), b=bm.Bernoulli()), 2), {"x": X, "n": N, "b": N > 5}
+    )
     for a, b in zip(values(fit), values(flat)):
         np.testing.assert_array_equal(a, b)
 
@@ -192,9 +194,7 @@ MARKED = {
     "polars null": pl.DataFrame({"x": _without(X.tolist(), GONE_X, None), "n": _without(N.tolist(), GONE_N, None)}),
     "polars NaN": pl.DataFrame({"x": _without(X.tolist(), GONE_X, NAN), "n": _without(N.tolist(), GONE_N, None)}),
     "pyarrow null": pa.table({"x": _without(X.tolist(), GONE_X, None), "n": _without(N.tolist(), GONE_N, None)}),
-    "dicts": [
-        {"x": None if i in GONE_X else X[i], "n": None if i in GONE_N else int(N[i])} for i in range(40)
-    ],
+    "dicts": [{"x": None if i in GONE_X else X[i], "n": None if i in GONE_N else int(N[i])} for i in range(40)],
 }
 
 
@@ -203,7 +203,11 @@ def test_every_mark_of_a_missing_cell_means_the_same(kind):
     expected, found = em(SPEC, MARKED["None"]), em(SPEC, MARKED[kind])
     for a, b in zip(values(found), values(expected)):
         np.testing.assert_array_equal(a, b)
-    missing = {site.place.path: block.missing_rows().tolist() for site, block in found.bound.site.walk_with(found.encoded) if not site.children}
+    missing = {
+        site.place.path: block.missing_rows().tolist()
+        for site, block in found.bound.site.walk_with(found.encoded)
+        if not site.children
+    }
     assert missing == {"x": GONE_X, "n": GONE_N}
 
 
@@ -234,7 +238,11 @@ def test_missing_cells_are_integrated_out():
     """Under flat priors a fit to rows of which some have nothing is the fit to the others."""
     flat = SPEC.with_flat_priors()
     full = em(flat, {"x": X, "n": N})
-    padded = em(flat, {"x": [*X, None, None], "n": [*N.tolist(), None, None]}, start={n: full.params[n] for n in full.bound.free_slots})
+    padded = em(
+        flat,
+        {"x": [*X, None, None], "n": [*N.tolist(), None, None]},
+        start={n: full.params[n] for n in full.bound.free_slots},
+    )
     np.testing.assert_allclose(padded.loglik, full.loglik, rtol=1e-9)
     np.testing.assert_allclose(padded.log_density()[-2:], 0, atol=1e-12)
 
@@ -295,7 +303,10 @@ def test_symbols_of_any_hashable_type_Categorical(kind):
 
 def test_the_order_of_declared_categories_is_kept_Categorical():
     declared = pd.Categorical(["low", "high", "low", "low"], categories=["low", "middle", "high"])
-    for column in (pd.Series(declared), pl.Series(["low", "high", "low", "low"], dtype=pl.Enum(["low", "middle", "high"]))):
+    for column in (
+        pd.Series(declared),
+        pl.Series(["low", "high", "low", "low"], dtype=pl.Enum(["low", "middle", "high"])),
+    ):
         fit = em(bm.Mixture(bm.Composite(c=bm.Categorical()), 1), {"c": column})
         assert fit.posterior["c_symbol"].values.tolist() == ["low", "middle", "high"]
         assert (fit.params["c_p"] > 0).all()
@@ -336,25 +347,41 @@ FAULTS = {
     "infinite count": (SPEC, _n(9, float("inf")), ["n", "row 9", "inf"]),
     "neither 0 nor 1": (bm.Bernoulli(), [0, 1, 2, 1], ["Bernoulli", "row 2", "2", "Categorical"]),
     "strings for truth values": (bm.Bernoulli(), ["yes", "no"], ["Bernoulli", "row 0", "'yes'", "Categorical"]),
-    "unhashable symbol": (bm.Mixture(bm.Composite(c=bm.Categorical()), 1), {"c": ["a", ["b"], "a"]}, ["c", "row 1", "['b']", "hashable"]),
+    "unhashable symbol": (
+        bm.Mixture(bm.Composite(c=bm.Categorical()), 1),
+        {"c": ["a", ["b"], "a"]},
+        ["c", "row 1", "['b']", "hashable"],
+    ),
     "column of missing cells": (SPEC, {"x": [None] * 40, "n": N}, ["x", "missing", "Normal", "Leave the field out"]),
     "column of missing symbols": (bm.Categorical(), [None, None], ["every cell is missing", "Categorical"]),
     "unequal columns": (SPEC, {"x": X, "n": N[:-1]}, ["unequal", "40", "39"]),
     "scalar column": (SPEC, {"x": X, "n": 3}, ["n", "3", "column"]),
-    "a column too many in a record": (POSITIONAL, [*zip(X.tolist(), N.tolist()), (1.0, 2, 3)], ["row 40", "3 fields", "2"]),
+    "a column too many in a record": (
+        POSITIONAL,
+        [*zip(X.tolist(), N.tolist()), (1.0, 2, 3)],
+        ["row 40", "3 fields", "2"],
+    ),
     "a column too many in all records": (POSITIONAL, [(1.0, 2, 3)] * 5, ["3 columns", "2 fields"]),
     "a record of other fields": (SPEC, [{"x": 1.0, "n": 2}, {"x": 1.0, "m": 2}], ["row 1", "m", "row 0", "None"]),
     "several columns for one family": (bm.Normal(), {"x": X, "n": N}, ["2", "x", "n", "Composite"]),
     "vectors of unequal length": (bm.MvNormal(), {"v": [[1.0, 2.0], [3.0]]}, ["row 1", "1", "2"]),
     "string for a vector": (bm.MvNormal(), {"v": [[1.0, 2.0], "ab"]}, ["row 1", "'ab'", "vectors"]),
-    "half a vector": (bm.MvNormal(), np.array([[1.0, NAN], [2.0, 3.0], [0.0, 1.0]]), ["row 0", "x2", "Normal for each"]),
+    "half a vector": (
+        bm.MvNormal(),
+        np.array([[1.0, NAN], [2.0, 3.0], [0.0, 1.0]]),
+        ["row 0", "x2", "Normal for each"],
+    ),
     "inf in a vector": (bm.MvNormal(), np.array([[1.0, np.inf], [2.0, 3.0], [0.0, 1.0]]), ["row 0", "inf"]),
     "empty list": (bm.Normal(), [], ["no rows"]),
     "empty frame": (SPEC, pd.DataFrame({"x": [], "n": []}), ["no rows"]),
     "empty array": (bm.Normal(), np.empty(0), ["no rows"]),
     "no columns": (SPEC, {}, ["no rows"]),
     "more components than rows": (bm.Mixture(bm.Normal(), 5), [1.0, 2.0, 4.0], ["5 components", "3 rows", "at most 3"]),
-    "more components than distinct rows": (bm.Mixture(bm.Normal(), 3), [1.0, 2.0] * 9, ["3 components", "2 distinct rows", "at most 2"]),
+    "more components than distinct rows": (
+        bm.Mixture(bm.Normal(), 3),
+        [1.0, 2.0] * 9,
+        ["3 components", "2 distinct rows", "at most 2"],
+    ),
     "three axes": (bm.Normal(), np.zeros((2, 2, 2)), ["(2, 2, 2)"]),
     "a string": (bm.Normal(), "1, 2", ["str"]),
     "a number": (bm.Normal(), 3.0, ["float"]),

@@ -54,7 +54,13 @@ def several(n_chains=2, n_draws=3, spec=SPEC, data=FRAME, **kwargs):
         "b_p": rng.beta(3.0, 3.0, (*shape, 2)),
     }
     fit = make_fit(
-        bound, draws, table=table, encoded=bound.encode(table), row_weights=None, status=Status("hand", True, "made"), **kwargs
+        bound,
+        draws,
+        table=table,
+        encoded=bound.encode(table),
+        row_weights=None,
+        status=Status("hand", True, "made"),
+        **kwargs,
     )
     return fit, draws
 
@@ -164,7 +170,7 @@ def test_fewer_draws_on_request():
 def test_no_components_to_tell_apart():
     fit = point(bm.Composite(x=bm.Normal(), n=bm.Poisson()), FRAME[["x", "n"]])
     for method in (fit.responsibilities, fit.predict):
-        with pytest.raises(bm.SpecError, match="Composite.*Mixture"):
+        with pytest.raises(bm.SpecError, match=r"Composite.*Mixture"):
             method()
     assert fit.log_density().shape == (_N,)
 
@@ -261,7 +267,13 @@ def test_imputed_tables_keep_the_frame_type(kind):
     fit, _ = several(data=tables[kind])
     table = fit.impute(n_draws=5, random_seed=1).table()
     assert type(table) is types[kind]
-    rows = table.to_dict("list") if isinstance(table, pd.DataFrame) else table.to_pydict() if kind == "pyarrow" else table.to_dict(as_series=False)
+    rows = (
+        table.to_dict("list")
+        if isinstance(table, pd.DataFrame)
+        else table.to_pydict()
+        if kind == "pyarrow"
+        else table.to_dict(as_series=False)
+    )
     assert all(cell is not None and cell == cell for cells in rows.values() for cell in cells)
     assert rows["c"][0] == plain["c"][0]
 
@@ -337,7 +349,9 @@ def test_samples_have_the_posterior_predictive_means():
         values = drawn[name].astype(float)
         assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(len(values)), name
     # the fields of a row share its component: their covariance is that of the components' means
-    between = np.mean([p["weights"] @ (p["x_mu"] * p["n_mu"]) for p in draw_list(draws)]) - expected["x"] * expected["n"]
+    between = (
+        np.mean([p["weights"] @ (p["x_mu"] * p["n_mu"]) for p in draw_list(draws)]) - expected["x"] * expected["n"]
+    )
     products = (drawn["x"] - drawn["x"].mean()) * (drawn["n"] - drawn["n"].mean())
     assert abs(products.mean() - between) < 4 * products.std() / np.sqrt(len(products))
 
@@ -438,7 +452,7 @@ def test_specs_and_priors_come_back(tmp_path, kind):
     again = bm.load(tmp_path / "fit.zip")
     assert repr(again.spec) == repr(fit.spec)
     np.testing.assert_array_equal(again.log_density(x), fit.log_density())
-    # hyperparameters given as Python floats are single precision in PyMC, and come back as doubles: logarithms differ by 1e-8
+    # Python floats are single precision in PyMC, and come back as doubles: logarithms differ by 1e-8
     np.testing.assert_allclose(again.bound.log_prior(again.params), fit.bound.log_prior(fit.params), rtol=1e-8)
     assert [slot.dims for slot in again.bound.slots.values()] == [slot.dims for slot in fit.bound.slots.values()]
 
@@ -459,7 +473,7 @@ def test_symbols_come_back(tmp_path, symbols):
 
 def test_symbols_that_cannot_be_saved(tmp_path):
     fit = point(bm.Mixture(bm.Categorical(), 1), [frozenset("a"), frozenset("b"), frozenset("a")])
-    with pytest.raises(bm.DataError, match="frozenset.*cannot be saved"):
+    with pytest.raises(bm.DataError, match=r"frozenset.*cannot be saved"):
         fit.save(tmp_path / "fit.zip")
     assert list(tmp_path.iterdir()) == []
 

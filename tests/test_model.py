@@ -227,7 +227,9 @@ def test_a_parameter_may_be_a_users_expression():
     with pm.Model() as model:
         low = pm.Normal("low", 0.0, 5.0)
         gap = pm.HalfNormal("gap", 5.0)
-        bm.build_model(M(bm.Normal(mu=pt.stack([low, low + gap]), sigma=1.0), 2, weights=[0.5, 0.5]), TABLE["x"].dropna())
+        bm.build_model(
+            M(bm.Normal(mu=pt.stack([low, low + gap]), sigma=1.0), 2, weights=[0.5, 0.5]), TABLE["x"].dropna()
+        )
     assert [rv.name for rv in model.free_RVs] == ["low", "gap"]
     x = TABLE["x"].dropna().to_numpy()[:, None]
     joint = np.log(0.5) + stats.norm.logpdf(x, [-2.0, 3.0], 1.0)
@@ -262,7 +264,7 @@ def test_data_can_be_swapped(likelihood):
 
 def test_swapped_data_are_checked():
     model = bm.build_model(SPEC, TABLE, initval=None)
-    with pytest.raises(bm.DataError, match="n: .*row 1 is -1"):
+    with pytest.raises(bm.DataError, match=r"n: .*row 1 is -1"):
         bm.set_data(model, {"x": [0.0, 1.0], "n": [1, -1], "c": ["u", "u"]})
     unseen = {"x": [0.0], "n": [1], "c": ["z"]}
     with pytest.raises(bm.DataError, match="'z'"):
@@ -275,7 +277,11 @@ def test_swapped_data_are_checked():
 
 def test_swapped_data_of_a_weighted_model():
     model = bm.build_model(SPEC, TABLE, row_weights=np.full(_N, 3.0), initval=None)
-    target, prior, rows = Target(model, POINT, jacobian=False), bind(SPEC, read(TABLE)).log_prior(POINT), rows_by_scipy(POINT)
+    target, prior, rows = (
+        Target(model, POINT, jacobian=False),
+        bind(SPEC, read(TABLE)).log_prior(POINT),
+        rows_by_scipy(POINT),
+    )
     np.testing.assert_allclose(target(target.start)[0], prior + 3 * rows.sum(), rtol=1e-11)
     bm.set_data(model, TABLE.iloc[:2], row_weights=[2.0, 0.5])
     np.testing.assert_allclose(target(target.start)[0], prior + 2 * rows[0] + 0.5 * rows[1], rtol=1e-11)
@@ -293,7 +299,9 @@ def test_ordered_components():
     [transform] = [t for rv, t in model.rvs_to_transforms.items() if rv.name == "mu"]
     assert "order" in type(transform).__name__.lower()
     target = Target(
-        model, {"weights": np.array([0.5, 0.5]), "mu": np.array([-1.0, 2.0]), "sigma": np.array([1.0, 1.0])}, jacobian=False
+        model,
+        {"weights": np.array([0.5, 0.5]), "mu": np.array([-1.0, 2.0]), "sigma": np.array([1.0, 1.0])},
+        jacobian=False,
     )
     rng = np.random.default_rng(1)
     for _ in range(20):

@@ -83,7 +83,7 @@ def test_faithful_eruptions_Normal(faithful):
 
 
 def test_faithful_waiting_Normal(faithful):
-    """mclust alone gives this figure, and stops when a relative gain falls below 1e-5: ours must be at least as good."""
+    """mclust alone gives this figure, and stops early: ours must be at least as good."""
     table, figures = faithful
     fit = maximum(bm.Mixture(bm.Normal(), 2), table["waiting"], n_starts=4)
     published = figures["waiting Normal K=2"]["loglik"]

@@ -20,8 +20,8 @@ from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target
 from bayesmix.spec import add_stats
 
-# Two well separated groups of rows, and in `x` and `n` two well separated subgroups in each: EM then converges in tens of
-# iterations, and every maximum under flat priors is inside the support.
+# Two well separated groups of rows, and in `x` and `n` two well separated subgroups in each: EM then converges in
+# tens of iterations, and every maximum under flat priors is inside the support.
 _rng = np.random.default_rng(7)
 _N = 72
 _GROUP = np.repeat([0, 1], _N // 2)
@@ -85,7 +85,11 @@ IDENTIFIED = [
     Tree("Composite-Normal-Poisson", C(y=bm.Normal(), m=bm.Poisson()), "ym"),
     Tree("Composite-MvNormal-Categorical", C(v=bm.MvNormal(), c=bm.Categorical()), "vc"),
     Tree("Mixture-Composite-Normal-Poisson", M(C(y=bm.Normal(), m=bm.Poisson()), 2), "ym"),
-    Tree("Mixture-Composite-MvNormal-Categorical-Bernoulli", M(C(v=bm.MvNormal(), c=bm.Categorical(), b=bm.Bernoulli()), 2), "vcb"),
+    Tree(
+        "Mixture-Composite-MvNormal-Categorical-Bernoulli",
+        M(C(v=bm.MvNormal(), c=bm.Categorical(), b=bm.Bernoulli()), 2),
+        "vcb",
+    ),
     Tree("Mixture1-Composite-Normal-Bernoulli", M(C(y=bm.Normal(), b=bm.Bernoulli()), 1), "yb"),
     Tree("Composite-Mixture-Normal-Poisson", C(y=M(bm.Normal(), 2), m=M(bm.Poisson(), 2)), "ym"),
     Tree("Mixture-Composite-Mixture-Normal-Poisson", M(C(x=M(bm.Normal(), 2), m=bm.Poisson()), 2), "xm"),
@@ -103,7 +107,11 @@ LOG_NORMAL = {"mu": pm.LogNormal.dist(2.0, 1.5)}
 NUMERIC = [
     Tree("Normal-HalfNormal", bm.Normal(**HALF_NORMAL), "y"),
     Tree("Mixture-Normal-HalfNormal", M(bm.Normal(**HALF_NORMAL), 2), "y"),
-    Tree("Mixture-Normal-Gamma", M(bm.Normal(sigma=pm.Gamma.dist(2.0, 1.5), mu=pm.StudentT.dist(nu=4, mu=0.0, sigma=10.0)), 2), "y"),
+    Tree(
+        "Mixture-Normal-Gamma",
+        M(bm.Normal(sigma=pm.Gamma.dist(2.0, 1.5), mu=pm.StudentT.dist(nu=4, mu=0.0, sigma=10.0)), 2),
+        "y",
+    ),
     Tree("Mixture-Poisson-LogNormal", M(bm.Poisson(**LOG_NORMAL), 2), "m"),
     Tree(
         "Mixture-Composite-Normal-HalfNormal-Poisson-LogNormal",
@@ -116,14 +124,35 @@ NUMERIC = [
         "xm",
     ),
     Tree("Composite-Bernoulli-LogitNormal", C(b=bm.Bernoulli(p=pm.LogitNormal.dist(0.0, 1.5)), y=bm.Normal()), "by"),
-    Tree("MvNormal-LKJ", bm.MvNormal(
-        cov=pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(3.0, shape=2), compute_corr=False)), "v"),
-    Tree("Mixture-MvNormal-LKJ", M(bm.MvNormal(
-        cov=pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(3.0, shape=2), compute_corr=False)), 2), "v"),
+    Tree(
+        "MvNormal-LKJ",
+        bm.MvNormal(
+            cov=pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(3.0, shape=2), compute_corr=False)
+        ),
+        "v",
+    ),
+    Tree(
+        "Mixture-MvNormal-LKJ",
+        M(
+            bm.MvNormal(
+                cov=pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(3.0, shape=2), compute_corr=False)
+            ),
+            2,
+        ),
+        "v",
+    ),
 ]
 CONJUGATE = [
-    Tree("Mixture-Normal-conjugate", M(bm.Normal(mu=pm.Normal.dist(4.0, 3.0), sigma=pm.InverseGamma.dist(3.0, 2.0)), 2), "y"),
-    Tree("Mixture-Poisson-Gamma", M(bm.Poisson(mu=pm.Gamma.dist(2.0, 0.25)), 2, weights=pm.Dirichlet.dist([2.0, 3.0])), "m"),
+    Tree(
+        "Mixture-Normal-conjugate",
+        M(bm.Normal(mu=pm.Normal.dist(4.0, 3.0), sigma=pm.InverseGamma.dist(3.0, 2.0)), 2),
+        "y",
+    ),
+    Tree(
+        "Mixture-Poisson-Gamma",
+        M(bm.Poisson(mu=pm.Gamma.dist(2.0, 0.25)), 2, weights=pm.Dirichlet.dist([2.0, 3.0])),
+        "m",
+    ),
     Tree("Mixture-Normal-fixed-weights", M(bm.Normal(sigma=1.0), 2, weights=[0.25, 0.75]), "y"),
     # one prior for each component
     Tree("Mixture-Normal-prior-per-component", M(bm.Normal(mu=pm.Normal.dist([8.0, 0.0], [1.0, 2.0])), 2), "y"),
@@ -153,7 +182,7 @@ NARROW = ("Mixture-Composite-MvNormal-Categorical-Bernoulli", "Mixture-Composite
 
 
 def fixed_point(spec, table, *, max_iter=400, **kwargs):
-    """EM until nothing moves. Parameters that still move in their last digits are caught by the tests, not by a warning."""
+    """EM until nothing moves; what still moves in its last digits is caught by the tests, not by a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bm.ConvergenceWarning)
         return bm.fit_em(spec, table, tol=0, n_starts=3, max_iter=max_iter, random_seed=1, **kwargs)
@@ -398,10 +427,18 @@ def repeated(table, row):
     return np.asarray(table)[rows]
 
 
-WEIGHED = [tree for tree in IDENTIFIED if tree.name in (
-    "Normal", "Mixture-MvNormal", "Mixture-Poisson", "Mixture-Composite-MvNormal-Categorical-Bernoulli",
-    "Mixture-Composite-Mixture-Normal-Poisson",
-)]
+WEIGHED = [
+    tree
+    for tree in IDENTIFIED
+    if tree.name
+    in (
+        "Normal",
+        "Mixture-MvNormal",
+        "Mixture-Poisson",
+        "Mixture-Composite-MvNormal-Categorical-Bernoulli",
+        "Mixture-Composite-Mixture-Normal-Poisson",
+    )
+]
 
 
 @trees(WEIGHED)

@@ -28,7 +28,10 @@ AGREE = {
     "Mixture-Poisson": (M(bm.Poisson(), 2), TABLE["n"]),
     "Mixture-MvNormal": (M(bm.MvNormal(), 2), TABLE["v"]),
     "Mixture-Normal-HalfNormal": (M(bm.Normal(sigma=pm.HalfNormal.dist(3.0)), 2), X),
-    "Mixture-Composite-Normal-Categorical-Bernoulli": (M(C(x=bm.Normal(), c=bm.Categorical(), b=bm.Bernoulli()), 2), TABLE),
+    "Mixture-Composite-Normal-Categorical-Bernoulli": (
+        M(C(x=bm.Normal(), c=bm.Categorical(), b=bm.Bernoulli()), 2),
+        TABLE,
+    ),
     "Mixture-Composite-Mixture-Normal-Poisson": (M(C(deep=M(bm.Normal(), 2), n=bm.Poisson()), 2), TABLE),
     "Composite-Normal-Poisson": (C(x=bm.Normal(), n=bm.Poisson()), TABLE),
     "Mixture-Normal-flat": (M(bm.Normal(), 2).with_flat_priors(), X),
@@ -85,7 +88,7 @@ def test_starts_are_reported():
 
 
 def test_a_seed_gives_the_same_fit():
-    spec = M(C(x=bm.Normal(), n=bm.Poisson()), 3)
+    spec = M(C(x=bm.Normal(), n=bm.Poisson()), 2)
     for seed in (3, np.random.SeedSequence(3)):
         a, b = (bm.fit_em(spec, TABLE, n_starts=3, random_seed=seed) for _ in range(2))
         for name, value in a.params.items():
@@ -162,7 +165,7 @@ def test_em_does_not_estimate_a_users_own_variables():
     with pm.Model():
         spread = pm.HalfNormal("spread", 3.0)
         spec = M(bm.Normal(sigma=pm.HalfNormal.dist(spread)), 2)
-        with pytest.raises(bm.SpecError, match="sigma.*build_model"):
+        with pytest.raises(bm.SpecError, match=r"sigma.*build_model"):
             bm.fit_em(spec, X)
 
 
@@ -185,7 +188,7 @@ def test_fit_names_the_keyword_that_its_method_does_not_take(method):
 
 
 def test_an_unknown_method():
-    with pytest.raises(ValueError, match="em, map, nuts, advi.*'gibbs'"):
+    with pytest.raises(ValueError, match=r"em, map, nuts, advi.*'gibbs'"):
         bm.fit(M(bm.Normal(), 2), X, method="gibbs")
 
 
@@ -218,7 +221,9 @@ def test_nuts_agrees_with_the_mode_Normal():
         # the posterior of 60 rows a component is near normal: mean and mode lie within a fraction of its sd
         assert (np.abs(mean - mode.params[name]) < 0.35 * sd).all(), name
     # in a well separated mixture sd(mu) is sigma / sqrt(n) up to the priors' weight
-    np.testing.assert_allclose(posterior["mu"].std(("chain", "draw")).values, mode.params["sigma"] / np.sqrt(60), rtol=0.15)
+    np.testing.assert_allclose(
+        posterior["mu"].std(("chain", "draw")).values, mode.params["sigma"] / np.sqrt(60), rtol=0.15
+    )
 
 
 @pytest.mark.slow
@@ -233,7 +238,9 @@ def test_advi_agrees_with_the_mode_Normal(approximation):
         mean = posterior[name].mean(("chain", "draw")).values
         sd = posterior[name].std(("chain", "draw")).values
         assert (np.abs(mean - mode.params[name]) < 0.35 * sd).all(), name
-    np.testing.assert_allclose(posterior["mu"].std(("chain", "draw")).values, mode.params["sigma"] / np.sqrt(60), rtol=0.15)
+    np.testing.assert_allclose(
+        posterior["mu"].std(("chain", "draw")).values, mode.params["sigma"] / np.sqrt(60), rtol=0.15
+    )
 
 
 @pytest.mark.slow
