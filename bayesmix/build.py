@@ -27,9 +27,10 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomGeneratorType
 
 from bayesmix.bound import Bound, bind, check_row_weights, check_rows, observed_names
+from bayesmix.compilation import constant
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError
-from bayesmix.params import Dim, Params, Slot, constant
+from bayesmix.params import Dim, Params, Slot
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node
 
@@ -191,7 +192,7 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
 
 def variables_at(bound: Bound, params: Params) -> dict[str, np.ndarray]:
     """Values of the model's free variables at parameter values."""
-    return {slot.variable_name: slot.to_variable(params[name]) for name, slot in bound.free_slots.items()}
+    return {name: params[name] for name in bound.free_slots}
 
 
 def _dims(bound: Bound) -> list[Dim]:
@@ -219,21 +220,13 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
     ndim = slot.rv.owner.op.ndim_supp
     rv = _with_shared_hyperparameters(change_dist_size(slot.rv, batch if ndim else slot.shape))
     if start is not None:
-        start = slot.to_variable(np.array(start, float))
+        start = np.array(start, float)
         if ascending:
             # ties have no image under the ordered transform
             start = np.sort(start, axis=-1)
             start = start + np.arange(start.shape[-1]) * 1e-9 * (np.ptp(start) or 1.0)
     extra = {"transform": ordered} if ascending else {}
-    dims: tuple[str, ...] | None = slot.dims
-    if slot.packed:
-        dims = None
-    variable = model.register_rv(
-        rv, slot.variable_name, dims=dims, default_transform=slot.transform, initval=start, **extra
-    )
-    if slot.packed:
-        return pm.Deterministic(slot.name, slot.to_parameter(variable), dims=slot.dims)
-    return variable
+    return model.register_rv(rv, slot.name, dims=slot.dims, default_transform=slot.transform, initval=start, **extra)
 
 
 def _with_shared_hyperparameters(rv: Any) -> Any:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pytensor
 from pytensor.tensor.variable import TensorVariable
 from scipy.special import gammaln, multigammaln
+
+from bayesmix.compilation import constant
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def recognise(kind: str, rv: TensorVariable, batch: tuple[int, ...], shape: tupl
         return cls.flat()
     if name != cls.op:
         return None
-    inputs = [_constant(parameter) for parameter in rv.owner.op.dist_params(rv.owner)]
+    inputs = [constant(parameter) for parameter in rv.owner.op.dist_params(rv.owner)]
     event, n_support = shape[1:], rv.owner.op.ndims_params
     cores = [event[len(event) - n :] if n else () for n in n_support]
     univariate = rv.owner.op.ndim_supp == 0
@@ -188,13 +189,6 @@ def recognise(kind: str, rv: TensorVariable, batch: tuple[int, ...], shape: tupl
         for value, core in zip(inputs, cores)
     ]
     return cls.from_inputs(*full)
-
-
-def _constant(expression: TensorVariable) -> np.ndarray:
-    if isinstance(expression, pytensor.graph.basic.Constant):
-        return np.asarray(expression.data, float)
-    mode = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
-    return np.asarray(expression.eval(mode=mode), float)
 
 
 def _power(exponent: np.ndarray, value: np.ndarray) -> np.ndarray:

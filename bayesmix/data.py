@@ -213,8 +213,10 @@ def _from_series(series: nw.Series, name: str) -> Column:
         values = np.array([bool(cell) if not gone else False for cell, gone in zip(series.to_list(), missing)], bool)
         return Column(name, values, missing, "bool")
     levels = None
-    if isinstance(dtype, (nw.Categorical, nw.Enum)):
-        levels = tuple(series.cat.get_categories().to_list())
+    if isinstance(dtype, nw.Enum):
+        levels = tuple(dtype.categories)
+    elif isinstance(dtype, nw.Categorical) and series.implementation.is_pandas():
+        levels = tuple(series.to_native().cat.categories.tolist())
     column = column_of(series.to_list(), name)
     return replace(column, missing=column.missing | missing, levels=levels) if levels is not None else column
 
@@ -333,10 +335,11 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
     Missing cells are NaN in the result.
     """
     if column.kind != "number":
-        bad = ~column.missing
-        if not bad.any():
+        if column.missing.all():
             return np.full(len(column), np.nan)
-        row, value = column.first(bad)
+        number = (int, float, np.integer, np.floating)
+        strange = [not isinstance(cell, number) or isinstance(cell, (bool, np.bool_)) for cell in column.values]
+        row, value = column.first(np.array(strange) if column.kind == "object" else ~column.missing)
         raise DataError(
             f"{column.name}: {family} needs numbers; row {row} is {value!r} ({type(value).__name__}). "
             "Convert the column first, or use Categorical for symbols."

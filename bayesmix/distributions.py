@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pymc as pm
 import pytensor.tensor as pt
 from pymc.distributions.distribution import Continuous
+from pymc.distributions.shape_utils import change_dist_size
 from pymc.logprob.transforms import Transform
 from pytensor.assumptions import assume
 from pytensor.link.numba.dispatch import basic as numba_basic
 from pytensor.link.numba.dispatch.random import numba_core_rv_funcify
+from pytensor.tensor.elemwise import DimShuffle
 from pytensor.tensor.random.op import RandomVariable
 
 
@@ -148,6 +151,79 @@ class InverseWishart(Continuous):
             - 0.5 * (nu + dimension + 1) * logdet
             - 0.5 * trace
         )
+
+
+class LKJCovarianceRV(RandomVariable):
+    """Random generation of covariance matrices: an LKJ correlation matrix with given standard deviations."""
+
+    name = "lkj_covariance"
+    signature = "(),(d)->(d,d)"
+    dtype = "floatX"
+    _print_name = ("LKJCovariance", "\\operatorname{LKJCovariance}")
+
+    @classmethod
+    def rng_fn(cls, rng, eta, sd, size):
+        """Draws of shape ``size + (D, D)``, by the canonical vine."""
+        batch = np.broadcast_shapes(np.shape(eta), np.shape(sd)[:-1]) if size is None else tuple(size)
+        dimension = np.shape(sd)[-1]
+        factor = np.zeros((*batch, dimension, dimension))
+        left = np.ones((*batch, dimension))  # squared length still to be given out, row by row
+        for k in range(dimension):
+            factor[..., k, k] = np.sqrt(left[..., k])
+            shape = np.broadcast_to(eta, batch)[..., None] + 0.5 * (dimension - 2 - k)
+            partial = 2 * rng.beta(np.maximum(shape, 1e-3), np.maximum(shape, 1e-3), (*batch, dimension - k - 1)) - 1
+            factor[..., k + 1 :, k] = partial * np.sqrt(left[..., k + 1 :])
+            left[..., k + 1 :] *= 1 - partial**2
+        scaled = np.broadcast_to(sd, (*batch, dimension))[..., None] * factor
+        return scaled @ np.swapaxes(scaled, -1, -2)
+
+
+class LKJCovariance(Continuous):
+    r"""Covariance matrices with an LKJ prior on the correlations and any prior on the standard deviations.
+
+    With :math:`\Sigma_{ij} = R_{ij} \sigma_i \sigma_j`,
+
+    .. math:: f(\Sigma) = \mathrm{LKJ}(R \mid \eta) \prod_i f(\sigma_i) \; \Big/ \; 2^D \prod_i \sigma_i^D
+
+    the last factor being the Jacobian. It is what `pymc.LKJCholeskyCov` puts on its Cholesky factor, said of the
+    covariance matrix, and for any number of components at once (PyMC's takes one matrix).
+
+    References
+    ----------
+    Lewandowski, Kurowicka and Joe 2009, *Journal of Multivariate Analysis* 100.
+    """
+
+    rv_op = LKJCovarianceRV()
+
+    @classmethod
+    def of_cholesky(cls, rv):
+        """From a ``pymc.LKJCholeskyCov.dist(...)``."""
+        _, _, eta, sd = rv.owner.inputs[:4]
+        return cls.dist(eta, sd)
+
+    @classmethod
+    def dist(cls, eta, sd, **kwargs):
+        """`sd` is a distribution of shape (D,)."""
+        return super().dist([pt.as_tensor(eta), pt.as_tensor(sd)], **kwargs)
+
+    def support_point(rv, size, eta, sd):
+        """The identity."""
+        return pt.broadcast_to(pt.eye(rv.shape[-1]), rv.shape)
+
+    def logp(value, eta, sd):
+        """Log density, one for each matrix."""
+        dimension = value.type.shape[-1]
+        variance = pt.diagonal(value, axis1=-2, axis2=-1)
+        batch = [value.shape[axis] for axis in range(value.ndim - 2)]
+        while sd.owner is not None and isinstance(sd.owner.op, DimShuffle):
+            sd = sd.owner.inputs[0]  # PyTensor adds the components' axes; the distribution is underneath
+        log_sd = pm.logp(change_dist_size(sd, [*batch, dimension]), pt.sqrt(variance)).sum(-1)
+        _, logdet = whitener(value)
+        below = np.arange(dimension - 1, 0, -1)
+        log_beta = 2 * pt.gammaln(eta[..., None] + (below - 1) / 2) - pt.gammaln(2 * eta[..., None] + below - 1)
+        constant = ((2 * eta[..., None] - 2 + below) * below * np.log(2.0) + below * log_beta).sum(-1)
+        log_correlations = (eta - 1) * (logdet - pt.log(variance).sum(-1)) - constant
+        return log_correlations + log_sd - dimension * (np.log(2.0) + 0.5 * pt.log(variance).sum(-1))
 
 
 class FlatCovarianceRV(RandomVariable):

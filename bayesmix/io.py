@@ -21,7 +21,8 @@ from bayesmix.bound import bind_learned
 from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
 from bayesmix.fit import Fit, Status
-from bayesmix.params import Flat, constant, is_prior
+from bayesmix.compilation import constant
+from bayesmix.params import Flat, is_prior
 from bayesmix.spec import Node
 from bayesmix.structure import Composite, Mixture
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
 
-from bayesmix.params import QUICK, Params
+from bayesmix.compilation import QuickFunction
+from bayesmix.params import Params
 
 _MAX_NEWTON = 60
 _GRADIENT = 1e-11  # of the objective, relative to the size of the statistics
@@ -41,30 +41,27 @@ class _Objective:
         for (name, slot), variable in zip(self.slots.items(), unconstrained):
             raw = slot.rv.type()
             moved = raw if slot.transform is None else slot.transform.forward(raw, *slot.rv.owner.inputs)
-            forward = pytensor.function([raw], moved, mode=QUICK, on_unused_input="ignore")
+            forward = QuickFunction([raw], moved)
             self.forwards.append(forward)
-            example = forward(slot.to_variable(_example(slot)))
+            example = forward(_example(slot))
             size = int(example.size)
             piece = flat[offset : offset + size].reshape(example.shape)
             offset += size
             value = piece if slot.transform is None else slot.transform.backward(piece, *slot.rv.owner.inputs)
             values.append(value)
-            parameter = slot.to_parameter(value)
-            params[name] = slot.components(parameter)
+            params[name] = slot.components(value)
             log_prior = log_prior + pm.logp(slot.rv, value).sum()
         inputs = {key: pt.tensor(key, dtype="float64", shape=np.shape(array)) for key, array in stats.items()}
         value = site.node.expected_logp(params, inputs, site.learned, pt).sum() + log_prior
         gradient = pt.grad(value, flat, disconnected_inputs="ignore")
         # a component without rows can leave a parameter that nothing but a flat prior speaks of
-        self.function = pytensor.function([flat, *inputs.values()], [value, gradient], mode=QUICK, on_unused_input="ignore")
-        self.back = pytensor.function(
-            [flat], [slot.to_parameter(v) for slot, v in zip(self.slots.values(), values)], mode=QUICK
-        )
+        self.function = QuickFunction([flat, *inputs.values()], [value, gradient])
+        self.back = QuickFunction([flat], values)
 
     def start(self, params: Params) -> np.ndarray:
         """The current point in unconstrained coordinates."""
         parts = [
-            np.ravel(forward(slot.to_variable(np.asarray(params[slot.name]))))
+            np.ravel(forward(np.asarray(params[slot.name])))
             for slot, forward in zip(self.slots.values(), self.forwards)
         ]
         return np.concatenate(parts)
@@ -116,6 +113,7 @@ def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.nd
             break
         hessian = hessian_by_differences(lambda x: evaluate(x)[1], u)
         step = ascent_direction(hessian, gradient)
+        last = gradient @ step <= 1e-15 * scale  # the step is below rounding of the objective: take it and stop
         length = 1.0
         for _ in range(40):
             candidate = u + length * step
@@ -127,7 +125,7 @@ def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.nd
             break
         stalled = np.abs(new_gradient).max() >= np.abs(gradient).max() and new_value <= value
         u, value, gradient = candidate, new_value, new_gradient
-        if stalled:
+        if stalled or last:
             break
     return u
 

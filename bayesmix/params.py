@@ -26,14 +26,11 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
+from bayesmix.compilation import QUICK, QuickFunction, constant
 from bayesmix.conjugate import Conjugate, recognise
 from bayesmix.errors import SpecError
 
 Params = Mapping[str, np.ndarray]
-
-#: Compiles nothing: for functions that are small, or called a few times.
-QUICK = pytensor.compile.mode.Mode(linker="py", optimizer="fast_compile")
-
 
 @dataclass(frozen=True)
 class Flat:
@@ -147,8 +144,6 @@ class Slot:
         of the kind that the family has a closed form for.
     transform : Transform or None
         PyMC transform of the prior's variable.
-    packed : bool
-        The PyMC variable is a packed Cholesky factor (`pm.LKJCholeskyCov`), the parameter its covariance.
     """
 
     name: str
@@ -160,7 +155,6 @@ class Slot:
     value: Any = None
     hyper: Conjugate | None = None
     transform: Transform | None = None
-    packed: bool = False
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -184,10 +178,6 @@ class Slot:
         return self.kind == "prior"
 
     @property
-    def variable_name(self) -> str:
-        return f"{self.name[: -len('cov')]}chol" if self.packed else self.name
-
-    @property
     def depends_on_model(self) -> bool:
         """Whether prior or value refer to variables of a PyMC model of the user's own."""
         if self.kind == "tensor":
@@ -198,23 +188,6 @@ class Slot:
         """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""
         return values.reshape((self.n_components, *self.event_shape))
 
-    def to_parameter(self, variable: TensorVariable) -> TensorVariable:
-        """The parameter as an expression of the PyMC variable."""
-        if not self.packed:
-            return variable
-        dimension = len(self.event[0])
-        rows, columns = np.tril_indices(dimension)
-        batch = [variable.shape[axis] for axis in range(variable.ndim - 1)]
-        factor = pt.set_subtensor(pt.zeros([*batch, dimension, dimension])[..., rows, columns], variable)
-        return factor @ factor.mT
-
-    def to_variable(self, value: np.ndarray) -> np.ndarray:
-        """The PyMC variable's value at a parameter's value."""
-        if not self.packed:
-            return value
-        rows, columns = np.tril_indices(value.shape[-1])
-        return np.linalg.cholesky(value)[..., rows, columns]
-
     @cached_property
     def log_prior(self) -> Callable[[np.ndarray], float]:
         """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
@@ -223,8 +196,8 @@ class Slot:
         if self.hyper is not None:
             return lambda value: float(self.hyper.log_density(self.components(value)))
         variable = self.rv.type()
-        density = pytensor.function([variable], pm.logp(self.rv, variable).sum(), mode=QUICK)
-        return lambda value: float(density(self.to_variable(value)))
+        density = QuickFunction([variable], pm.logp(self.rv, variable).sum())
+        return lambda value: float(density(value))
 
 
 def is_prior(value: Any) -> bool:
@@ -287,20 +260,18 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     else:
         return Slot(**common, kind="fixed", value=_fixed(name, given, shape, support))
 
-    packed = support is COVARIANCE and given_rv.owner.op.ndim_supp == 1
-    if packed:
-        rv = change_dist_size(given_rv, batch)
-    else:
-        rv = _sized(name, given_rv, batch, event_shape, support)
-    if support is COVARIANCE and not packed:
+    if support is COVARIANCE and type(given_rv.owner.op).__name__ == "_LKJCholeskyCovRV":
+        given_rv = distributions.LKJCovariance.of_cholesky(given_rv)
+    rv = _sized(name, given_rv, batch, event_shape, support)
+    if support is COVARIANCE:
         transform: Transform | None = distributions.CholeskyCovariance(event_shape[0])
     else:
         transform = _default_transform(rv.owner.op, rv)
     hyper = None
-    if not packed and not _refers_to_model(rv):
+    if not _refers_to_model(rv):
         n_components = int(np.prod(batch, dtype=int))
         hyper = recognise(parameter.conjugate, given_rv, batch, (n_components, *event_shape))
-    return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform, packed=packed)
+    return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
 
 
 def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: Support) -> TensorVariable:
@@ -318,7 +289,7 @@ def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: S
         )
     try:
         sized = change_dist_size(rv, size)
-        shape = tuple(int(n) for n in pytensor.function([], list(sized.shape), mode=QUICK, on_unused_input="ignore")())
+        shape = tuple(int(n) for n in QuickFunction([], list(sized.shape))())
     except Exception as error:
         raise SpecError(f"{name}: the prior {_op_name(rv)} does not fit the shape {batch + event}: {error}") from None
     if shape != batch + event:
@@ -341,13 +312,6 @@ def _fixed(name: str, given: Any, shape: tuple, support: Support) -> np.ndarray:
 def _op_name(rv: TensorVariable) -> str:
     print_name = getattr(rv.owner.op, "_print_name", None)
     return print_name[0] if print_name else type(rv.owner.op).__name__
-
-
-def constant(expression: TensorVariable) -> np.ndarray:
-    """Value of an expression without inputs, for instance a hyperparameter."""
-    if isinstance(expression, pytensor.graph.basic.Constant):
-        return np.asarray(expression.data, float)
-    return np.asarray(expression.eval(mode=QUICK), float)
 
 
 def show(prior: Any) -> str:

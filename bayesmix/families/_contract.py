@@ -131,6 +131,10 @@ class Leaf(Node):
         terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
         return sum(term if term.ndim == 1 else term.sum(-1) for term in terms)
 
+    def collapsed(self, params: Arrays, learned: Any) -> np.ndarray:
+        """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
+        return np.zeros(len(next(iter(params.values()))), bool)
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1

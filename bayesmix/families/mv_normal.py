@@ -50,7 +50,7 @@ class MvNormal(Leaf):
     cov : prior, optional
         Covariance, shape (D, D). Default ``InverseWishart(D + 2, K^(-2/D) diag(s_j²))``, with K the number of
         components. NUTS moves through the Cholesky factor. ``pm.LKJCholeskyCov.dist(..., compute_corr=False)``
-        is taken too; its variable is then ``chol``, and ``cov`` is computed from it.
+        is taken too: as the density that it implies for the covariance.
 
     Notes
     -----
@@ -101,6 +101,11 @@ class MvNormal(Leaf):
     def decode(self, values, learned):
         """See `Leaf.decode`."""
         return values
+
+    def collapsed(self, params, learned):
+        """See `Leaf.collapsed`."""
+        scale = np.array(learned.scale)
+        return np.linalg.eigvalsh(params["cov"] / (scale[:, None] * scale)).min(-1) < 1e-12
 
     def filler(self, learned):
         """See `Leaf.filler`."""

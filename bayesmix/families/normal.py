@@ -83,6 +83,10 @@ class Normal(Leaf):
         """See `Leaf.decode`."""
         return values
 
+    def collapsed(self, params, learned):
+        """See `Leaf.collapsed`."""
+        return params["sigma"] < 1e-6 * learned.scale
+
     def filler(self, learned):
         """See `Leaf.filler`."""
         return learned.center

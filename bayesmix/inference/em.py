@@ -53,7 +53,7 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        return self.status not in ("running", "converged", "max_iter")
+        return self.status.startswith("failed")
 
 
 def fit_em(
@@ -90,7 +90,8 @@ def fit_em(
         Nats. A run has converged when what it can still gain, extrapolated from its last two gains (Aitken), is
         below `tol`. With 0 it goes on until no parameter moves.
     row_weights : array_like, shape (N,), optional
-        Weight 2 is the same as the row twice.
+        Weight 2 is the same as the row twice. (Default priors take the column's scale from the rows as they
+        are, without weights; give priors of your own where that matters.)
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
 
@@ -230,6 +231,9 @@ def advance(bound: Bound, data: Encoded, row_weights: np.ndarray, run: Run, unti
         if still or (tol > 0 and _remaining_gain(run.history) < tol):
             run.status = "converged"
             return
+        if _collapsed(bound, new):
+            run.status = "failed: a component collapsed onto a point"
+            return
         run.params = new
 
 
@@ -243,6 +247,15 @@ def _guarded(bound: Bound, stats: Any, run: Run) -> dict[str, np.ndarray] | None
         run.status = "failed: a parameter left its support"
         return None
     return new
+
+
+def _collapsed(bound: Bound, params: Params) -> bool:
+    """Whether a family that is estimated has a component on a point; what the user fixed is the user's business."""
+    return any(
+        leaf.node.collapsed(leaf.values(params), leaf.learned).any()
+        for leaf in bound.site.leaves()
+        if any(slot.free for slot in leaf.slots.values())
+    )
 
 
 def _remaining_gain(history: list[float]) -> float:

@@ -23,7 +23,7 @@ from bayesmix.relabel import exchangeable, location_slot
 from bayesmix.spec import Node
 
 #: Coordinates above which the Hessian is taken with a compiled gradient.
-_COMPILE_ABOVE = 60
+_COMPILE_ABOVE = 400
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
 _SEPARATION = 5.0
 #: Chains start within this many Laplace standard deviations of the mode, in each principal direction.

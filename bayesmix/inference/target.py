@@ -13,8 +13,8 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.utils import rewrite_graph
 
+from bayesmix.compilation import QuickFunction
 from bayesmix.mstep import hessian_by_differences
-from bayesmix.params import QUICK
 
 
 class Target:
@@ -37,18 +37,17 @@ class Target:
 
     def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool, compiled: bool = False):
         self.model = model
-        mode = None if compiled else QUICK
         self.point = {}
         for rv in model.free_RVs:
             transform, raw = model.rvs_to_transforms[rv], rv.type()
             moved = raw if transform is None else transform.forward(raw, *rv.owner.inputs)
-            forward = pytensor.function([raw], moved, mode=QUICK, on_unused_input="ignore")
+            forward = QuickFunction([raw], moved)
             self.point[model.rvs_to_values[rv].name] = np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
         # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
         logp = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
         gradients = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
-        self._function = pytensor.function([flat], replaced, mode=mode)
+        self._function = pytensor.function([flat], replaced) if compiled else QuickFunction([flat], replaced)
 
     def _joined(self, outputs: list) -> tuple[Any, list]:
         """One vector in place of the model's value variables, and the outputs as expressions of it."""
@@ -79,7 +78,7 @@ class Target:
         outputs = [rv for rv in self.model.free_RVs] + list(self.model.deterministics)
         replaced = self.model.replace_rvs_by_values(outputs)
         flat, joined = self._joined(replaced)
-        return [rv.name for rv in outputs], pytensor.function([flat], joined, mode=QUICK, on_unused_input="ignore")
+        return [rv.name for rv in outputs], QuickFunction([flat], joined)
 
     def constrained(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """Declared variables and deterministics by name at `u`."""

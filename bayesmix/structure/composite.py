@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -87,7 +88,8 @@ class Composite(Node):
 
     def _blocks(self, table: Table, place: Place) -> list[tuple[Place, Node, Table]]:
         """Each field with its place and its block of columns."""
-        table = table.expand(place.path)
+        if not (table.named and set(table.names) & set(self._fields)):
+            table = table.expand(place.path)
         where = place.path or "data"
         if self._positional or not table.named:
             if len(table.columns) != len(self._fields):
@@ -113,7 +115,7 @@ class Composite(Node):
         ]
 
     def learn(self, table, place, learned):
-        _gather(node.learn(block, below, learned) for below, node, block in self._blocks(table, place))
+        _gather(partial(node.learn, block, below, learned) for below, node, block in self._blocks(table, place))
 
     def layout(self, place, learned):
         children = tuple(node.layout(place.field_place(name), learned) for name, node in self._fields.items())
@@ -121,7 +123,7 @@ class Composite(Node):
 
     def encode(self, site, table, unseen):
         blocks = self._blocks(table, site.place)
-        children = _gather(child.encode(block, unseen) for child, (_, _, block) in zip(site.children, blocks))
+        children = _gather(partial(child.encode, block, unseen) for child, (_, _, block) in zip(site.children, blocks))
         return Encoded(table.n_rows, children=tuple(children))
 
     def child_data(self, data):
@@ -174,15 +176,12 @@ class Composite(Node):
             child.node.graph_draw(child, variables, z, out)
 
 
-def _gather(steps: Any) -> list:
-    """Run every step, and raise the data faults of all of them together."""
+def _gather(steps: Iterable[Callable[[], Any]]) -> list:
+    """Take every step, and raise the data faults of all of them together."""
     found, faults = [], []
-    steps = iter(steps)
-    while True:
+    for step in steps:
         try:
-            found.append(next(steps))
-        except StopIteration:
-            break
+            found.append(step())
         except DataError as error:
             faults += error.faults
     if faults:

@@ -43,7 +43,7 @@ def log_prior_of(slots):
         values = (
             (name, slot, np.asarray(params[name], float).reshape(slot.shape)) for name, (slot, _) in densities.items()
         )
-        return sum(float(densities[name][1](slot.to_variable(value))) for name, slot, value in values)
+        return sum(float(densities[name][1](value)) for name, slot, value in values)
 
     return log_prior
 
