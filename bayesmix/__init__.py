@@ -23,3 +23,32 @@ from bayesmix.params import Flat
 from bayesmix.structure import Composite, Mixture
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BayesmixWarning",
+    "Bernoulli",
+    "Categorical",
+    "Composite",
+    "ConvergenceWarning",
+    "DataError",
+    "DegenerateWarning",
+    "Fit",
+    "Flat",
+    "Imputation",
+    "InverseWishart",
+    "Mixture",
+    "MvNormal",
+    "Normal",
+    "Poisson",
+    "PriorWarning",
+    "SpecError",
+    "Status",
+    "build_model",
+    "fit",
+    "fit_advi",
+    "fit_em",
+    "fit_map",
+    "fit_nuts",
+    "load",
+    "set_data",
+]

@@ -139,9 +139,7 @@ def check_rows(bound: Bound, data: Encoded) -> None:
     distinct = count_distinct(data, n_components)
     if distinct < n_components:
         what = f"{data.n_rows} rows" if distinct == data.n_rows else f"{distinct} distinct rows"
-        raise DataError(
-            f"data: {n_components} components but only {what}. Use n_components of at most {distinct}."
-        )
+        raise DataError(f"data: {n_components} components but only {what}. Use n_components of at most {distinct}.")
 
 
 def count_distinct(data: Encoded, enough: int) -> int:

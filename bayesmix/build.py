@@ -31,7 +31,6 @@ from bayesmix.compilation import constant
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Dim, Params, Slot
-from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node
 
 #: Rows that the starting point of the sampler is found on.
@@ -127,7 +126,9 @@ def build_model(
     encoded = bound.encode(table)
     check_rows(bound, encoded)
     weights = None if row_weights is None else check_row_weights(row_weights, encoded.n_rows)
-    return model_of(bound, encoded, index=table.index, row_weights=weights, order=order, initval=initval, likelihood=likelihood)
+    return model_of(
+        bound, encoded, index=table.index, row_weights=weights, order=order, initval=initval, likelihood=likelihood
+    )
 
 
 def model_of(
@@ -289,7 +290,7 @@ def _rows_rv(bound: Bound, inputs: list, n_blocks: int, weighted: bool) -> list:
     updates = collect_default_updates(outputs=outputs, inputs=dummies)
     rngs = [rng for rng in rngs if rng in updates]
     inner = [rng.type() for rng in rngs]
-    cloned = clone_replace([*[updates[rng] for rng in rngs], *outputs], replace=dict(zip(rngs, inner)))
+    cloned = clone_replace([*[updates[rng] for rng in rngs], *outputs], replace=list(zip(rngs, inner)))
     core = [",".join(f"i{i}d{j}" for j in range(dummy.type.ndim)) for i, dummy in enumerate(dummies)]
     made = [",".join(["r", *[f"o{i}d{j}" for j in range(1, out.type.ndim)]]) for i, out in enumerate(outputs)]
     signature = (

@@ -289,7 +289,7 @@ def _coordinates(column: Column, path: str) -> tuple[Column, ...]:
     """The coordinates of a column of vectors, as columns."""
     name = path or column.name
     width: int | None = None
-    rows = []
+    rows: list[Any] = []
     for row, (cell, gone) in enumerate(zip(column.values, column.missing)):
         if gone:
             rows.append(None)
@@ -350,8 +350,7 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
     if infinite.any():
         row, value = column.first(infinite)
         raise DataError(
-            f"{column.name}: {family} needs finite numbers; row {row} is {value}. "
-            "Correct it or mark it missing (NaN)."
+            f"{column.name}: {family} needs finite numbers; row {row} is {value}. Correct it or mark it missing (NaN)."
         )
     with np.errstate(invalid="ignore"):
         bad = (values != np.floor(values)) if whole else np.zeros(len(values), bool)

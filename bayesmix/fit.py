@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -213,8 +213,7 @@ class Fit:
         params = self._draws(size)
         which = np.sort(rng.integers(0, len(params), size))
         parts = [
-            draw_rows(self.bound, params[i], int(count), rng)
-            for i, count in zip(*np.unique(which, return_counts=True))
+            draw_rows(self.bound, params[i], int(count), rng) for i, count in zip(*np.unique(which, return_counts=True))
         ]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         shuffled = rng.permutation(size)
@@ -251,7 +250,8 @@ class Fit:
 
     def __repr__(self) -> str:
         sizes = self.posterior.sizes
-        return f"<Fit by {self.status.engine}: {sizes['chain']} × {sizes['draw']} draws, loglik {self.loglik:.3f}. {self.status}>"
+        draws = f"{sizes['chain']} × {sizes['draw']} draws"
+        return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
 
 
 def make_fit(
@@ -293,7 +293,12 @@ def make_fit(
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
         picked = np.linspace(0, n_chains * n_draws - 1, min(100, n_chains * n_draws)).astype(int)
         loglik = float(
-            np.mean([weights @ bound.log_density(bound.with_fixed({n: v[i] for n, v in flat.items()}), encoded) for i in picked])
+            np.mean(
+                [
+                    weights @ bound.log_density(bound.with_fixed({n: v[i] for n, v in flat.items()}), encoded)
+                    for i in picked
+                ]
+            )
         )
     tree["observed_data"] = _observed_dataset(bound, encoded, rows)
     if row_weights is not None:
@@ -345,4 +350,6 @@ def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
     """A frame of the caller's library, pandas where there was none."""
     if backend in (None, "pandas"):
         return pd.DataFrame(columns)
-    return nw.from_dict({name: values.tolist() for name, values in columns.items()}, backend=backend).to_native()
+    return nw.from_dict(
+        {name: values.tolist() for name, values in columns.items()}, backend=cast(Any, backend)
+    ).to_native()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import narwhals as nw
 import numpy as np
@@ -55,10 +56,12 @@ class Imputation:
         for field, values in self.draws.items():
             for j, row in enumerate(self.rows[field]):
                 cell = values[:, j]
-                columns = [(field, cell)] if cell.ndim == 1 else [(f"{field}[{d}]", cell[:, d]) for d in range(cell.shape[1])]
+                named = (
+                    [(field, cell)] if cell.ndim == 1 else [(f"{field}[{d}]", cell[:, d]) for d in range(cell.shape[1])]
+                )
                 lines += [
                     {"field": name, "row": self._label(row), **_summary(draws, self.kinds[field], prob)}
-                    for name, draws in columns
+                    for name, draws in named
                 ]
         columns = ["mean", "sd", "low", "high", "mode", "p_mode"]
         if not lines:
@@ -92,7 +95,9 @@ class Imputation:
         backend = self.source.backend
         if backend in (None, "pandas"):
             return pd.DataFrame(columns, index=self.source.index)
-        return nw.from_dict({name: list(cells) for name, cells in columns.items()}, backend=backend).to_native()
+        return nw.from_dict(
+            {name: list(cells) for name, cells in columns.items()}, backend=cast(Any, backend)
+        ).to_native()
 
     def _centre(self, field: str) -> np.ndarray:
         values, kind = self.draws[field], self.kinds[field]
@@ -112,7 +117,9 @@ class Imputation:
         return f"Imputation({self.n_draws} draws of missing cells; {cells or 'none missing'})"
 
 
-def impute(bound: Bound, draws: list[Params], table: Table, encoded: Encoded, rng: np.random.Generator) -> Imputation:
+def impute(
+    bound: Bound, draws: Sequence[Params], table: Table, encoded: Encoded, rng: np.random.Generator
+) -> Imputation:
     """Draw every missing cell once for each of the parameter draws.
 
     For each draw of the parameters the row's labels are drawn given all that is observed in it, outer mixtures

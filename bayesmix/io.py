@@ -18,10 +18,10 @@ from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
 from bayesmix.bound import bind_learned
+from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
 from bayesmix.fit import Fit, Status
-from bayesmix.compilation import constant
 from bayesmix.params import Flat, is_prior
 from bayesmix.spec import Node
 from bayesmix.structure import Composite, Mixture
@@ -94,7 +94,7 @@ def load(path: str | Path) -> Fit:
                 f"{path}: written by a newer bayesmix (schema {document['schema']}, this one reads {SCHEMA}). Update."
             )
         spec = node_from_json(document["spec"])
-        leaves = {site.key: type(site.node) for site in _leaf_keys(spec)}
+        leaves: dict[str, Any] = {site.key: type(site.node) for site in _leaf_keys(spec)}
         learned = {
             key: leaves[key].learned_type(**value_from_json(value)) for key, value in document["learned"].items()
         }
@@ -185,10 +185,10 @@ def prior_from_json(document: dict[str, Any]) -> Any:
         return np.asarray(document["value"], float)
     for module in (pm, distributions):
         for candidate in vars(module).values():
-            op = getattr(candidate, "rv_op", None)
+            op: Any = getattr(candidate, "rv_op", None)
             if isinstance(candidate, type) and type(op).__name__ == document["dist"]:
                 return op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
-            kind = getattr(candidate, "rv_type", None)
+            kind: Any = getattr(candidate, "rv_type", None)
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
                 return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
     raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")

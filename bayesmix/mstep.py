@@ -27,18 +27,13 @@ class _Objective:
     def __init__(self, site: Any, stats: dict[str, np.ndarray]):
         self.slots = {name: slot for name, slot in site.slots.items() if slot.free}
         fixed = {name: slot for name, slot in site.slots.items() if not slot.free}
-        self.names = list(self.slots)
-        unconstrained, values, self.shapes = [], [], []
-        for slot in self.slots.values():
-            inputs = slot.rv.owner.inputs
-            forward = slot.rv if slot.transform is None else slot.transform.forward(slot.rv, *inputs)
-            unconstrained.append(forward.type())
+        values: list[Any] = []
         flat = pt.vector("u")
         offset = 0
         self.forwards: list[Callable] = []
         params: dict[str, Any] = {name: slot.components(pt.as_tensor(slot.value)) for name, slot in fixed.items()}
         log_prior = pt.zeros(())
-        for (name, slot), variable in zip(self.slots.items(), unconstrained):
+        for name, slot in self.slots.items():
             raw = slot.rv.type()
             moved = raw if slot.transform is None else slot.transform.forward(raw, *slot.rv.owner.inputs)
             forward = QuickFunction([raw], moved)
@@ -90,9 +85,7 @@ def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dic
 
     best = _newton(evaluate, objective.start(params))
     found = objective.back(best)
-    return {
-        slot.name: np.asarray(value).reshape(slot.shape) for slot, value in zip(objective.slots.values(), found)
-    }
+    return {slot.name: np.asarray(value).reshape(slot.shape) for slot, value in zip(objective.slots.values(), found)}
 
 
 def _objective_of(site: Any, stats: dict[str, np.ndarray]) -> _Objective:

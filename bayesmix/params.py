@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
-import pytensor.tensor as pt
 from pymc.distributions.distribution import SymbolicRandomVariable
 from pymc.distributions.shape_utils import change_dist_size
 from pymc.distributions.transforms import _default_transform
@@ -26,11 +24,12 @@ from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
-from bayesmix.compilation import QUICK, QuickFunction, constant
+from bayesmix.compilation import QuickFunction, constant
 from bayesmix.conjugate import Conjugate, recognise
 from bayesmix.errors import SpecError
 
 Params = Mapping[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Flat:
@@ -151,7 +150,7 @@ class Slot:
     event: tuple[Dim, ...]
     support: Support
     kind: str
-    rv: TensorVariable | None = None
+    rv: Any = None
     value: Any = None
     hyper: Conjugate | None = None
     transform: Transform | None = None
@@ -193,8 +192,9 @@ class Slot:
         """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
         if not self.free:
             return lambda value: 0.0
-        if self.hyper is not None:
-            return lambda value: float(self.hyper.log_density(self.components(value)))
+        hyper = self.hyper
+        if hyper is not None:
+            return lambda value: float(hyper.log_density(self.components(value)))
         variable = self.rv.type()
         density = QuickFunction([variable], pm.logp(self.rv, variable).sum())
         return lambda value: float(density(value))
@@ -248,7 +248,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     batch = tuple(len(axis) for axis in axes)
     event_shape = tuple(len(dim) for dim in event)
     shape = batch + event_shape
-    common = {"name": name, "axes": axes, "event": event, "support": support}
+    common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "support": support}
 
     if isinstance(given, Flat):
         rv = support.flat(batch, event_shape)

@@ -55,7 +55,7 @@ class Site:
         What the family learned from its column; None for structure.
     """
 
-    node: Node
+    node: Any
     place: Place
     slots: Mapping[str, Slot]
     children: tuple[Site, ...] = ()

@@ -72,7 +72,12 @@ def main(seeds: int) -> None:
             lines.append(one(spec, data, seed, mode))
             print(name, seed, {key: round(value, 4) for key, value in lines[-1].items()}, flush=True)
         pick = {"bulk ESS": min}
-        print(name, "worst", {key: round(pick.get(key, max)(line[key] for line in lines), 4) for key in lines[0]}, flush=True)
+        print(
+            name,
+            "worst",
+            {key: round(pick.get(key, max)(line[key] for line in lines), 4) for key in lines[0]},
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

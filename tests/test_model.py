@@ -17,7 +17,7 @@ from bayesmix.bound import bind
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
 from bayesmix.inference.target import Target
-from bayesmix.params import QUICK
+from bayesmix.compilation import QUICK
 
 _rng = np.random.default_rng(9)
 _N = 30

@@ -203,7 +203,7 @@ class Leaf(Node):
             return {}
         if any(slot.hyper is None for slot in free.values()):
             return numeric_step(site, own, params)
-        priors = {name: slot.hyper for name, slot in free.items()}
+        priors: dict[str, Any] = {name: slot.hyper for name, slot in free.items()}
         found = self.map_step(own, priors, site.values(params), site.learned)
         return {slot.name: found[name].reshape(slot.shape) for name, slot in free.items()}
 

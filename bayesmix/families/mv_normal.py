@@ -89,9 +89,7 @@ class MvNormal(Leaf):
         psi = np.diag(scale**2) * n_components ** (-2 / dimension)
         return {
             "mu": Parameter(REAL, pm.Normal.dist(center, 2.5 * scale), "normal", (across,)),
-            "cov": Parameter(
-                COVARIANCE, InverseWishart.dist(dimension + 2.0, psi), "inverse_wishart", (across, down)
-            ),
+            "cov": Parameter(COVARIANCE, InverseWishart.dist(dimension + 2.0, psi), "inverse_wishart", (across, down)),
         }
 
     def encode_column(self, column, learned):

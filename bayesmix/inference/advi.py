@@ -35,10 +35,10 @@ def fit_advi(
 ) -> Fit:
     r"""Fit a normal distribution to the posterior by automatic differentiation variational inference.
 
-    Maximises the evidence lower bound over one fixed set of standard normal points, antithetic and with exact unit covariance,
-    by L-BFGS from EM's mode with the Laplace scale. With fixed points the bound is an ordinary smooth function,
-    so the rule of convergence is its gradient, and the result does not depend on a step size or an iteration
-    count. It covers one labelling of the components.
+    Maximises the evidence lower bound over one fixed set of standard normal points, antithetic and with exact
+    unit covariance, by L-BFGS from EM's mode with the Laplace scale. With fixed points the bound is an ordinary
+    smooth function, so the rule of convergence is its gradient, and the result does not depend on a step size
+    or an iteration count. It covers one labelling of the components.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def fit_advi(
             ConvergenceWarning,
             stacklevel=2,
         )
-    sampled = [target.constrained(u) for u in family.transform(best, rng.standard_normal((draws, len(target.start))))]
+    found = target.constrained(family.transform(best, rng.standard_normal((draws, len(target.start)))))
     status = Status(
         "advi",
         converged,
@@ -106,7 +106,7 @@ def fit_advi(
     )
     return make_fit(
         bound,
-        {name: np.array([draw[name] for draw in sampled])[None] for name in bound.free_slots},
+        {name: found[name][None] for name in bound.free_slots},
         table=table,
         encoded=encoded,
         row_weights=given,

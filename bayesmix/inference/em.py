@@ -98,7 +98,8 @@ def fit_em(
     Returns
     -------
     Fit
-        A posterior of one chain and one draw. ``fit.history`` is the objective before each iteration, shape (iterations,).
+        A posterior of one chain and one draw. ``fit.history`` is the objective before each
+        iteration, shape (iterations,).
 
     Raises
     ------

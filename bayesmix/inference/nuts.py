@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pymc as pm
 import xarray as xr
 
@@ -86,7 +86,7 @@ def fit_nuts(
     --------
     >>> import numpy as np, bayesmix as bm
     >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
-    >>> fit = bm.fit_nuts(bm.Mixture(bm.Normal(), 2), x, draws=200, tune=200, chains=2, random_seed=1)
+    >>> fit = bm.fit_nuts(bm.Mixture(bm.Normal(), 2), x, draws=500, tune=500, random_seed=1)
     >>> fit.posterior["mu"].dims
     ('chain', 'draw', 'component')
     """
@@ -99,9 +99,7 @@ def fit_nuts(
     weights = check_row_weights(row_weights, encoded.n_rows)
     given = None if row_weights is None else weights
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
-    mode, runs = maximise(
-        bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar
-    )
+    mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar)
 
     def model_with(names: Any) -> pm.Model:
         with pm.Model() as model:
@@ -132,7 +130,7 @@ def fit_nuts(
         progressbar=progressbar,
         **sampler_kwargs,
     )
-    arrays = {name: sampled["posterior"][name].values for name in bound.free_slots}
+    arrays: dict[str, Any] = {name: sampled["posterior"][name].values for name in bound.free_slots}
     status = _status(sampled)
     if not status.converged:
         warnings.warn(status.message, ConvergenceWarning, stacklevel=2)
@@ -188,16 +186,30 @@ def _target(model: pm.Model, bound: Bound, params: Params) -> Target:
 
 
 def _nutpie(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
-    import nutpie
+    """Sample through nutpie's interface for functions: ours is compiled already, and runs without the GIL.
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*object mode.*")
-        compiled = nutpie.compile_pymc_model(model, jitter_rvs=set())
+    nutpie's own compilation wraps the same code anew in every process, which takes 10 to 20 s; from here a second
+    process starts within a second (PyTensor's cache), and the draws are transformed all at once at the end.
+    """
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    size = len(target.start)
+    target = target if target.compiled else target.with_numba()
+    target(target.start)  # compiles, before threads ask for it
     queue = iter(starts)
-    # nutpie asks for one starting point a chain; the lock that it wraps around its own is not needed here
-    compiled = dataclasses.replace(compiled, initial_point_func=lambda seed: next(queue).copy())
-    extra = {"save_warmup": False, **kwargs}
-    return nutpie.sample(
+    compiled = from_pyfunc(
+        ndim=size,
+        make_logp_fn=lambda: target,
+        make_expand_fn=lambda *seeds: lambda u: {"unconstrained": u},
+        expanded_dtypes=[np.dtype("float64")],
+        expanded_shapes=[(size,)],
+        expanded_names=["unconstrained"],
+        dims={"unconstrained": ("coordinate",)},
+        coords={"coordinate": pd.Index(np.arange(size))},
+        make_initial_point_fn=lambda seed: next(queue).copy(),
+    )
+    sampled = nutpie.sample(
         compiled,
         draws=draws,
         tune=tune,
@@ -206,12 +218,22 @@ def _nutpie(model, target, starts, *, draws, tune, cores, target_accept, seed, p
         seed=seed,
         target_accept=target_accept,
         progress_bar=progressbar,
-        **extra,
+        **{"save_warmup": False, **kwargs},
     )
+    unconstrained = sampled["posterior"]["unconstrained"].values
+    found = target.constrained(unconstrained.reshape(-1, size))
+    shape = unconstrained.shape[:2]
+    dims = {rv.name: model.named_vars_to_dims.get(rv.name) or () for rv in model.free_RVs}
+    posterior = xr.Dataset(
+        {name: (("chain", "draw", *dims[name]), found[name].reshape(*shape, *found[name].shape[1:])) for name in dims},
+        coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1])},
+    )
+    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": sampled["sample_stats"].to_dataset()})
 
 
 def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
-    initvals = [{rv.name: point[rv.name] for rv in model.free_RVs} for point in map(target.constrained, starts)]
+    found = target.constrained(starts)
+    initvals = [{rv.name: found[rv.name][c] for rv in model.free_RVs} for c in range(len(starts))]
     return pm.sample(
         draws=draws,
         tune=tune,

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
-from pytensor.graph.replace import clone_replace
+from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 
-from bayesmix.compilation import QuickFunction
+from bayesmix.compilation import CompiledFunction, QuickFunction
 from bayesmix.mstep import hessian_by_differences
 
 
@@ -36,7 +35,8 @@ class Target:
     """
 
     def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool, compiled: bool = False):
-        self.model = model
+        self.model, self.jacobian, self.compiled = model, jacobian, compiled
+        self._at = at
         self.point = {}
         for rv in model.free_RVs:
             transform, raw = model.rvs_to_transforms[rv], rv.type()
@@ -44,20 +44,25 @@ class Target:
             forward = QuickFunction([raw], moved)
             self.point[model.rvs_to_values[rv].name] = np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
         # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
-        logp = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
-        gradients = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
+        logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
+        gradients: Any = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
-        self._function = pytensor.function([flat], replaced) if compiled else QuickFunction([flat], replaced)
+        self._function = CompiledFunction(flat, replaced) if compiled else QuickFunction([flat], replaced)
 
     def _joined(self, outputs: list) -> tuple[Any, list]:
         """One vector in place of the model's value variables, and the outputs as expressions of it."""
-        flat, offset, replacements = pt.vector("u"), 0, {}
+        size = sum(point.size for point in self.point.values())
+        flat, offset, replacements = pt.vector("u", shape=(size,)), 0, {}
         for variable in self.model.value_vars:
             point = self.point[variable.name]
             piece = flat[offset : offset + point.size].reshape(point.shape)
             replacements[variable] = piece.astype(variable.dtype)
             offset += point.size
         return flat, clone_replace(outputs, replacements)
+
+    def with_numba(self) -> Target:
+        """The same function, compiled."""
+        return Target(self.model, self._at, jacobian=self.jacobian, compiled=True)
 
     @property
     def start(self) -> np.ndarray:
@@ -75,15 +80,15 @@ class Target:
 
     @cached_property
     def _constrain(self) -> Any:
-        outputs = [rv for rv in self.model.free_RVs] + list(self.model.deterministics)
-        replaced = self.model.replace_rvs_by_values(outputs)
-        flat, joined = self._joined(replaced)
-        return [rv.name for rv in outputs], QuickFunction([flat], joined)
+        flat, values = self._joined(self.model.replace_rvs_by_values(list(self.model.free_RVs)))
+        many = pt.matrix("us", shape=(None, len(self.start)))
+        return QuickFunction([many], vectorize_graph(values, {flat: many}))
 
     def constrained(self, u: np.ndarray) -> dict[str, np.ndarray]:
-        """Declared variables and deterministics by name at `u`."""
-        names, function = self._constrain
-        return {name: np.asarray(value) for name, value in zip(names, function(u))}
+        """Free variables by name at a point `u` (d,), or at many (M, d): their arrays then have M first."""
+        names = [rv.name for rv in self.model.free_RVs]
+        values = [np.asarray(value) for value in self._constrain(np.atleast_2d(u))]
+        return dict(zip(names, values if np.ndim(u) == 2 else [value[0] for value in values]))
 
 
 def laplace_factor(hessian: np.ndarray, floor: float = 1e-8) -> np.ndarray:

@@ -2,12 +2,55 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch import basic as numba_basic
+
+#: Part of the key of PyTensor's cache on disk: raise it whenever the numba code below changes.
+VERSION = 2
+#: Rows that stay in the first cache while they are worked on.
+BLOCK = 256
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
+#: 1/12!, …, 1/1!, 1: the series of exp, enough for |r| <= ln(2)/2 to half a unit in the last place.
+_SERIES = tuple(1.0 / math.factorial(n) for n in range(12, -1, -1))
+_C12, _C11, _C10, _C9, _C8, _C7, _C6, _C5, _C4, _C3, _C2, _C1, _C0 = _SERIES
+
+
+def exp_in_place(values, scratch):
+    """Replace non-positive `values` (M,) by their exponentials, in loops that vectorise; relative error < 1e-15.
+
+    numba's own scalar ``exp`` is a call a number (8 to 11 ns). Below -708 the result is 0. NaN stays NaN.
+    `scratch` is int64 of at least M entries.
+    """
+    size = values.size
+    powers = scratch[:size].view(np.float64)
+    for i in range(size):
+        x = max(values[i], -745.0)
+        k = np.floor(x * _LOG2_E + 0.5)
+        r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+        p = _C12 * r + _C11
+        p = p * r + _C10
+        p = p * r + _C9
+        p = p * r + _C8
+        p = p * r + _C7
+        p = p * r + _C6
+        p = p * r + _C5
+        p = p * r + _C4
+        p = p * r + _C3
+        p = p * r + _C2
+        p = p * r + _C1
+        p = p * r + _C0
+        scratch[i] = (np.int64(max(k, -1022.0)) + 1023) << 52
+        values[i] = p if values[i] >= -708.0 else (0.0 if values[i] < -708.0 else values[i])
+    for i in range(size):
+        values[i] *= powers[i]
 
 
 class LogSumExp(Op):
@@ -76,30 +119,45 @@ class LogSumExp(Op):
 def _numba_log_sum_exp(op, node, **kwargs):
     n_terms = op.n_terms
 
-    # no fast-math: -inf and NaN must come through
-    @numba_basic.numba_njit(fastmath=False)
+    exp_of = numba_basic.numba_njit(fastmath=False, error_model="numpy")(exp_in_place)
+
+    # no fast-math: -inf and NaN must come through, and reassociation would break the exponential's range reduction
+    @numba_basic.numba_njit(fastmath=False, error_model="numpy")
     def log_sum_exp(x):
         n_rows, n_columns = x.shape
-        out = np.empty((n_rows, n_columns // n_terms))
+        n_groups = n_columns // n_terms
+        out = np.empty((n_rows, n_groups))
         shares = np.empty((n_rows, n_columns))
-        for n in range(n_rows):
-            for k in range(n_columns // n_terms):
-                begin, end = k * n_terms, (k + 1) * n_terms
-                top = x[n, begin]
-                for g in range(begin + 1, end):
-                    if x[n, g] > top:
-                        top = x[n, g]
-                if top == -np.inf:
-                    out[n, k] = top
-                    shares[n, begin:end] = 0.0
-                    continue
-                total = 0.0
-                for g in range(begin, end):
-                    shares[n, g] = np.exp(x[n, g] - top)
-                    total += shares[n, g]
-                out[n, k] = top + np.log(total)
-                for g in range(begin, end):
-                    shares[n, g] /= total
+        tops = np.empty(BLOCK * n_groups)
+        scratch = np.empty(BLOCK * n_columns, np.int64)
+        for first in range(0, n_rows, BLOCK):
+            last = min(first + BLOCK, n_rows)
+            for n in range(first, last):
+                for k in range(n_groups):
+                    top = x[n, k * n_terms]
+                    for g in range(k * n_terms + 1, (k + 1) * n_terms):
+                        if x[n, g] > top or np.isnan(x[n, g]):
+                            top = x[n, g]
+                    tops[(n - first) * n_groups + k] = top
+                    shift = 0.0 if top == -np.inf else top
+                    for g in range(k * n_terms, (k + 1) * n_terms):
+                        shares[n, g] = x[n, g] - shift
+            exp_of(shares[first:last].reshape(-1), scratch)
+            for n in range(first, last):
+                for k in range(n_groups):
+                    total = 0.0
+                    for g in range(k * n_terms, (k + 1) * n_terms):
+                        total += shares[n, g]
+                    top = tops[(n - first) * n_groups + k]
+                    if top == -np.inf:
+                        out[n, k] = top
+                        for g in range(k * n_terms, (k + 1) * n_terms):
+                            shares[n, g] = 0.0
+                    else:
+                        out[n, k] = top + np.log(total)
+                        inverse = 1.0 / total
+                        for g in range(k * n_terms, (k + 1) * n_terms):
+                            shares[n, g] *= inverse
         return out, shares
 
-    return log_sum_exp
+    return log_sum_exp, VERSION

@@ -162,7 +162,9 @@ class Composite(Node):
         # the families side by side in one matrix, so that one product serves them all; then what is below mixtures
         pairs = list(zip(site.children, data.children))
         own = [child.node.linear_blocks(child, block)[0] for child, block in pairs if not child.children]
-        below = [matrix for child, block in pairs if child.children for matrix in child.node.linear_blocks(child, block)]
+        below = [
+            matrix for child, block in pairs if child.children for matrix in child.node.linear_blocks(child, block)
+        ]
         return ([np.hstack(own)] if own else []) + below
 
     def linear_graph(self, site, variables, blocks):

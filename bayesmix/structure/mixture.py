@@ -11,8 +11,8 @@ import pytensor.tensor as pt
 
 from bayesmix import conjugate
 from bayesmix.kernels.log_sum_exp import LogSumExp
-from bayesmix.params import SIMPLEX, Parameter, make_slot
 from bayesmix.mstep import numeric_step
+from bayesmix.params import SIMPLEX, Parameter, make_slot
 from bayesmix.spec import Evaluation, Node, Site
 
 
