@@ -15,9 +15,9 @@ from scipy import stats
 import bayesmix as bm
 from bayesmix.bound import bind
 from bayesmix.build import model_of, variables_at
+from bayesmix.compilation import QUICK
 from bayesmix.data import read
 from bayesmix.inference.target import Target
-from bayesmix.compilation import QUICK
 
 _rng = np.random.default_rng(9)
 _N = 30

@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 import bayesmix as bm
+from bayesmix.compilation import QUICK
 from bayesmix.families._contract import CONTRACT, Leaf
 from bayesmix.mstep import numeric_step
-from bayesmix.compilation import QUICK
 from tests.cases import CASES, MV_NORMAL, over_cases, responsibilities
 
 # Sums of some tens of terms in double precision, in another order: 1e-12 relative is what rounding allows.
