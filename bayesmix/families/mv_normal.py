@@ -7,7 +7,6 @@ from typing import Any, final
 
 import numpy as np
 import pymc as pm
-from scipy.linalg import solve_triangular
 
 from bayesmix import conjugate
 from bayesmix.distributions import InverseWishart, whitener
@@ -110,13 +109,16 @@ class MvNormal(Leaf):
         return np.array(learned.center)
 
     def log_density(self, params, data):
-        """See `Leaf.log_density`."""
-        value = data["value"]
-        out = np.empty((len(value), len(params["mu"])))
-        for k, (mu, factor) in enumerate(zip(params["mu"], np.linalg.cholesky(params["cov"]))):
-            z = solve_triangular(factor, (value - mu).T, lower=True, check_finite=False)
-            out[:, k] = -0.5 * np.einsum("dn,dn->n", z, z) - np.log(np.diagonal(factor)).sum()
-        return out - 0.5 * value.shape[1] * np.log(2 * np.pi)
+        """One matrix product whitens the rows for all components."""
+        value, mu = data["value"], params["mu"]
+        n_components, dimension = mu.shape
+        half, logdet = _whitener(params["cov"])
+        middle = mu.mean(0)  # a common offset of rows and means would cost digits
+        z = (value - middle) @ half.transpose(2, 0, 1).reshape(dimension, -1)
+        z -= np.einsum("kij,kj->ki", half, mu - middle).ravel()
+        z *= z
+        squares = z.reshape(-1, n_components, dimension).sum(-1)
+        return -0.5 * (squares + logdet + dimension * np.log(2 * np.pi))
 
     def pymc_dist(self, params):
         """See `Leaf.pymc_dist`."""
