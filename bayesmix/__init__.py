@@ -8,7 +8,6 @@ from bayesmix.errors import (
     ConvergenceWarning,
     DataError,
     DegenerateWarning,
-    PriorWarning,
     SpecError,
 )
 from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal, Poisson
@@ -40,7 +39,6 @@ __all__ = [
     "MvNormal",
     "Normal",
     "Poisson",
-    "PriorWarning",
     "SpecError",
     "Status",
     "build_model",

@@ -41,8 +41,4 @@ class ConvergenceWarning(BayesmixWarning):
 
 
 class DegenerateWarning(BayesmixWarning):
-    """A component is empty, holds a single row, or has collapsed."""
-
-
-class PriorWarning(BayesmixWarning):
-    """A prior has a consequence worth knowing (a slower M-step, an improper posterior)."""
+    """A component is empty or holds a single row."""

@@ -7,6 +7,7 @@ its fixed points are those of the PyMC model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytensor.tensor as pt
 
 from bayesmix.compilation import QuickFunction
 from bayesmix.params import Params
+
+_LOG = logging.getLogger("bayesmix")
 
 _MAX_NEWTON = 60
 _GRADIENT = 1e-11  # of the objective, relative to the size of the statistics
@@ -93,6 +96,11 @@ def _objective_of(site: Any, stats: dict[str, np.ndarray]) -> _Objective:
     if id(site) not in _CACHE or _CACHE[id(site)][0] is not site:
         if len(_CACHE) > 64:
             _CACHE.clear()
+        _LOG.info(
+            "%s: no closed-form M-step for %s with these priors; using the numeric one (slower).",
+            site.place.path or "data",
+            type(site.node).__name__,
+        )
         _CACHE[id(site)] = (site, _Objective(site, stats))
     return _CACHE[id(site)][1]
 

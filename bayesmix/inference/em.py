@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from bayesmix.bound import Bound, bind, check_row_weights, check_rows
 from bayesmix.data import read
-from bayesmix.errors import ConvergenceWarning, SpecError
+from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
@@ -135,6 +134,7 @@ def fit_em(
         progressbar=progressbar,
     )
     reached = np.array([run.objective for run in runs])
+    warn_of_lone_rows(bound, encoded, weights, best.params)
     status = Status(
         "em",
         best.status == "converged",
@@ -206,6 +206,22 @@ def maximise(
     best = max(finished, key=lambda run: run.objective)
     best.params = in_canonical_order(bound, best.params)
     return best, runs
+
+
+def warn_of_lone_rows(bound: Bound, data: Encoded, row_weights: np.ndarray, params: Params) -> None:
+    """Warn of components of the root that hold less than a row and a half: they describe no group."""
+    if not bound.is_mixture or data.n_rows < 3:
+        return
+    _, stats = bound.e_step(params, data, row_weights)
+    held = stats[bound.site.key]["n"].ravel()
+    few = np.flatnonzero(held < 1.5 * row_weights.max())
+    if len(held) > 1 and len(few):
+        which = ", ".join(f"component {k} holds {held[k]:.2g} rows" for k in few[:5])
+        warnings.warn(
+            f"{which}: it describes single rows, not a group. Use fewer components, or look at those rows.",
+            DegenerateWarning,
+            stacklevel=3,
+        )
 
 
 def advance(bound: Bound, data: Encoded, row_weights: np.ndarray, run: Run, until: int, tol: float) -> None:
@@ -308,6 +324,3 @@ def _given_start(bound: Bound, start: dict[str, Any]) -> dict[str, np.ndarray]:
     if faults:
         raise SpecError(faults)
     return bound.with_fixed(params)
-
-
-__all__ = ["Callable", "Run", "advance", "fit_em", "maximise"]

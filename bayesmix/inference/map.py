@@ -13,7 +13,7 @@ from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
-from bayesmix.inference.em import maximise
+from bayesmix.inference.em import maximise, warn_of_lone_rows
 from bayesmix.inference.target import Target
 from bayesmix.mstep import ascent_direction
 from bayesmix.spec import Node
@@ -78,6 +78,7 @@ def fit_map(
         random_seed=random_seed,
         progressbar=progressbar,
     )
+    warn_of_lone_rows(bound, encoded, weights, best.params)
     given = None if row_weights is None else weights
     model = model_of(bound, encoded, row_weights=given, initval=best.params)
     target = Target(model, variables_at(bound, best.params), jacobian=False)
