@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,10 +130,20 @@ def observed_names(site: Site) -> dict[str, str]:
     return {leaf.key: leaf.place.path.replace(".", "_") or "x" for leaf in site.leaves()}
 
 
-def check_rows(bound: Bound, data: Encoded) -> None:
+def require_free(bound: Bound, method: str) -> None:
+    """Raise `SpecError` where every parameter is fixed."""
+    if not bound.free_slots:
+        raise SpecError(
+            f'every parameter is fixed: nothing for "{method}" to estimate. Use method="em" to evaluate it.'
+        )
+
+
+def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = None) -> None:
     """Raise `DataError` where a mixture has more components than there are distinct rows."""
     if not bound.is_mixture:
         return
+    if row_weights is not None and not row_weights.all():
+        data = data.take(np.flatnonzero(row_weights))
     n_components = len(bound.site.slots["weights"].event[0])
     distinct = count_distinct(data, n_components)
     if distinct < n_components:
@@ -168,7 +177,10 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
     """Row weights as float64 (N,), ones where None. Raises `DataError`."""
     if row_weights is None:
         return np.ones(n_rows)
-    weights = np.asarray(row_weights, float)
+    try:
+        weights = np.asarray(row_weights, float)
+    except (TypeError, ValueError):
+        raise DataError(f"row_weights: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
     if weights.shape != (n_rows,):
         raise DataError(f"row_weights: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
     bad = ~np.isfinite(weights) | (weights < 0)
@@ -178,8 +190,3 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
     if not weights.any():
         raise DataError("row_weights: all weights are 0. Give at least one row a weight.")
     return weights
-
-
-def as_params(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Parameter values as float arrays."""
-    return {name: np.asarray(value, float) for name, value in params.items()}

@@ -264,8 +264,8 @@ def _observe(
         inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
     rows = _rows_rv(bound, inputs, len(blocks), row_weights is not None)
     for leaf, rv in zip(bound.site.leaves(), rows):
-        extra = tuple(dim.name for dim in leaf.slots["mu"].event) if leaf.node.value_ndim else ()
-        model.register_rv(rv, names[leaf.key], observed=containers[leaf.key], dims=("row", *extra))
+        dims = ("row", *[dim.name for dim in leaf.value_dims])
+        model.register_rv(rv, names[leaf.key], observed=containers[leaf.key], dims=dims)
 
 
 def _shared(name: str, values: np.ndarray) -> Any:

@@ -8,7 +8,7 @@ and the family that reads it says whether that will do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -54,11 +54,6 @@ class Column:
     def __len__(self) -> int:
         return len(self.missing)
 
-    def present(self) -> Column:
-        """The rows that are not missing; errors must then map rows through `rows`."""
-        keep = ~self.missing
-        return replace(self, values=self.values[keep], missing=self.missing[keep])
-
     def first(self, bad: np.ndarray) -> tuple[int, Any]:
         """Row number and value of the first row that `bad` marks."""
         row = int(np.flatnonzero(bad & ~self.missing)[0])
@@ -80,6 +75,8 @@ class Table:
         Labels of the rows, from a pandas index.
     backend : str or None
         The frame library that the table came from, so that results go back in the same type.
+    native : frame or None
+        The caller's own frame.
     """
 
     columns: tuple[Column, ...]
@@ -87,6 +84,7 @@ class Table:
     n_rows: int
     index: np.ndarray | None = None
     backend: str | None = None
+    native: Any = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,24 +99,24 @@ class Table:
             )
         return replace(self.columns[0], name=path or self.columns[0].name)
 
-    def vector(self, path: str) -> Column:
+    def vector(self, path: str, family: str) -> Column:
         """The whole block as one column of vectors, (N, D): its columns, or the vectors in its one column.
 
         ``levels`` holds the names of the D coordinates. A row is missing where all its coordinates are.
         """
         columns = self.columns
         if len(columns) == 1 and columns[0].kind == "object":
-            columns = _coordinates(columns[0], path)
+            columns = _coordinates(columns[0], path, family)
         for column in columns:
-            numbers(column, "MvNormal")
-        values = np.column_stack([numbers(column, "MvNormal") for column in columns])
+            numbers(column, family)
+        values = np.column_stack([numbers(column, family) for column in columns])
         missing = np.column_stack([column.missing for column in columns])
         partly = missing.any(1) & ~missing.all(1)
         if partly.any():
             row = int(np.flatnonzero(partly)[0])
             gone = ", ".join(column.name for column, cell in zip(columns, missing[row]) if cell)
             raise DataError(
-                f"{path or 'data'}: row {row} lacks {gone} but has the other coordinates; MvNormal takes whole "
+                f"{path or 'data'}: row {row} lacks {gone} but has the other coordinates; {family} takes whole "
                 "vectors. Use one Normal for each column, or mark the whole vector missing."
             )
         labels = tuple(column.name for column in columns)
@@ -157,12 +155,16 @@ def read(data: Any) -> Table:
         return data
     if isinstance(data, Mapping):
         return _from_mapping(data)
-    native = nw.from_native(data, pass_through=True, allow_series=True)
+    try:
+        native = nw.from_native(data, pass_through=True, allow_series=True)
+    except nw.exceptions.DuplicateError as error:
+        raise DataError(f"data: two columns have one name ({error}). Rename one of them.") from None
     if isinstance(native, nw.LazyFrame):
         native = native.collect()
     if isinstance(native, nw.DataFrame):
-        columns = tuple(_from_series(native[name], str(name)) for name in native.columns)
-        return Table(columns, True, native.shape[0], _index(data), native.implementation.name.lower())
+        columns = tuple(_from_series(native[:, j], str(name)) for j, name in enumerate(native.columns))
+        backend = native.implementation.name.lower()
+        return Table(columns, True, native.shape[0], _index(data), backend, native.to_native())
     if isinstance(native, nw.Series):
         column = _from_series(native, str(native.name or "x"))
         return Table((column,), True, len(column), _index(data), native.implementation.name.lower())
@@ -255,7 +257,7 @@ def _from_mapping(data: Mapping) -> Table:
         columns.append(column_of(values, str(name)))
     lengths = {column.name: len(column) for column in columns}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"data: the columns have unequal lengths {lengths}.")
+        raise DataError(f"data: the columns have unequal lengths {lengths}. Give every column one cell a row.")
     return Table(tuple(columns), True, next(iter(lengths.values()), 0))
 
 
@@ -285,7 +287,7 @@ def _check_records(records: list, fits: Any, expected: Any, path: str) -> None:
             )
 
 
-def _coordinates(column: Column, path: str) -> tuple[Column, ...]:
+def _coordinates(column: Column, path: str, family: str) -> tuple[Column, ...]:
     """The coordinates of a column of vectors, as columns."""
     name = path or column.name
     width: int | None = None
@@ -295,7 +297,7 @@ def _coordinates(column: Column, path: str) -> tuple[Column, ...]:
             rows.append(None)
             continue
         if not sequence_like(cell):
-            raise DataError(f"{name}: MvNormal needs vectors; row {row} is {cell!r} ({type(cell).__name__}).")
+            raise DataError(f"{name}: {family} needs vectors; row {row} is {cell!r} ({type(cell).__name__}).")
         width = len(cell) if width is None else width
         if len(cell) != width:
             raise DataError(
@@ -353,12 +355,13 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
             f"{column.name}: {family} needs finite numbers; row {row} is {value}. Correct it or mark it missing (NaN)."
         )
     with np.errstate(invalid="ignore"):
-        bad = (values != np.floor(values)) if whole else np.zeros(len(values), bool)
+        # beyond 2^53 a double no longer tells one whole number from the next
+        bad = (values != np.floor(values)) | (np.abs(values) > 2.0**53) if whole else np.zeros(len(values), bool)
         bad |= (values < minimum) if minimum is not None else False
     bad &= ~column.missing
     if bad.any():
         row, value = column.first(bad)
-        kind = "whole numbers" if whole else "numbers"
+        kind = "whole numbers up to 2^53" if whole and abs(value) > 2.0**53 else "whole numbers" if whole else "numbers"
         bound = "" if minimum is None else f" >= {minimum:g}"
         raise DataError(
             f"{column.name}: {family} needs {kind}{bound}; row {row} is {value:g}. "
@@ -369,4 +372,4 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
 
 def sequence_like(value: Any) -> bool:
     """Whether a cell is a sequence of elements (a list, tuple or array), not a symbol or a set."""
-    return isinstance(value, (list, tuple, np.ndarray)) and not isinstance(value, (str, bytes, Set))
+    return isinstance(value, (list, tuple, np.ndarray))

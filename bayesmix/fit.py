@@ -95,6 +95,8 @@ class Fit:
 
     def _draws(self, n_draws: int | None) -> list[dict[str, np.ndarray]]:
         """Parameter values of `n_draws` evenly spaced draws, at least one."""
+        if n_draws is not None:
+            _check_count("n_draws", n_draws)
         posterior = self.posterior
         arrays = {n: posterior[n].values.reshape(-1, *posterior[n].shape[2:]) for n in self.bound.free_slots}
         total = posterior.sizes["chain"] * posterior.sizes["draw"]
@@ -190,6 +192,7 @@ class Fit:
         Imputation
             Its ``draws``, ``summary()`` and ``table()``.
         """
+        _check_count("n_draws", n_draws)
         table, encoded = self._data(data, unseen)
         params = self._draws(n_draws)
         repeated = [params[i * len(params) // n_draws] for i in range(n_draws)] if len(params) < n_draws else params
@@ -201,7 +204,7 @@ class Fit:
         Parameters
         ----------
         size : int
-            Rows, each from its own draw of the parameters.
+            Rows, each from a random draw of the parameters.
         random_seed : int, SeedSequence or Generator, optional
 
         Returns
@@ -209,8 +212,9 @@ class Fit:
         frame
             Of the library that the training table came from (pandas otherwise), a column a field.
         """
+        _check_count("size", size)
         rng = np.random.default_rng(random_seed)
-        params = self._draws(size)
+        params = self._draws(max(size, _MAX_DRAWS))
         which = np.sort(rng.integers(0, len(params), size))
         parts = [
             draw_rows(self.bound, params[i], int(count), rng) for i, count in zip(*np.unique(which, return_counts=True))
@@ -252,6 +256,11 @@ class Fit:
         sizes = self.posterior.sizes
         draws = f"{sizes['chain']} × {sizes['draw']} draws"
         return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: a whole number of at least 1 is needed, not {value!r}.")
 
 
 def make_fit(
@@ -324,7 +333,7 @@ def _observed_dataset(bound: Bound, encoded: Encoded, rows: list) -> xr.Dataset:
     names, values = observed_names(bound.site), observed_values(bound, encoded)
     variables, coords = {}, {"row": rows}
     for leaf in bound.site.leaves():
-        extra = leaf.slots["mu"].event if leaf.node.value_ndim else ()
+        extra = leaf.value_dims
         coords.update({dim.name: _labels(dim.labels) for dim in extra})
         variables[names[leaf.key]] = (("row", *[dim.name for dim in extra]), values[leaf.key])
     return xr.Dataset(variables, coords=coords)
@@ -339,7 +348,7 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
         values = leaf.node.decode(out[leaf.key], leaf.learned)
         name = leaf.place.path
         if values.ndim == 2:
-            labels = [str(label) for label in leaf.slots["mu"].event[0].labels]
+            labels = [str(label) for label in leaf.value_dims[0].labels]
             columns.update({(f"{name}[{label}]" if name else label): values[:, j] for j, label in enumerate(labels)})
         else:
             columns[name or "x"] = values

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
 
 from bayesmix.bound import Bound
-from bayesmix.data import Table
+from bayesmix.data import Table, is_missing
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Site
 
@@ -31,6 +31,7 @@ class Imputation:
     draws: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
     kinds: dict[str, str]
+    columns: dict[str, list[int]]
     source: Table
 
     @property
@@ -56,9 +57,9 @@ class Imputation:
         for field, values in self.draws.items():
             for j, row in enumerate(self.rows[field]):
                 cell = values[:, j]
-                named = (
-                    [(field, cell)] if cell.ndim == 1 else [(f"{field}[{d}]", cell[:, d]) for d in range(cell.shape[1])]
-                )
+                named = [(field, cell)]
+                if cell.ndim == 2:
+                    named = list(zip(self._coordinates(field, cell.shape[1]), cell.T))
                 lines += [
                     {"field": name, "row": self._label(row), **_summary(draws, self.kinds[field], prob)}
                     for name, draws in named
@@ -69,7 +70,10 @@ class Imputation:
         return pd.DataFrame(lines).set_index(["field", "row"])[columns]
 
     def table(self, draw: int | None = None) -> Any:
-        """The table with every missing cell filled, in the caller's frame type with the index kept.
+        """The table with every missing cell of the spec's fields filled, in the caller's frame type.
+
+        Index, columns that the spec does not name, and column types are kept (a whole-number column takes real
+        numbers only as a real column).
 
         Parameters
         ----------
@@ -77,27 +81,14 @@ class Imputation:
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
             most frequent for symbols and truth values.
         """
-        columns: dict[str, Any] = {}
-        for column in self.source.columns:
-            field = column.name
-            cells = list(column.values) if column.kind == "object" else column.values
-            if field in self.draws and len(self.rows[field]):
-                fill = self.draws[field][draw] if draw is not None else self._centre(field)
-                if isinstance(cells, list):
-                    for row, value in zip(self.rows[field], fill):
-                        cells[row] = value
-                else:
-                    cells = cells.astype(np.result_type(cells, np.asarray(fill)))
-                    cells[self.rows[field]] = fill
-                    if self.kinds[field] != "real" and not np.isnan(cells.astype(float)).any():
-                        cells = cells.astype(bool if column.kind == "bool" else np.int64)
-            columns[field] = cells
-        backend = self.source.backend
-        if backend in (None, "pandas"):
-            return pd.DataFrame(columns, index=self.source.index)
-        return nw.from_dict(
-            {name: list(cells) for name, cells in columns.items()}, backend=cast(Any, backend)
-        ).to_native()
+        frame = self.source.native if self.source.native is not None else _as_pandas(self.source)
+        for field, rows in self.rows.items():
+            fill = self.draws[field][draw] if draw is not None else self._centre(field)
+            positions = self.columns[field]
+            parts = [fill] if len(positions) == 1 else list(fill.T)
+            for position, part in zip(positions, parts):
+                frame = _with_cells(frame, position, rows, part, self.kinds[field], field)
+        return frame.copy() if frame is self.source.native and isinstance(frame, pd.DataFrame) else frame
 
     def _centre(self, field: str) -> np.ndarray:
         values, kind = self.draws[field], self.kinds[field]
@@ -108,6 +99,11 @@ class Imputation:
         centre = np.empty(values.shape[1], object)
         centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
         return centre if kind == "symbol" else centre.astype(np.int64)
+
+    def _coordinates(self, field: str, width: int) -> list[str]:
+        if len(self.columns[field]) == width:
+            return [self.source.columns[position].name for position in self.columns[field]]
+        return [f"{field}[{d}]" for d in range(width)]
 
     def _label(self, row: int) -> Any:
         return row if self.source.index is None else self.source.index[row]
@@ -125,28 +121,91 @@ def impute(
     For each draw of the parameters the row's labels are drawn given all that is observed in it, outer mixtures
     first, then the missing cells given the labels.
     """
-    leaves = [(site, block) for site, block in bound.site.walk_with(encoded) if not site.children]
-    needed = np.unique(np.concatenate([block.missing_rows() for _, block in leaves] or [np.empty(0, int)]))
-    rows = {leaf.place.path or table.names[0]: block.missing_rows() for leaf, block in leaves}
-    rows = {field: missing for field, missing in rows.items() if len(missing)}
-    kinds = {leaf.place.path or table.names[0]: _kind(leaf) for leaf, _ in leaves}
-    found: dict[str, list] = {field: [] for field in rows}
-    if len(needed):
-        part = encoded.take(needed.astype(int))
+    leaves: dict[str, Site] = {}
+    rows: dict[str, np.ndarray] = {}
+    for leaf, block in bound.site.walk_with(encoded):
+        missing = block.missing_rows()
+        if leaf.children or not len(missing):
+            continue
+        field = leaf.place.path or (table.names[0] if len(table.columns) == 1 else "x")
+        leaves[field], rows[field] = leaf, missing
+    found: dict[str, list] = {field: [] for field in leaves}
+    if rows:
+        needed = np.unique(np.concatenate(list(rows.values()))).astype(int)
+        part = encoded.take(needed)
         for params in draws:
             out: dict[str, np.ndarray] = {}
             evaluation = bound.site.evaluate(params, part)
             bound.site.node.impute(bound.site, params, evaluation, part, np.zeros(len(needed), int), rng, out)
-            for leaf, _ in leaves:
-                field = leaf.place.path or table.names[0]
-                if field in rows:
-                    found[field].append(out[leaf.key])
-    decoded = {}
-    for leaf, _ in leaves:
-        field = leaf.place.path or table.names[0]
-        if field in rows:
-            decoded[field] = leaf.node.decode(np.array(found[field]), leaf.learned)
-    return Imputation(decoded, rows, kinds, table)
+            for field, leaf in leaves.items():
+                found[field].append(out[leaf.key])
+    decoded = {field: leaf.node.decode(np.array(found[field]), leaf.learned) for field, leaf in leaves.items()}
+    kinds = {field: _kind(leaf) for field, leaf in leaves.items()}
+    columns = {field: _source_columns(leaf, table) for field, leaf in leaves.items()}
+    return Imputation(decoded, rows, kinds, columns, table)
+
+
+def _source_columns(leaf: Site, table: Table) -> list[int]:
+    """Positions of the table's columns that a family reads."""
+    path = leaf.place.path
+    if not path:
+        return list(range(len(table.columns)))
+    top = path.split(".")[0]
+    if top in table.names:
+        return [table.names.index(top)]
+    return [int(top[1:]) - 1]  # positional fields are called x1, x2, …
+
+
+def _as_pandas(table: Table) -> pd.DataFrame:
+    """A table that did not come as a frame, as one, with its missing cells."""
+    columns: dict[str, Any] = {}
+    for column in table.columns:
+        cells = column.values
+        if column.missing.any():
+            cells = cells.astype(float if column.kind == "number" else object)
+            cells[column.missing] = np.nan if column.kind == "number" else None
+        columns[column.name] = cells
+    return pd.DataFrame(columns, index=table.index)
+
+
+def _with_cells(frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, field: str) -> Any:
+    """The frame with some cells of one column filled."""
+    if not isinstance(frame, pd.DataFrame):
+        table = nw.from_native(frame)
+        series = table[:, position]
+        cells = series.to_list()
+        _fill(cells, rows, fill, kind, field)
+        dtype = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
+        new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
+        return table.with_columns(new).to_native()
+    old = frame.iloc[:, position]
+    cells = old.tolist()
+    _fill(cells, rows, fill, kind, field)
+    kept: Any = old.dtype
+    if kind == "real" and pd.api.types.is_integer_dtype(kept):
+        kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
+    frame = frame.copy()
+    frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=kept))
+    return frame
+
+
+def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str) -> None:
+    """Put values into cells; a field inside a record goes into a copy of the record."""
+    within = field.split(".")[1:]
+    truth = kind == "truth" and any(isinstance(cell, bool) for cell in cells)
+    for row, value in zip(rows, fill.tolist()):
+        cell = bool(value) if truth else value
+        cells[row] = _in_record(cells[row], within, cell) if within else cell
+
+
+def _in_record(record: Any, within: list[str], value: Any) -> Any:
+    name, *deeper = within
+    if isinstance(record, (tuple, list)):
+        place = int(name[1:]) - 1
+        inner = _in_record(record[place], deeper, value) if deeper else value
+        return type(record)([*record[:place], inner, *record[place + 1 :]])
+    record = {} if record is None or is_missing(record) else record
+    return {**record, name: _in_record(record.get(name), deeper, value) if deeper else value}
 
 
 def _kind(leaf: Site) -> str:

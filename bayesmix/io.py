@@ -6,12 +6,14 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import xarray as xr
 from pytensor.tensor.variable import TensorVariable
@@ -107,9 +109,9 @@ def load(path: str | Path) -> Fit:
             None if history is None else np.array(history),
             document["starts"],
         )
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, TypeError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except (FileNotFoundError, DataError):
+        raise
+    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, OSError, AttributeError) as error:
         raise DataError(f"{path}: not a saved fit, or damaged ({error}). Save it again.") from error
 
 
@@ -173,7 +175,12 @@ def prior_to_json(name: str, given: Any) -> Any:
             raise SpecError(f"{name}: a prior that is part of your own PyMC model cannot be saved.")
         op = given.owner.op
         inputs = [constant(parameter).tolist() for parameter in op.dist_params(given.owner)]
-        return {"dist": type(op).__name__, "inputs": inputs}
+        document = {"dist": type(op).__name__, "inputs": inputs}
+        try:
+            prior_from_json(document)
+        except Exception:
+            raise SpecError(f"{name}: {document['dist']} is a prior that cannot be saved. Use a PyMC one.") from None
+        return document
     return {"value": np.asarray(given, float).tolist()}
 
 
@@ -187,7 +194,8 @@ def prior_from_json(document: dict[str, Any]) -> Any:
         for candidate in vars(module).values():
             op: Any = getattr(candidate, "rv_op", None)
             if isinstance(candidate, type) and type(op).__name__ == document["dist"]:
-                return op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
+                inputs = [pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]]
+                return op.make_node(pytensor.shared(np.random.default_rng()), None, *inputs).outputs[1]
             kind: Any = getattr(candidate, "rv_type", None)
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
                 return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])

@@ -132,21 +132,35 @@ def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.nd
 
 
 def hessian_by_differences(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray) -> np.ndarray:
-    """Symmetric Hessian (d, d) from central differences of a gradient; relative error about 1e-9."""
+    """Symmetric Hessian (d, d) from central differences of a gradient; relative error about 1e-8.
+
+    Each coordinate's step is found from its own curvature (a ten-thousandth of its scale), so that neither the unit nor
+    the offset of a column matters.
+    """
     columns = []
     for i in range(len(u)):
         h = 1e-5 * max(1.0, abs(u[i]))
-        up, down = u.copy(), u.copy()
-        up[i] += h
-        down[i] -= h
-        columns.append((gradient(up) - gradient(down)) / (up[i] - down[i]))
+        for _ in range(8):
+            up, down = u.copy(), u.copy()
+            up[i] += h
+            down[i] -= h
+            column = (gradient(up) - gradient(down)) / (up[i] - down[i])
+            if not np.isfinite(column[i]) or column[i] == 0:
+                h *= 1e-3
+                continue
+            fitting = max(1e-4 / np.sqrt(abs(column[i])), 1e-12 * abs(u[i]))
+            if 0.1 < fitting / h < 10:
+                break
+            h = fitting
+        columns.append(np.where(np.isfinite(column), column, 0.0))
     matrix = np.array(columns)
     return 0.5 * (matrix + matrix.T)
 
 
 def ascent_direction(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     """Newton's direction with the Hessian's eigenvalues made negative, so that it always leads up."""
-    values, vectors = np.linalg.eigh(hessian)
-    floor = 1e-10 * max(1.0, np.abs(values).max())
-    curvature = np.maximum(np.abs(values), floor)
-    return vectors @ ((vectors.T @ gradient) / curvature)
+    unit = np.sqrt(np.abs(np.diagonal(hessian)))
+    unit = np.where(unit > 0, unit, 1.0)
+    values, vectors = np.linalg.eigh(hessian / unit[:, None] / unit)
+    curvature = np.maximum(np.abs(values), 1e-10 * max(1e-300, np.abs(values).max()))
+    return (vectors @ ((vectors.T @ (gradient / unit)) / curvature)) / unit

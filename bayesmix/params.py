@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pymc as pm
-from pymc.distributions.distribution import SymbolicRandomVariable
+from pymc.distributions.distribution import SymbolicRandomVariable, support_point
 from pymc.distributions.shape_utils import change_dist_size
 from pymc.distributions.transforms import _default_transform
 from pymc.logprob.transforms import Transform
@@ -68,7 +68,6 @@ class Support:
     ndim: int
     contains: Callable[[np.ndarray], bool]
     flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable]
-    flat_transform: Transform | None = None
 
 
 def _flat_covariance(batch: tuple[int, ...], event: tuple[int, ...]) -> TensorVariable:
@@ -186,6 +185,10 @@ class Slot:
     def components(self, values: Any) -> Any:
         """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""
         return values.reshape((self.n_components, *self.event_shape))
+
+    def central_value(self) -> np.ndarray:
+        """The prior's own central value: a point of its support."""
+        return np.asarray(QuickFunction([], support_point(self.rv))(), float)
 
     @cached_property
     def log_prior(self) -> Callable[[np.ndarray], float]:
@@ -373,10 +376,6 @@ class Place:
         """The place of a mixture's component."""
         axis = Dim(self.name("component"), tuple(range(n_components)))
         return Place(f"{self.key}/component", self.path, self.prefix, (*self.axes, axis), self.depth + 1)
-
-    def element_place(self) -> Place:
-        """The place of a sequence's elements."""
-        return Place(f"{self.key}/element", self.path, self.prefix, self.axes, self.depth)
 
     def name(self, base: str) -> str:
         """Name of a variable or axis of a mixture here: nested mixtures of one field say ``sub``."""

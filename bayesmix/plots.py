@@ -417,7 +417,7 @@ def _title(leaf: Any, coordinate: int | None, only_column: str) -> str:
     name = leaf.place.path or only_column
     if coordinate is None:
         return name
-    labels = leaf.slots["mu"].event[0].labels if "mu" in leaf.slots and leaf.slots["mu"].event else None
+    labels = leaf.value_dims[0].labels if leaf.value_dims else None
     return f"{name}[{coordinate}]" if labels is None else str(labels[coordinate])
 
 

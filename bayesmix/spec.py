@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from bayesmix.data import Table
 from bayesmix.errors import SpecError
-from bayesmix.params import Flat, Params, Place, Slot, check_prior_like, show
+from bayesmix.params import Dim, Flat, Params, Place, Slot, check_prior_like, show
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
@@ -69,6 +69,11 @@ class Site:
     def n_components(self) -> int:
         """K, the product of the components' axes around this site."""
         return self.place.n_components
+
+    @property
+    def value_dims(self) -> tuple[Dim, ...]:
+        """Named axes of one row's value at a family's site."""
+        return self.node.value_dims(self.learned, self.place.prefix)
 
     def walk(self) -> Iterator[Site]:
         """This site and all below it, depth first."""
@@ -292,11 +297,3 @@ def validate(spec: Any) -> None:
     faults = spec.faults()
     if faults:
         raise SpecError(faults)
-
-
-def same_fields(a: Any, b: Any) -> bool:
-    """Equality of two dataclass nodes by identity or value of their fields, tensors by identity."""
-    return type(a) is type(b) and all(getattr(a, f.name) is getattr(b, f.name) for f in fields(a))
-
-
-__all__ = ["Encoded", "Evaluation", "Learned", "Node", "Site", "Stats", "add_stats", "replace", "validate"]

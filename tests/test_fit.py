@@ -241,7 +241,7 @@ def test_imputed_tables_keep_the_users_values_and_types():
             assert (table[column][present] == FRAME[column][present]).all()
         assert set(table["c"]) <= {"red", "green"}
         assert table["n"].dtype.kind == "i"
-        assert table["b"].dtype == bool
+        assert table["b"].dtype == FRAME["b"].dtype
     np.testing.assert_allclose(imputed.table()["x"].iloc[0], imputed.draws["x"][:, 0].mean())
     assert imputed.table(7)["x"].iloc[22] == imputed.draws["x"][7, 2]
 

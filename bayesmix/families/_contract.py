@@ -22,7 +22,7 @@ from bayesmix.conjugate import Conjugate
 from bayesmix.data import Column, Table
 from bayesmix.errors import DataError
 from bayesmix.mstep import numeric_step
-from bayesmix.params import Parameter, Params, Place, make_slot
+from bayesmix.params import Dim, Parameter, Params, Place, make_slot
 from bayesmix.spec import Encoded, Evaluation, Learned, Node, Site, Stats
 
 Arrays = Mapping[str, np.ndarray]
@@ -135,6 +135,10 @@ class Leaf(Node):
         """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
         return np.zeros(len(next(iter(params.values()))), bool)
 
+    def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
+        """Named axes of one row's value: none, or the coordinates of a vector."""
+        return ()
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1
@@ -191,7 +195,7 @@ class Leaf(Node):
         return Encoded(len(missing), {name: array[present] for name, array in arrays.items()}, present)
 
     def _column(self, table: Table, path: str) -> Column:
-        return table.vector(path) if self.value_ndim else table.one(path)
+        return table.vector(path, type(self).__name__) if self.value_ndim else table.one(path)
 
     def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
         return ()

@@ -83,7 +83,7 @@ class MvNormal(Leaf):
         """See `Leaf.parameters`."""
         center, scale = np.array(learned.center), np.array(learned.scale)
         dimension = len(center)
-        across = Dim(f"{prefix}coordinate", learned.labels)
+        (across,) = self.value_dims(learned, prefix)
         down = Dim(f"{prefix}coordinate_bis", learned.labels)
         psi = np.diag(scale**2) * n_components ** (-2 / dimension)
         return {
@@ -98,6 +98,10 @@ class MvNormal(Leaf):
     def decode(self, values, learned):
         """See `Leaf.decode`."""
         return values
+
+    def value_dims(self, learned, prefix):
+        """See `Leaf.value_dims`."""
+        return (Dim(f"{prefix}coordinate", learned.labels),)
 
     def collapsed(self, params, learned):
         """See `Leaf.collapsed`."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bayesmix.bound import bind, check_row_weights, check_rows
+from bayesmix.bound import bind, check_row_weights, check_rows, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
@@ -16,6 +16,9 @@ from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.spec import Node
+
+#: Largest gradient of the bound, in nats per Laplace standard deviation, at which a small gain means the end.
+_FLAT = 0.05
 
 
 def fit_advi(
@@ -56,7 +59,7 @@ def fit_advi(
     max_iter : int
         L-BFGS iterations.
     tol : float
-        Nats: an iteration that gains less, with a gradient below its root, ends the search.
+        Nats: an iteration that gains less, where the bound is flat, ends the search.
     row_weights, n_starts, log_likelihood, random_seed, progressbar
         See `fit_nuts`.
 
@@ -79,11 +82,14 @@ def fit_advi(
     """
     if approximation not in ("fullrank", "meanfield"):
         raise ValueError(f'approximation: "fullrank" or "meanfield" is needed, not {approximation!r}.')
+    if draws < 1:
+        raise ValueError(f"draws: at least 1 is needed, not {draws}.")
     table = read(data)
     bound = bind(spec, table)
+    require_free(bound, "advi")
     encoded = bound.encode(table)
-    check_rows(bound, encoded)
     weights = check_row_weights(row_weights, encoded.n_rows)
+    check_rows(bound, encoded, weights)
     given = None if row_weights is None else weights
     rng = np.random.default_rng(random_seed)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar)
@@ -153,7 +159,7 @@ class _FullRank:
         return self.start_at + (lam[: self.size] + z @ self._lower(lam).T) @ self.factor.T
 
     def entropy(self, lam: np.ndarray) -> float:
-        log_scale = lam[self.size :][self.diagonal].sum() + np.log(np.abs(np.linalg.det(self.factor)) + 1e-300)
+        log_scale = lam[self.size :][self.diagonal].sum() + np.linalg.slogdet(self.factor)[1]
         return float(log_scale + 0.5 * self.size * (1 + np.log(2 * np.pi)))
 
     def gradient(self, lam: np.ndarray, z: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -170,7 +176,8 @@ class _MeanField:
     def __init__(self, target: Target, start: np.ndarray):
         self.start_at = start
         curvature = -np.diagonal(target.hessian(start))
-        self.scale = 1 / np.sqrt(np.maximum(curvature, 1e-8 * max(curvature.max(), 1e-300)))
+        marginal = np.sqrt((laplace_factor(target.hessian(start)) ** 2).sum(1))
+        self.scale = np.where(curvature > 0, 1 / np.sqrt(np.where(curvature > 0, curvature, 1.0)), marginal)
         self.size = len(start)
 
     @property
@@ -195,21 +202,25 @@ def ascend(
     target: Target, family: Any, points: np.ndarray, max_iter: int, tol: float
 ) -> tuple[np.ndarray, list[float], bool]:
     """Maximise the evidence lower bound; its value after each iteration; whether the rule of convergence held."""
+    state: dict[str, Any] = {"value": np.inf, "gradient": np.inf, "settled": False}
 
     def negative_bound(lam: np.ndarray) -> tuple[float, np.ndarray]:
         pairs = [target(u) for u in family.transform(lam, points)]
         value = np.mean([pair[0] for pair in pairs]) + family.entropy(lam)
         if not np.isfinite(value):
             return 1e300, np.zeros_like(lam)
-        return -value, -family.gradient(lam, points, np.array([pair[1] for pair in pairs]))
+        gradient = family.gradient(lam, points, np.array([pair[1] for pair in pairs]))
+        state["gradient"] = np.abs(gradient).max()
+        return -value, -gradient
 
     history: list[float] = []
-    state = {"value": np.inf}
 
     def remember(intermediate_result: Any) -> None:
         history.append(-float(intermediate_result.fun))
         gained, state["value"] = state["value"] - intermediate_result.fun, intermediate_result.fun
-        if len(history) > 2 and gained < tol:
+        # in units of the Laplace scale, a gradient of g promises a gain of g²/2
+        if len(history) > 2 and gained < tol and state["gradient"] < _FLAT:
+            state["settled"] = True
             raise StopIteration
 
     result = minimize(
@@ -222,4 +233,5 @@ def ascend(
     )
     if not history:
         history.append(-float(result.fun))
-    return result.x, history, result.nit < max_iter
+    settled = state["settled"] or (result.success and result.fun < 1e299)
+    return result.x, history, bool(settled)

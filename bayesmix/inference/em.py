@@ -44,7 +44,6 @@ class Run:
     history: list[float] = field(default_factory=list)
     loglik: float = -np.inf
     status: str = "running"
-    trajectory: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     @property
     def objective(self) -> float:
@@ -120,8 +119,8 @@ def fit_em(
     table = read(data)
     bound = bind(spec, table)
     encoded = bound.encode(table)
-    check_rows(bound, encoded)
     weights = check_row_weights(row_weights, encoded.n_rows)
+    check_rows(bound, encoded, weights)
     best, runs = maximise(
         bound,
         encoded,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bayesmix.bound import bind, check_row_weights, check_rows
+from bayesmix.bound import bind, check_row_weights, check_rows, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
@@ -66,9 +66,10 @@ def fit_map(
     """
     table = read(data)
     bound = bind(spec, table)
+    require_free(bound, "map")
     encoded = bound.encode(table)
-    check_rows(bound, encoded)
     weights = check_row_weights(row_weights, encoded.n_rows)
+    check_rows(bound, encoded, weights)
     best, runs = maximise(
         bound,
         encoded,
@@ -112,8 +113,6 @@ def fit_map(
 def climb(target: Target, start: np.ndarray, max_iter: int) -> tuple[np.ndarray, list[float], bool]:
     """Mode near `start`, log density after each iteration, and whether the gradient vanished there."""
     history = [target(start)[0]]
-    if not len(start):
-        return start, history, True
     result = minimize(
         lambda u: tuple(-part for part in target(u)),
         start,

@@ -11,7 +11,7 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
-from bayesmix.bound import Bound, bind, check_row_weights, check_rows
+from bayesmix.bound import Bound, bind, check_row_weights, check_rows, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
@@ -92,11 +92,15 @@ def fit_nuts(
     """
     if nuts_sampler not in ("nutpie", "pymc"):
         raise ValueError(f'nuts_sampler: "nutpie" or "pymc" is needed, not {nuts_sampler!r}.')
+    for name, value in (("draws", draws), ("chains", chains)):
+        if value < 1:
+            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
     table = read(data)
     bound = bind(spec, table)
+    require_free(bound, "nuts")
     encoded = bound.encode(table)
-    check_rows(bound, encoded)
     weights = check_row_weights(row_weights, encoded.n_rows)
+    check_rows(bound, encoded, weights)
     given = None if row_weights is None else weights
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar)
@@ -255,8 +259,10 @@ def _status(sampled: xr.DataTree) -> Status:
     import arviz_stats as azs  # slow to import
 
     posterior = sampled["posterior"].to_dataset()
-    if posterior.sizes["chain"] < 2 or posterior.sizes["draw"] < 4:
+    if posterior.sizes["chain"] < 2:
         return Status("nuts", False, "NUTS ran one chain, which no diagnostic can judge; use chains=4.")
+    if posterior.sizes["draw"] < 4:
+        return Status("nuts", False, f"NUTS kept {posterior.sizes['draw']} draws a chain, too few to judge; take more.")
     rhat = _extreme(azs.rhat(posterior), max)
     ess = _extreme(azs.ess(posterior, method="bulk"), min)
     diverged = int(sampled["sample_stats"]["diverging"].sum())
@@ -282,7 +288,7 @@ def _extreme(dataset: xr.Dataset, pick: Any) -> float:
 
 def _entropy(random_seed: Any) -> Any:
     if isinstance(random_seed, np.random.SeedSequence):
-        return random_seed.entropy
+        return [int(word) for word in random_seed.generate_state(4)]
     if isinstance(random_seed, np.random.Generator):
         return int(random_seed.integers(2**63))
     return random_seed

@@ -100,6 +100,8 @@ def middle(bound: Bound) -> dict[str, np.ndarray]:
             params[name] = np.full(slot.shape, 0.5)
         else:
             params[name] = np.broadcast_to(_scales(bound, name), slot.shape).astype(float).copy()
+        if slot.free and slot.hyper is None and not np.isfinite(slot.log_prior(params[name])):
+            params[name] = slot.central_value()  # the prior's support is narrower than the parameter's
     return params
 
 

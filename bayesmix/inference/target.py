@@ -94,8 +94,11 @@ class Target:
 def laplace_factor(hessian: np.ndarray, floor: float = 1e-8) -> np.ndarray:
     """A factor F (d, d) with F F^T the inverse of the negative Hessian.
 
-    Directions in which the Hessian is not negative (relative to its largest eigenvalue, by `floor`) are held
-    at that floor: a mode on the edge of being identified gives a wide but finite scale.
+    Directions in which the Hessian is not negative are held at `floor`, relative to the largest eigenvalue once every
+    coordinate is measured in units of its own curvature: a mode on the edge of being identified gives a wide but finite
+    scale, and the units of the columns do not matter.
     """
-    values, vectors = np.linalg.eigh(-hessian)
-    return vectors / np.sqrt(np.maximum(values, floor * max(values.max(), 1e-300)))
+    unit = np.sqrt(np.abs(np.diagonal(hessian)))
+    unit = np.where(unit > 0, unit, 1.0)
+    values, vectors = np.linalg.eigh(-hessian / unit[:, None] / unit)
+    return vectors / np.sqrt(np.maximum(values, floor * max(values.max(), 1e-300))) / unit[:, None]

@@ -1,0 +1,200 @@
+"""Bugs that were found by using the library, each told as a test."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pymc as pm
+import pytest
+
+import bayesmix as bm
+from bayesmix.build import model_of, variables_at
+from bayesmix.inference.advi import _FullRank
+from bayesmix.inference.em import maximise
+from bayesmix.inference.nuts import _entropy, laplace_sd, separated
+from bayesmix.inference.target import Target, laplace_factor
+
+RNG = np.random.default_rng(0)
+CLOSE = np.concatenate([RNG.normal(-1, 1, 100), RNG.normal(1.3, 1, 100)])
+APART = np.concatenate([RNG.normal(-4, 1, 50), RNG.normal(4, 1, 50)])
+
+
+def laplace(values):
+    from bayesmix.bound import bind
+    from bayesmix.data import read
+
+    table = read(values)
+    bound = bind(bm.Mixture(bm.Normal(), 2), table)
+    data = bound.encode(table)
+    mode, _ = maximise(bound, data, np.ones(len(values)), random_seed=1, n_starts=4)
+    target = Target(model_of(bound, data, initval=mode.params), variables_at(bound, mode.params), jacobian=True)
+    factor = laplace_factor(target.hessian(target.start))
+    return bound, mode.params, target, factor
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e4, 0.0), (1e6, 0.0), (1e-8, 0.0), (1.0, 1e9)])
+def test_laplace_scales_do_not_depend_on_the_unit_of_the_column_Normal(scale, offset):
+    """Curvatures of different units were compared: at a scale of 1e4 the order of close components was imposed."""
+    bound, params, target, factor = laplace(CLOSE)
+    plain = laplace_sd(bound, target, factor)["mu"]
+    moved_bound, moved_params, moved_target, moved_factor = laplace(CLOSE * scale + offset)
+    moved = laplace_sd(moved_bound, moved_target, moved_factor)["mu"]
+    np.testing.assert_allclose(moved / scale, plain, rtol=1e-3)
+    assert separated(moved_bound, moved_params, moved_target, moved_factor) == separated(bound, params, target, factor)
+
+
+@pytest.mark.parametrize(
+    "component",
+    [
+        pytest.param(lambda: bm.Normal(mu=pm.StudentT.dist(4, mu=np.array([4.0, -4.0]), sigma=0.1)), id="Normal"),
+        pytest.param(lambda: bm.Normal(mu=pm.Normal.dist(np.array([4.0, -4.0]), 0.1)), id="Normal-conjugate"),
+    ],
+)
+def test_components_that_a_prior_tells_apart_are_not_reordered(component):
+    fit = bm.fit_em(bm.Mixture(component(), 2), APART, random_seed=0)
+    assert fit.loglik + fit.bound.log_prior(fit.params) == pytest.approx(fit.history[-1], abs=1e-6)
+    assert fit.params["mu"][0] > fit.params["mu"][1]
+
+
+def test_a_prior_on_part_of_the_support_can_be_started_Normal():
+    sigma = pm.Truncated.dist(pm.Normal.dist(0, 1), lower=0.0, upper=5.0)
+    fit = bm.fit_em(bm.Mixture(bm.Normal(sigma=sigma), 2), APART, random_seed=1)
+    np.testing.assert_allclose(fit.params["mu"], [-4, 4], atol=0.5)
+
+
+def test_entropy_of_many_small_scales_does_not_underflow():
+    family = _FullRank.__new__(_FullRank)
+    family.size, family.factor, family.diagonal = 150, 1e-3 * np.eye(150), np.ones(150, bool)
+    expected = 150 * (np.log(1e-3) + 0.5 * (1 + np.log(2 * np.pi)))
+    assert family.entropy(np.zeros(300)) == pytest.approx(expected)
+
+
+def test_children_of_a_seed_sequence_differ():
+    a, b = (_entropy(child) for child in np.random.SeedSequence(1).spawn(2))
+    assert a != b
+
+
+# ------------------------------------------------------------------- tables
+
+
+def test_columns_named_by_numbers_MvNormal():
+    """The names that pandas gives by itself."""
+    x = RNG.normal(size=(30, 2))
+    named = bm.fit(bm.Mixture(bm.MvNormal(), 2), pd.DataFrame(x), random_seed=1)
+    plain = bm.fit(bm.Mixture(bm.MvNormal(), 2), x, random_seed=1)
+    np.testing.assert_array_equal(named.params["mu"], plain.params["mu"])
+
+
+def test_two_columns_of_one_name():
+    frame = pd.DataFrame(np.ones((3, 2)), columns=["a", "a"])
+    with pytest.raises(bm.DataError, match="Rename"):
+        bm.fit(bm.Mixture(bm.Composite(a=bm.Normal()), 1), frame)
+
+
+def test_counts_beyond_doubles_are_an_error_Poisson():
+    with pytest.raises(bm.DataError, match=r"row 0 is 1e\+20"):
+        bm.fit(bm.Mixture(bm.Poisson(), 1), [1e20, 3.0, 4.0])
+
+
+def test_rows_without_weight_do_not_count_as_distinct_Normal():
+    with pytest.raises(bm.DataError, match="3 components but only 2"):
+        bm.fit(bm.Mixture(bm.Normal(), 3), [1.0, 2.0, 3.0, 4.0], row_weights=[1, 1, 0, 0])
+
+
+def test_imputation_leaves_other_columns_and_types_alone():
+    frame = pd.DataFrame(
+        {
+            "flag": pd.array([True, None, False] * 4, dtype="boolean"),
+            "a": np.array([np.nan, *RNG.normal(size=11)], "float32"),
+            "c": pd.Categorical(["x", None, *list("xyxyxyxyxy")]),
+        }
+    )
+    fit = bm.fit(bm.Mixture(bm.Composite(a=bm.Normal(), c=bm.Categorical()), 1), frame)
+    filled = fit.impute(random_seed=1, n_draws=20).table()
+    assert filled.dtypes.tolist() == frame.dtypes.tolist()
+    pd.testing.assert_series_equal(filled["flag"], frame["flag"])
+    assert not filled[["a", "c"]].isna().any().any()
+    assert frame["a"].isna().sum() == 1  # the caller's own frame is not touched
+
+
+def test_imputation_keeps_polars_types():
+    frame = pl.DataFrame(
+        {
+            "c": pl.Series(["x", "y", None] * 4, dtype=pl.Enum(["x", "y"])),
+            "n": [None, *range(11)],
+            "z": [None, True] * 6,
+        }
+    )
+    fit = bm.fit(bm.Mixture(bm.Composite(c=bm.Categorical(), n=bm.Poisson()), 1), frame)
+    filled = fit.impute(random_seed=1, n_draws=20).table()
+    assert filled.schema == frame.schema
+    assert filled["z"].to_list() == frame["z"].to_list()
+    assert filled["c"].null_count() == filled["n"].null_count() == 0
+
+
+def test_imputation_of_positional_fields_and_records():
+    by_place = bm.fit(bm.Mixture(bm.Composite(bm.Normal(), bm.Poisson()), 1), {"a": [1.0, 2, None], "b": [1, None, 3]})
+    assert not by_place.impute(random_seed=1, n_draws=20).table().isna().any().any()
+    cells = [{"a": 1.0, "b": 2}, {"a": None, "b": 2}, {"a": 2.0, "b": None}, None]
+    nested = bm.fit(bm.Mixture(bm.Composite(v=bm.Composite(a=bm.Normal(), b=bm.Poisson())), 1), {"v": cells})
+    filled = nested.impute(random_seed=1, n_draws=20).table()["v"].tolist()
+    assert filled[0] == cells[0]
+    assert all(set(record) == {"a", "b"} and None not in record.values() for record in filled)
+
+
+def test_imputation_of_whole_vectors_MvNormal():
+    x = RNG.normal(size=(20, 2))
+    x[3] = np.nan
+    imputed = bm.fit(bm.Mixture(bm.MvNormal(), 1), pd.DataFrame(x, columns=["u", "v"])).impute(
+        random_seed=1, n_draws=50
+    )
+    assert imputed.summary().index.tolist() == [("u", 3), ("v", 3)]
+    assert not imputed.table().isna().any().any()
+
+
+# ------------------------------------------------------------------- arguments and files
+
+
+def test_nothing_to_estimate_is_said_Normal():
+    spec = bm.Mixture(bm.Normal(mu=[0.0, 1.0], sigma=1.0), 2, weights=[0.5, 0.5])
+    for method in ("map", "nuts", "advi"):
+        with pytest.raises(bm.SpecError, match="every parameter is fixed"):
+            bm.fit(spec, APART, method=method)
+
+
+def test_counts_of_draws_are_checked():
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), APART, random_seed=1)
+    for call in (lambda: fit.sample(0), lambda: fit.sample(2.5), lambda: fit.impute(n_draws=0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            call()
+    with pytest.raises(bm.DataError, match="row_weights"):
+        bm.fit(bm.Mixture(bm.Normal(), 2), APART, row_weights=["a"] * len(APART))
+
+
+def test_a_damaged_file_is_said_to_be_damaged(tmp_path):
+    fit = bm.fit(bm.Mixture(bm.Normal(sigma=pm.HalfNormal.dist(2.0)), 2), APART, random_seed=1)
+    path = tmp_path / "fit.zip"
+    fit.save(path)
+    assert bm.load(path).params["mu"] == pytest.approx(fit.params["mu"])
+    whole = path.read_bytes()
+    for begin in (60, 400, len(whole) // 2):
+        path.write_bytes(whole[:begin] + bytes(255 - b for b in whole[begin : begin + 140]) + whole[begin + 140 :])
+        with pytest.raises(bm.DataError, match=r"damaged|not a saved fit"):
+            bm.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("other.txt", "no fit")
+    with pytest.raises(bm.DataError, match="not a saved fit"):
+        bm.load(path)
+
+
+def test_a_prior_that_could_not_be_loaded_is_not_saved_Normal(tmp_path):
+    own = pm.CustomDist.dist(
+        1.0, logp=lambda value, scale: -abs(value) / scale, random=lambda scale, rng, size: rng.normal(size=size)
+    )
+    fit = bm.fit(bm.Mixture(bm.Normal(mu=own), 1), APART, random_seed=1)
+    with pytest.raises(bm.SpecError, match="cannot be saved"):
+        fit.save(tmp_path / "fit.zip")
+    assert not list(tmp_path.iterdir())
