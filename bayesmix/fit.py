@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import xarray as xr
 from bayesmix.bound import Bound
 from bayesmix.build import _labels, observed_names, observed_values
 from bayesmix.data import Table, read
-from bayesmix.errors import DataError
+from bayesmix.errors import BayesmixWarning, DataError
 from bayesmix.impute import Imputation, impute
 from bayesmix.params import Params
 from bayesmix.spec import Encoded
@@ -152,7 +153,7 @@ class Fit:
         Returns
         -------
         ndarray, shape (N, K) or (n_draws, N, K)
-            Rows sum to 1.
+            Rows sum to 1, but for rows with density zero under every component (zeros, with a warning).
 
         Raises
         ------
@@ -163,11 +164,21 @@ class Fit:
         self.bound.require_mixture()
         each: Iterator = (self.bound.responsibilities(params, encoded) for params in self._draws(n_draws))
         if per_draw:
-            return np.array(list(each))
-        total, count = np.zeros(()), 0
-        for resp in each:
-            total, count = total + resp, count + 1
-        return total / count
+            found = np.array(list(each))
+            nowhere = ~found.any((0, 2))
+        else:
+            total, count = np.zeros(()), 0
+            for resp in each:
+                total, count = total + resp, count + 1
+            found, nowhere = total / count, ~total.any(1)
+        if nowhere.any():
+            warnings.warn(
+                f"row {int(np.flatnonzero(nowhere)[0])} ({int(nowhere.sum())} in all) has density zero under every "
+                "component, so its responsibilities are zeros. Look at its values, or mark the strange cell missing.",
+                BayesmixWarning,
+                stacklevel=2,
+            )
+        return found
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""
@@ -231,14 +242,18 @@ class Fit:
         Parameters
         ----------
         **kwargs
-            Passed on to `arviz_stats.summary` (``var_names``, ``ci_prob``, ``round_to``, …).
+            Passed on to `arviz_stats.summary` (``var_names``, ``ci_prob``, ``round_to``, …); a point estimate
+            takes ``var_names`` only.
         """
         import arviz_stats as azs  # slow to import
 
         posterior = self.posterior
         if posterior.sizes["chain"] * posterior.sizes["draw"] == 1:
+            names = kwargs.pop("var_names", None) or list(self.bound.free_slots)
+            if kwargs:
+                raise TypeError(f"{', '.join(kwargs)}: a point estimate has no draws to summarise; use method='nuts'.")
             rows = {}
-            for name in self.bound.free_slots:
+            for name in [names] if isinstance(names, str) else names:
                 array = posterior[name].isel(chain=0, draw=0)
                 for index in np.ndindex(*array.shape):
                     labels = ", ".join(str(array[d].values[i]) for d, i in zip(array.dims, index))

@@ -198,3 +198,17 @@ def test_a_prior_that_could_not_be_loaded_is_not_saved_Normal(tmp_path):
     with pytest.raises(bm.SpecError, match="cannot be saved"):
         fit.save(tmp_path / "fit.zip")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_row_far_from_every_component_is_said_Normal():
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), APART, random_seed=1)
+    with pytest.warns(bm.BayesmixWarning, match="row 1 .* density zero"):
+        resp = fit.responsibilities([0.0, 1e200])
+    np.testing.assert_array_equal(resp[1], [0, 0])
+
+
+def test_the_summary_of_a_point_names_what_it_does_not_take():
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), APART, random_seed=1)
+    assert fit.summary(var_names=["mu"]).index.tolist() == ["mu[0]", "mu[1]"]
+    with pytest.raises(TypeError, match="ci_prob"):
+        fit.summary(ci_prob=0.9)

@@ -95,7 +95,8 @@ class Normal(Leaf):
         """See `Leaf.log_density`."""
         mu, sigma = params["mu"], params["sigma"]
         z = (data["value"][:, None] - mu) / sigma
-        return -0.5 * z * z - (np.log(sigma) + 0.5 * np.log(2 * np.pi))
+        with np.errstate(over="ignore"):  # so far away that the density is zero
+            return -0.5 * z * z - (np.log(sigma) + 0.5 * np.log(2 * np.pi))
 
     def pymc_dist(self, params):
         """See `Leaf.pymc_dist`."""
