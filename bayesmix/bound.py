@@ -130,6 +130,24 @@ def observed_names(site: Site) -> dict[str, str]:
     return {leaf.key: leaf.place.path.replace(".", "_") or "x" for leaf in site.leaves()}
 
 
+def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Encoded, np.ndarray, np.ndarray | None]:
+    """What every engine begins with: the table, the bound spec, the encoded rows, and the rows' weights.
+
+    The weights come twice: as an array (ones where none were given), and as given (None where none were).
+
+    Raises
+    ------
+    SpecError, DataError
+        Everything that is wrong with the spec or the data, listed together.
+    """
+    table = read(data)
+    bound = bind(spec, table)
+    encoded = bound.encode(table)
+    weights = check_row_weights(row_weights, encoded.n_rows)
+    check_rows(bound, encoded, weights)
+    return table, bound, encoded, weights, None if row_weights is None else weights
+
+
 def require_free(bound: Bound, method: str) -> None:
     """Raise `SpecError` where every parameter is fixed."""
     if not bound.free_slots:

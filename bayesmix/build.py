@@ -26,7 +26,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomGeneratorType
 
-from bayesmix.bound import Bound, bind, check_row_weights, check_rows, observed_names
+from bayesmix.bound import Bound, check_row_weights, observed_names, prepare
 from bayesmix.compilation import constant
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError
@@ -121,13 +121,16 @@ def build_model(
     >>> [variable.name for variable in model.free_RVs]
     ['weights', 'mu']
     """
-    table = read(data)
-    bound = bind(spec, table)
-    encoded = bound.encode(table)
-    check_rows(bound, encoded)
-    weights = None if row_weights is None else check_row_weights(row_weights, encoded.n_rows)
+    table, bound, encoded, _, given = prepare(spec, data, row_weights)
     return model_of(
-        bound, encoded, index=table.index, row_weights=weights, order=order, initval=initval, likelihood=likelihood
+        bound,
+        encoded,
+        index=table.index,
+        row_weights=given,
+        order=order,
+        initval=initval,
+        likelihood=likelihood,
+        model=pm.Model.get_context(error_if_none=False),
     )
 
 
@@ -140,14 +143,14 @@ def model_of(
     order: str | Sequence[str] | None = None,
     initval: Mapping[str, Any] | str | None = "em",
     likelihood: str = "fused",
+    model: pm.Model | None = None,
 ) -> pm.Model:
-    """`build_model` for a spec that is bound and data that are encoded."""
+    """`build_model` for a spec that is bound and data that are encoded: in `model`, or in one of its own."""
     if likelihood not in ("fused", "graph"):
         raise ValueError(f'likelihood: "fused" or "graph" is needed, not {likelihood!r}.')
     ordered_names = _check_order(bound, order)
     start = _starting_point(bound, data, row_weights, initval)
-    model = pm.Model.get_context(error_if_none=False)
-    with model if model is not None else pm.Model() as model:
+    with model if model is not None else pm.Model(model=None) as model:  # not inside a model that is being built
         for dim in _dims(bound):
             model.add_coord(dim.name, _labels(dim.labels))
         model.add_coord("row", _labels(range(data.n_rows) if index is None else index))
@@ -283,7 +286,7 @@ def _rows_rv(bound: Bound, inputs: list, n_blocks: int, weighted: bool) -> list:
     slots = list(bound.slots)
     n_rows = dummies[len(slots)]
     drawn: dict[str, Any] = {}
-    with pm.Model():  # .dist() graphs only: nothing is registered anywhere
+    with pm.Model(model=None):  # .dist() graphs only: nothing is registered anywhere
         bound.site.node.graph_draw(bound.site, dict(zip(slots, dummies)), pt.zeros((n_rows,), "int64"), drawn)
     outputs = [drawn[leaf.key] for leaf in bound.site.leaves()]
     rngs = [v for v in ancestors(outputs) if isinstance(v, SharedVariable) and isinstance(v.type, RandomGeneratorType)]

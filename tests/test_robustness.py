@@ -212,3 +212,11 @@ def test_the_summary_of_a_point_names_what_it_does_not_take():
     assert fit.summary(var_names=["mu"]).index.tolist() == ["mu[0]", "mu[1]"]
     with pytest.raises(TypeError, match="ci_prob"):
         fit.summary(ci_prob=0.9)
+
+
+def test_a_fit_inside_a_model_that_is_being_built_leaves_it_alone_Normal():
+    """Engines built their model inside whatever model was open."""
+    with pm.Model() as own:
+        pm.Normal("mine")
+        bm.fit(bm.Mixture(bm.Normal(), 2), APART, method="map", random_seed=1)
+    assert [rv.name for rv in own.basic_RVs] == ["mine"]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bayesmix.bound import bind, check_row_weights, check_rows, require_free
+from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
-from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
@@ -84,13 +83,8 @@ def fit_advi(
         raise ValueError(f'approximation: "fullrank" or "meanfield" is needed, not {approximation!r}.')
     if draws < 1:
         raise ValueError(f"draws: at least 1 is needed, not {draws}.")
-    table = read(data)
-    bound = bind(spec, table)
+    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
-    encoded = bound.encode(table)
-    weights = check_row_weights(row_weights, encoded.n_rows)
-    check_rows(bound, encoded, weights)
-    given = None if row_weights is None else weights
     rng = np.random.default_rng(random_seed)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar)
     model = model_of(bound, encoded, index=table.index, row_weights=given, initval=mode.params)
@@ -121,7 +115,7 @@ def fit_advi(
         row_weights=given,
         status=status,
         history=np.array(history),
-        starts=[{"objective": r.objective, "status": r.status, "iterations": len(r.history)} for r in runs],
+        starts=[r.report() for r in runs],
         log_likelihood=log_likelihood,
     )
 

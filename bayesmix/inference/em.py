@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.bound import Bound, bind, check_row_weights, check_rows
-from bayesmix.data import read
+from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.start import initial_params
@@ -48,6 +47,10 @@ class Run:
     @property
     def objective(self) -> float:
         return self.history[-1] if self.history and np.isfinite(self.history[-1]) else -np.inf
+
+    def report(self) -> dict[str, Any]:
+        """What `Fit.starts` keeps of it."""
+        return {"objective": self.objective, "status": self.status, "iterations": len(self.history)}
 
     @property
     def failed(self) -> bool:
@@ -116,11 +119,7 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
-    table = read(data)
-    bound = bind(spec, table)
-    encoded = bound.encode(table)
-    weights = check_row_weights(row_weights, encoded.n_rows)
-    check_rows(bound, encoded, weights)
+    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     best, runs = maximise(
         bound,
         encoded,
@@ -151,10 +150,10 @@ def fit_em(
         {name: np.asarray(best.params[name])[None, None] for name in bound.free_slots},
         table=table,
         encoded=encoded,
-        row_weights=None if row_weights is None else weights,
+        row_weights=given,
         status=status,
         history=np.array(best.history),
-        starts=[{"objective": run.objective, "status": run.status, "iterations": len(run.history)} for run in runs],
+        starts=[run.report() for run in runs],
     )
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
-from bayesmix.bound import bind, check_row_weights, check_rows, require_free
+from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
-from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise, warn_of_lone_rows
@@ -64,12 +63,8 @@ def fit_map(
     >>> fit.params["mu"].round(1)
     array([0.7, 9.3])
     """
-    table = read(data)
-    bound = bind(spec, table)
+    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "map")
-    encoded = bound.encode(table)
-    weights = check_row_weights(row_weights, encoded.n_rows)
-    check_rows(bound, encoded, weights)
     best, runs = maximise(
         bound,
         encoded,
@@ -80,7 +75,6 @@ def fit_map(
         progressbar=progressbar,
     )
     warn_of_lone_rows(bound, encoded, weights, best.params)
-    given = None if row_weights is None else weights
     model = model_of(bound, encoded, row_weights=given, initval=best.params)
     target = Target(model, variables_at(bound, best.params), jacobian=False)
     mode, history, converged = climb(target, target.start, max_iter)
@@ -106,7 +100,7 @@ def fit_map(
         row_weights=given,
         status=status,
         history=np.array(history),
-        starts=[{"objective": run.objective, "status": run.status, "iterations": len(run.history)} for run in runs],
+        starts=[run.report() for run in runs],
     )
 
 

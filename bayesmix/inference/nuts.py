@@ -11,9 +11,8 @@ import pandas as pd
 import pymc as pm
 import xarray as xr
 
-from bayesmix.bound import Bound, bind, check_row_weights, check_rows, require_free
+from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
-from bayesmix.data import read
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
@@ -95,21 +94,13 @@ def fit_nuts(
     for name, value in (("draws", draws), ("chains", chains)):
         if value < 1:
             raise ValueError(f"{name}: at least 1 is needed, not {value}.")
-    table = read(data)
-    bound = bind(spec, table)
+    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
-    encoded = bound.encode(table)
-    weights = check_row_weights(row_weights, encoded.n_rows)
-    check_rows(bound, encoded, weights)
-    given = None if row_weights is None else weights
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar)
 
     def model_with(names: Any) -> pm.Model:
-        with pm.Model() as model:
-            pass
-        with model:
-            return model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=mode.params)
+        return model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=mode.params)
 
     model = model_with(None if order == "auto" else order)
     target = _target(model, bound, mode.params)
@@ -147,7 +138,7 @@ def fit_nuts(
         row_weights=given,
         status=status,
         history=np.array(mode.history),
-        starts=[{"objective": r.objective, "status": r.status, "iterations": len(r.history)} for r in runs],
+        starts=[r.report() for r in runs],
         groups=groups,
         log_likelihood=log_likelihood,
     )
