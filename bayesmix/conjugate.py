@@ -195,7 +195,7 @@ def _power(exponent: np.ndarray, value: np.ndarray) -> np.ndarray:
     """``exponent * log(value)``, zero where the exponent is zero even at value 0."""
     with np.errstate(divide="ignore"):
         logs = np.log(value)
-    return np.where(exponent == 0, 0.0, exponent * np.where(np.isneginf(logs) & (exponent == 0), 0.0, logs))
+    return exponent * np.where(exponent == 0, 0.0, logs)
 
 
 # ---------------------------------------------------------------- closed-form modes
