@@ -10,7 +10,7 @@ from bayesmix.errors import (
     DegenerateWarning,
     SpecError,
 )
-from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal, Poisson
+from bayesmix.families import Bernoulli, Categorical, MarkovChain, MvNormal, Normal, Poisson
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
@@ -18,8 +18,8 @@ from bayesmix.inference.em import fit_em
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
-from bayesmix.params import Flat
-from bayesmix.structure import Composite, Mixture
+from bayesmix.params import Flat, Shared
+from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
 
@@ -33,12 +33,18 @@ __all__ = [
     "DegenerateWarning",
     "Fit",
     "Flat",
+    "HierarchicalMixture",
     "Imputation",
     "InverseWishart",
+    "JointMixture",
+    "MarkovChain",
     "Mixture",
     "MvNormal",
     "Normal",
+    "Optional",
     "Poisson",
+    "Sequence",
+    "Shared",
     "SpecError",
     "Status",
     "build_model",

@@ -2,8 +2,9 @@
 
 from bayesmix.families.bernoulli import Bernoulli
 from bayesmix.families.categorical import Categorical
+from bayesmix.families.markov_chain import MarkovChain
 from bayesmix.families.mv_normal import MvNormal
 from bayesmix.families.normal import Normal
 from bayesmix.families.poisson import Poisson
 
-__all__ = ["Bernoulli", "Categorical", "MvNormal", "Normal", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "MarkovChain", "MvNormal", "Normal", "Poisson"]

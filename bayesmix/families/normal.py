@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -122,7 +122,7 @@ class Normal(Leaf):
         n, first, second = stats["n"], stats["first"], stats["second"]
         mu, sigma = params["mu"] - learned.center, params["sigma"]
         if "mu" in priors:
-            prior = conjugate.Normal(priors["mu"].mean - learned.center, priors["mu"].precision)
+            prior = replace(priors["mu"], mean=priors["mu"].mean - learned.center)
         for _ in range(25):
             before = mu, sigma
             if "mu" in priors:
