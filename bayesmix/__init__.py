@@ -10,7 +10,16 @@ from bayesmix.errors import (
     DegenerateWarning,
     SpecError,
 )
-from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal, Poisson
+from bayesmix.families import (
+    Bernoulli,
+    Categorical,
+    Exponential,
+    Geometric,
+    LogNormal,
+    MvNormal,
+    Normal,
+    Poisson,
+)
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
@@ -31,10 +40,13 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DegenerateWarning",
+    "Exponential",
     "Fit",
     "Flat",
+    "Geometric",
     "Imputation",
     "InverseWishart",
+    "LogNormal",
     "Mixture",
     "MvNormal",
     "Normal",

@@ -140,7 +140,7 @@ def impute(
             for field, leaf in leaves.items():
                 found[field].append(out[leaf.key])
     decoded = {field: leaf.node.decode(np.array(found[field]), leaf.learned) for field, leaf in leaves.items()}
-    kinds = {field: _kind(leaf) for field, leaf in leaves.items()}
+    kinds = {field: leaf.node.value_kind for field, leaf in leaves.items()}
     columns = {field: _source_columns(leaf, table) for field, leaf in leaves.items()}
     return Imputation(decoded, rows, kinds, columns, table)
 
@@ -206,16 +206,6 @@ def _in_record(record: Any, within: list[str], value: Any) -> Any:
         return type(record)([*record[:place], inner, *record[place + 1 :]])
     record = {} if record is None or is_missing(record) else record
     return {**record, name: _in_record(record.get(name), deeper, value) if deeper else value}
-
-
-def _kind(leaf: Site) -> str:
-    """What a summary of this family's cells makes sense of."""
-    if leaf.node.value_dtype == "float64":
-        return "real"
-    decoded = leaf.node.decode(np.zeros(1, np.int64), leaf.learned)
-    if decoded.dtype == object:
-        return "symbol"
-    return "truth" if any(slot.support.name == "a probability" for slot in leaf.slots.values()) else "count"
 
 
 def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:

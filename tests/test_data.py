@@ -345,6 +345,11 @@ FAULTS = {
     "negative count": (SPEC, _n(17, -2), ["n", "Poisson", "row 17", "-2", ">= 0", "missing"]),
     "fractional count": (SPEC, _n(9, 2.5), ["n", "Poisson", "row 9", "2.5", "whole", "missing"]),
     "infinite count": (SPEC, _n(9, float("inf")), ["n", "row 9", "inf"]),
+    "zero for a log-normal": (bm.LogNormal(), [1.5, 0.0, 2.0], ["LogNormal", "row 1", "is 0", "> 0", "missing"]),
+    "negative log-normal": (bm.LogNormal(), [1.5, 1.0, -2.0], ["LogNormal", "row 2", "-2", "> 0", "missing"]),
+    "negative waiting time": (bm.Exponential(), [0.0, -0.5], ["Exponential", "row 1", "-0.5", ">= 0", "missing"]),
+    "no trial at all": (bm.Geometric(), [1, 4, 0], ["Geometric", "row 2", "is 0", "whole", ">= 1", "missing"]),
+    "half a trial": (bm.Geometric(), [1, 1.5], ["Geometric", "row 1", "1.5", "whole", "missing"]),
     "neither 0 nor 1": (bm.Bernoulli(), [0, 1, 2, 1], ["Bernoulli", "row 2", "2", "Categorical"]),
     "strings for truth values": (bm.Bernoulli(), ["yes", "no"], ["Bernoulli", "row 0", "'yes'", "Categorical"]),
     "unhashable symbol": (

@@ -2,8 +2,11 @@
 
 from bayesmix.families.bernoulli import Bernoulli
 from bayesmix.families.categorical import Categorical
+from bayesmix.families.exponential import Exponential
+from bayesmix.families.geometric import Geometric
+from bayesmix.families.log_normal import LogNormal
 from bayesmix.families.mv_normal import MvNormal
 from bayesmix.families.normal import Normal
 from bayesmix.families.poisson import Poisson
 
-__all__ = ["Bernoulli", "Categorical", "MvNormal", "Normal", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "Exponential", "Geometric", "LogNormal", "MvNormal", "Normal", "Poisson"]

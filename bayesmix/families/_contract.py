@@ -37,12 +37,15 @@ class Leaf(Node):
         0 where a row holds a number or a symbol, 1 where it holds a vector.
     value_dtype : str
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
+    value_kind : str
+        ``"real"``, ``"count"``, ``"truth"`` or ``"symbol"``: what a summary of cells makes sense of.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
 
     value_ndim: ClassVar[int] = 0
     value_dtype: ClassVar[str] = "float64"
+    value_kind: ClassVar[str] = "real"
     learned_type: ClassVar[type]
 
     def __init_subclass__(cls, **kwargs: Any):

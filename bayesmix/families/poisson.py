@@ -54,6 +54,7 @@ class Poisson(Leaf):
     mu: Any = None
 
     value_dtype = "int64"
+    value_kind = "count"
     learned_type = Rate
 
     def learn_column(self, column):
