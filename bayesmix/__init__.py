@@ -12,6 +12,7 @@ from bayesmix.errors import (
 )
 from bayesmix.families import (
     Bernoulli,
+    BernoulliSet,
     Categorical,
     Exponential,
     Geometric,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BayesmixWarning",
     "Bernoulli",
+    "BernoulliSet",
     "Categorical",
     "Composite",
     "ConvergenceWarning",

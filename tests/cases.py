@@ -191,7 +191,29 @@ GEOMETRIC = Case(
     fixed={"p": 0.3},
 )
 
-CASES = [NORMAL, MV_NORMAL, POISSON, CATEGORICAL, BERNOULLI, LOG_NORMAL, EXPONENTIAL, GEOMETRIC]
+_TAGS = ("new", "old", "red")
+# each three times, but for the empty set and the full one
+_BASKETS = [frozenset(tag for s, tag in enumerate(_TAGS) if bits >> s & 1) for bits in [*range(8), *range(1, 7)] * 2]
+
+
+def _log_density_of_sets(params: Params, column: Any) -> np.ndarray:
+    """Term by term, with scipy's Bernoulli."""
+    held = np.array([[tag in basket for tag in _TAGS] for basket in column], int)
+    return stats.bernoulli.logpmf(held, params["p"]).sum(1)
+
+
+BERNOULLI_SET = Case(
+    family=bm.BernoulliSet,
+    column=_BASKETS,
+    params={"p": np.array([[0.1, 0.55, 0.93], [0.5, 0.2, 0.3], [0.7, 0.7, 0.01]])},
+    oracle=_log_density_of_sets,
+    edge_params={"p": np.array([[0.0, 1.0, 0.4], [1e-12, 0.5, 1.0], [1.0, 1.0, 1.0]])},
+    conjugate={"p": lambda: pm.Beta.dist(np.array([2.5, 3.0, 1.1]), np.array([1.3, 2.0, 1.6]))},
+    numeric={"p": lambda: pm.LogitNormal.dist(0.3, 1.2)},
+    fixed={"p": np.array([0.3, 0.6, 0.9])},
+)
+
+CASES = [NORMAL, MV_NORMAL, POISSON, CATEGORICAL, BERNOULLI, BERNOULLI_SET, LOG_NORMAL, EXPONENTIAL, GEOMETRIC]
 
 
 def over_cases(*names: str):

@@ -1,6 +1,7 @@
 """Families of distributions, one file each. `_contract` says what a family is."""
 
 from bayesmix.families.bernoulli import Bernoulli
+from bayesmix.families.bernoulli_set import BernoulliSet
 from bayesmix.families.categorical import Categorical
 from bayesmix.families.exponential import Exponential
 from bayesmix.families.geometric import Geometric
@@ -9,4 +10,14 @@ from bayesmix.families.mv_normal import MvNormal
 from bayesmix.families.normal import Normal
 from bayesmix.families.poisson import Poisson
 
-__all__ = ["Bernoulli", "Categorical", "Exponential", "Geometric", "LogNormal", "MvNormal", "Normal", "Poisson"]
+__all__ = [
+    "Bernoulli",
+    "BernoulliSet",
+    "Categorical",
+    "Exponential",
+    "Geometric",
+    "LogNormal",
+    "MvNormal",
+    "Normal",
+    "Poisson",
+]

@@ -38,7 +38,7 @@ class Leaf(Node):
     value_dtype : str
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
     value_kind : str
-        ``"real"``, ``"count"``, ``"truth"`` or ``"symbol"``: what a summary of cells makes sense of.
+        ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
@@ -86,7 +86,10 @@ class Leaf(Node):
 
     @abstractmethod
     def pymc_dist(self, params: Mapping[str, Any]) -> Any:
-        """The PyMC distribution at `params`, any batch shape, never a Python list of components."""
+        """The PyMC distribution at `params`, any batch shape, never a Python list of components.
+
+        Where a row's value has more axes than the distribution's own support, they are independent.
+        """
 
     @abstractmethod
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
@@ -142,6 +145,10 @@ class Leaf(Node):
         """Named axes of one row's value: none, or the coordinates of a vector."""
         return ()
 
+    def unseen_part(self, value: Any, learned: Any) -> Any:
+        """What of a cell that `encode_column` calls unknown training never saw: the cell, or a part of it."""
+        return value
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1
@@ -187,8 +194,10 @@ class Leaf(Node):
         if unknown.any():
             if unseen != "ignore":
                 row, value = column.first(unknown)
+                part = self.unseen_part(value, site.learned)
+                what = f"is {value!r}" if part is value else f"holds {part!r}"
                 raise DataError(
-                    f"{column.name}: row {row} is {value!r}, which the fitted data did not have. "
+                    f"{column.name}: row {row} {what}, which the fitted data did not have. "
                     'Pass unseen="ignore" to treat such cells as missing, or fit again with them.'
                 )
             missing = missing | unknown
@@ -253,8 +262,14 @@ class Leaf(Node):
         row_missing = missing.any(axis=-1) if self.value_ndim else missing
         # PyMC's densities must not see the mark of a missing cell: it is replaced by a value inside the support
         filled = pt.switch(missing, np.asarray(self.filler(site.learned), self.value_dtype), value)
-        dist = self.pymc_dist(self._flat_variables(site, variables))
-        return pt.switch(row_missing[:, None], 0.0, pm.logp(dist, filled[:, None]))
+        return pt.switch(row_missing[:, None], 0.0, self.pymc_logp(self._flat_variables(site, variables), filled))
+
+    def pymc_logp(self, params: Mapping[str, Any], value: Any) -> Any:
+        """PyMC's log density (N, K) at encoded values (N, ...): `log_density`, borrowed."""
+        dist = self.pymc_dist(params)
+        independent = self.value_ndim - dist.owner.op.ndim_supp
+        log_density = pm.logp(dist, value[:, None])
+        return log_density.sum(tuple(range(-independent, 0))) if independent else log_density
 
     def linear_blocks(self, site: Site, data: Encoded) -> list[np.ndarray]:
         parts = self.row_statistics(data.arrays, site.learned).values()

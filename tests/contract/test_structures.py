@@ -38,6 +38,10 @@ TABLE: dict[str, Any] = {
     "v": np.array([[0.0, 0.0], [6.0, -9.0]])[_GROUP] + _rng.normal(size=(_N, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]]),
     "l": np.exp(np.array([-2.0, 5.0])[_GROUP] + _rng.normal(size=_N)),
     "e": _rng.exponential(np.array([0.1, 90.0])[_GROUP]),
+    "s": [
+        frozenset(t for t, p in zip("pqr", ps) if _rng.random() < p)
+        for ps in np.array([[0.2, 0.9, 0.5], [0.8, 0.1, 0.5]])[_GROUP]
+    ],
     "g": _rng.geometric(np.array([0.7, 0.01])[_GROUP]),
 }
 
@@ -83,6 +87,7 @@ IDENTIFIED = [
     Tree("LogNormal", bm.LogNormal(), "l"),
     Tree("Exponential", bm.Exponential(), "e"),
     Tree("Geometric", bm.Geometric(), "g"),
+    Tree("BernoulliSet", bm.BernoulliSet(), "s"),
     Tree("Mixture-Normal", M(bm.Normal(), 2), "y"),
     Tree("Mixture-MvNormal", M(bm.MvNormal(), 2), "v"),
     Tree("Mixture-Poisson", M(bm.Poisson(), 2), "m"),
@@ -104,6 +109,7 @@ IDENTIFIED = [
         M(C(l=bm.LogNormal(), e=bm.Exponential(), g=bm.Geometric()), 2),
         "leg",
     ),
+    Tree("Mixture-Composite-Normal-BernoulliSet", M(C(y=bm.Normal(), s=bm.BernoulliSet()), 2), "ys"),
     Tree("Mixture1-Composite-Normal-Bernoulli", M(C(y=bm.Normal(), b=bm.Bernoulli()), 1), "yb"),
     Tree("Composite-Mixture-Normal-Poisson", C(y=M(bm.Normal(), 2), m=M(bm.Poisson(), 2)), "ym"),
     Tree("Mixture-Composite-Mixture-Normal-Poisson", M(C(x=M(bm.Normal(), 2), m=bm.Poisson()), 2), "xm"),
