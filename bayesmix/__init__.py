@@ -10,7 +10,18 @@ from bayesmix.errors import (
     DegenerateWarning,
     SpecError,
 )
-from bayesmix.families import Bernoulli, Categorical, MarkovChain, MvNormal, Normal, Poisson
+from bayesmix.families import (
+    Bernoulli,
+    BernoulliSet,
+    Categorical,
+    Exponential,
+    Geometric,
+    LogNormal,
+    MarkovChain,
+    MvNormal,
+    Normal,
+    Poisson,
+)
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
@@ -26,17 +37,21 @@ __version__ = "0.1.0"
 __all__ = [
     "BayesmixWarning",
     "Bernoulli",
+    "BernoulliSet",
     "Categorical",
     "Composite",
     "ConvergenceWarning",
     "DataError",
     "DegenerateWarning",
+    "Exponential",
     "Fit",
     "Flat",
+    "Geometric",
     "HierarchicalMixture",
     "Imputation",
     "InverseWishart",
     "JointMixture",
+    "LogNormal",
     "MarkovChain",
     "Mixture",
     "MvNormal",

@@ -357,10 +357,12 @@ def _index(data: Any) -> np.ndarray | None:
 # ---------------------------------------------------------------- what families ask of a column
 
 
-def numbers(column: Column, family: str, *, whole: bool = False, minimum: float | None = None) -> np.ndarray:
+def numbers(
+    column: Column, family: str, *, whole: bool = False, minimum: float | None = None, above: float | None = None
+) -> np.ndarray:
     """The column as float64, shape (N,), or a `DataError` that names the first bad row.
 
-    Missing cells are NaN in the result.
+    Values are at least `minimum`, and more than `above`. Missing cells are NaN in the result.
     """
     if column.kind != "number":
         if column.missing.all():
@@ -384,11 +386,13 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
         # beyond 2^53 a double no longer tells one whole number from the next
         bad = (values != np.floor(values)) | (np.abs(values) > 2.0**53) if whole else np.zeros(len(values), bool)
         bad |= (values < minimum) if minimum is not None else False
+        bad |= (values <= above) if above is not None else False
     bad &= ~column.missing
     if bad.any():
         row, value = column.first(bad)
         kind = "whole numbers up to 2^53" if whole and abs(value) > 2.0**53 else "whole numbers" if whole else "numbers"
         bound = "" if minimum is None else f" >= {minimum:g}"
+        bound += "" if above is None else f" > {above:g}"
         raise DataError(
             f"{column.name}: {family} needs {kind}{bound}; row {row} is {value:g}. "
             "Use a different family or mark it missing (NaN)."

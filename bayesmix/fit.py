@@ -17,6 +17,7 @@ from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError
+from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.params import Params
 from bayesmix.spec import Encoded
@@ -398,6 +399,9 @@ def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
     """A frame of the caller's library, pandas where there was none."""
     if backend in (None, "pandas"):
         return pd.DataFrame(columns)
-    return nw.from_dict(
-        {name: values.tolist() for name, values in columns.items()}, backend=cast(Any, backend)
-    ).to_native()
+    cells = {name: [_cell(value) for value in values.tolist()] for name, values in columns.items()}
+    return nw.from_dict(cells, backend=cast(Any, backend)).to_native()
+
+
+def _cell(value: Any) -> Any:
+    return in_order(value) if isinstance(value, frozenset) else value  # these frames have lists, and no sets

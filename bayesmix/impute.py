@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from bayesmix.bound import Bound
 from bayesmix.data import Table, is_missing
+from bayesmix.families._summaries import in_order
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Site
 
@@ -89,7 +91,7 @@ class Imputation:
         ----------
         draw : int, optional
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
-            most frequent for symbols and truth values.
+            most frequent for symbols and truth values, the symbols of most draws for sets.
         """
         frame = self.source.native if self.source.native is not None else _as_pandas(self.source)
         for field, rows in self.rows.items():
@@ -106,6 +108,8 @@ class Imputation:
             return values.mean(0)
         if kind == "count":
             return np.quantile(values, 0.5, axis=0, method="lower").astype(np.int64)
+        if kind == "set":
+            return _majority(values)
         centre = np.empty(values.shape[1], object)
         centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
         return centre if kind == "symbol" else centre.astype(np.int64)
@@ -226,8 +230,9 @@ def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str
     whole, _, element = field.partition("[]")
     within = whole.split(".")[1:]
     truth = kind == "truth" and any(isinstance(cell, bool) for cell in cells)
+    like = next((type(cell) for cell in cells if kind == "set" and isinstance(cell, (list, tuple, set))), None)
     for i, (row, value) in enumerate(zip(rows, fill.tolist())):
-        cell = bool(value) if truth else value
+        cell = bool(value) if truth else value if like is None else like(in_order(value))
         if at is not None:
             sequence = list(cells[row])
             deeper = element.split(".")[1:]
@@ -254,7 +259,7 @@ def _kind(site: Site) -> str:
 
 def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:
     line: dict[str, Any] = {"mean": np.nan, "sd": np.nan, "low": np.nan, "high": np.nan, "mode": None, "p_mode": np.nan}
-    if kind != "symbol":
+    if kind not in ("symbol", "set"):
         numbers = draws.astype(float)
         low, high = np.quantile(numbers, [(1 - prob) / 2, (1 + prob) / 2])
         line.update(mean=numbers.mean(), sd=numbers.std(ddof=1) if len(draws) > 1 else np.nan, low=low, high=high)
@@ -265,6 +270,15 @@ def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:
 
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _majority(draws: np.ndarray) -> np.ndarray:
+    """The set of the symbols that are in more than half of a cell's draws, for draws (n_draws, n_missing) of sets."""
+    centre = np.empty(draws.shape[1], object)
+    for j, cell in enumerate(draws.T.tolist()):
+        counts = Counter(symbol for drawn in cell for symbol in drawn)
+        centre[j] = frozenset(symbol for symbol, count in counts.items() if count > len(cell) / 2)
+    return centre
 
 
 def _mode(draws: np.ndarray) -> tuple[Any, float]:

@@ -40,10 +40,10 @@ class Leaf(Node):
     ----------
     value_ndim : int
         0 where a row holds a number or a symbol, 1 where it holds a vector.
-    value_kind : {"real", "count", "truth", "symbol"}
-        What a summary of a cell makes sense of.
     value_dtype : str
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
+    value_kind : str
+        ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
@@ -52,8 +52,8 @@ class Leaf(Node):
 
     is_family = True
     value_ndim: ClassVar[int] = 0
-    value_kind: ClassVar[str] = "real"
     value_dtype: ClassVar[str] = "float64"
+    value_kind: ClassVar[str] = "real"
     learned_type: ClassVar[type]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -94,7 +94,10 @@ class Leaf(Node):
 
     @abstractmethod
     def pymc_dist(self, params: Mapping[str, Any]) -> Any:
-        """The PyMC distribution at `params`, any batch shape, never a Python list of components."""
+        """The PyMC distribution at `params`, any batch shape, never a Python list of components.
+
+        Where a row's value has more axes than the distribution's own support, they are independent.
+        """
 
     @abstractmethod
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
@@ -150,6 +153,10 @@ class Leaf(Node):
         """Named axes of one row's value: none, or the coordinates of a vector."""
         return ()
 
+    def unseen_part(self, value: Any, learned: Any) -> Any:
+        """What of a cell that `encode_column` calls unknown training never saw: the cell, or a part of it."""
+        return value
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1
@@ -203,8 +210,10 @@ class Leaf(Node):
         if unknown.any():
             if unseen != "ignore":
                 row, value = column.first(unknown)
+                part = self.unseen_part(value, site.learned)
+                what = f"is {value!r}" if part is value else f"holds {part!r}"
                 raise DataError(
-                    f"{column.name}: row {row} is {value!r}, which the fitted data did not have. "
+                    f"{column.name}: row {row} {what}, which the fitted data did not have. "
                     'Pass unseen="ignore" to treat such cells as missing, or fit again with them.'
                 )
             missing = missing | unknown
@@ -275,11 +284,14 @@ class Leaf(Node):
         row_missing = missing.any(axis=-1) if self.value_ndim else missing
         # PyMC's densities must not see the mark of a missing cell: it is replaced by a value inside the support
         filled = pt.switch(missing, np.asarray(self.filler(site.learned), self.value_dtype), value)
-        dist = self.pymc_dist(self._flat_variables(site, variables))
-        logp = pm.logp(dist, filled[:, None])
-        if self.value_ndim > dist.owner.op.ndim_supp:
-            logp = logp.sum(axis=-1)  # coordinates that are independent of each other
-        return pt.switch(row_missing[:, None], 0.0, logp)
+        return pt.switch(row_missing[:, None], 0.0, self.pymc_logp(self._flat_variables(site, variables), filled))
+
+    def pymc_logp(self, params: Mapping[str, Any], value: Any) -> Any:
+        """PyMC's log density (N, K) at encoded values (N, ...): `log_density`, borrowed."""
+        dist = self.pymc_dist(params)
+        independent = self.value_ndim - dist.owner.op.ndim_supp
+        log_density = pm.logp(dist, value[:, None])
+        return log_density.sum(tuple(range(-independent, 0))) if independent else log_density
 
     def observed(self, site: Site, data: Encoded) -> Iterator[Observed]:
         mark = np.nan if self.value_dtype == "float64" else -1
