@@ -17,6 +17,7 @@ from bayesmix.families import (
     Exponential,
     Geometric,
     LogNormal,
+    MarkovChain,
     MvNormal,
     Normal,
     Poisson,
@@ -28,8 +29,8 @@ from bayesmix.inference.em import fit_em
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
-from bayesmix.params import Flat
-from bayesmix.structure import Composite, Mixture
+from bayesmix.params import Flat, Shared
+from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
 
@@ -46,13 +47,19 @@ __all__ = [
     "Fit",
     "Flat",
     "Geometric",
+    "HierarchicalMixture",
     "Imputation",
     "InverseWishart",
+    "JointMixture",
     "LogNormal",
+    "MarkovChain",
     "Mixture",
     "MvNormal",
     "Normal",
+    "Optional",
     "Poisson",
+    "Sequence",
+    "Shared",
     "SpecError",
     "Status",
     "build_model",

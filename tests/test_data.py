@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 import bayesmix as bm
-from bayesmix.build import observed_values
 
 NAN = float("nan")
 _rng = np.random.default_rng(3)
@@ -249,10 +248,9 @@ def test_missing_cells_are_integrated_out():
 
 def test_missing_cells_of_the_pymc_model_are_marked():
     fit = em(SPEC, MARKED["None"])
-    found = observed_values(fit.bound, fit.encoded)
-    by_path = {site.place.path: found[site.key] for site in fit.bound.site.leaves()}
-    assert np.flatnonzero(np.isnan(by_path["x"])).tolist() == GONE_X
-    assert np.flatnonzero(by_path["n"] == -1).tolist() == GONE_N
+    found = {each.name: each.values for each in fit.bound.site.observed(fit.encoded)}
+    assert np.flatnonzero(np.isnan(found["x"])).tolist() == GONE_X
+    assert np.flatnonzero(found["n"] == -1).tolist() == GONE_N
 
 
 # ------------------------------------------------------------------- index and symbols

@@ -6,6 +6,7 @@ from bayesmix.families.categorical import Categorical
 from bayesmix.families.exponential import Exponential
 from bayesmix.families.geometric import Geometric
 from bayesmix.families.log_normal import LogNormal
+from bayesmix.families.markov_chain import MarkovChain
 from bayesmix.families.mv_normal import MvNormal
 from bayesmix.families.normal import Normal
 from bayesmix.families.poisson import Poisson
@@ -17,6 +18,7 @@ __all__ = [
     "Exponential",
     "Geometric",
     "LogNormal",
+    "MarkovChain",
     "MvNormal",
     "Normal",
     "Poisson",

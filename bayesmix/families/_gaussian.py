@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def map_step(
     n, first, second = stats["n"], stats["first"], stats["second"]
     mu, sigma = params["mu"] - learned.center, params["sigma"]
     if "mu" in priors:
-        prior = conjugate.Normal(priors["mu"].mean - learned.center, priors["mu"].precision)
+        prior = replace(priors["mu"], mean=priors["mu"].mean - learned.center)
     for _ in range(25):
         before = mu, sigma
         if "mu" in priors:

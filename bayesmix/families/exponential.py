@@ -97,7 +97,7 @@ class Exponential(Leaf):
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
         prior = priors["scale"]
-        return {"scale": (stats["total"] + prior.beta) / (stats["n"] + prior.alpha + 1)}
+        return {"scale": (prior.pool(stats["total"]) + prior.beta) / (prior.pool(stats["n"]) + prior.alpha + 1)}
 
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""

@@ -149,7 +149,9 @@ def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) 
     names = []
     spread = laplace_sd(bound, target, factor)
     for site in bound.site.walk():
-        if "weights" not in site.slots or not exchangeable(site) or (name := location_slot(site)) is None:
+        if "weights" not in site.slots or (name := location_slot(site)) is None:
+            continue
+        if not exchangeable(site, bound.slots[name].axes[-1]):
             continue
         if len(site.slots["weights"].event[0]) < 2 or bound.slots[name].transform is not None:
             continue
