@@ -21,6 +21,7 @@ from bayesmix.families import (
     MvNormal,
     Normal,
     Poisson,
+    SpikeAndSlab,
 )
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
@@ -61,6 +62,7 @@ __all__ = [
     "Sequence",
     "Shared",
     "SpecError",
+    "SpikeAndSlab",
     "Status",
     "build_model",
     "fit",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,20 @@ class Bound:
     def free_slots(self) -> dict[str, Slot]:
         """The slots that are estimated."""
         return {name: slot for name, slot in self.slots.items() if slot.free}
+
+    @property
+    def sampled_slots(self) -> dict[str, Slot]:
+        """The slots that are variables of the PyMC model: the free ones but for discrete ones, which it sums out."""
+        return {name: slot for name, slot in self.free_slots.items() if not slot.discrete}
+
+    @property
+    def discrete_slots(self) -> dict[str, Slot]:
+        """The free slots of finitely many values."""
+        return {name: slot for name, slot in self.free_slots.items() if slot.discrete}
+
+    def held(self, params: Params) -> Bound:
+        """The same with the slots in `params` fixed at those values."""
+        return Bound(self.spec, _held(self.site, params), self.learned)
 
     def encode(self, data: Any, unseen: str = "error") -> Encoded:
         """Validated arrays of any table the spec reads. Raises `DataError`."""
@@ -103,6 +117,14 @@ class Bound:
     def log_prior(self, params: Params) -> float:
         """Log density of the declared PyMC variables, without Jacobians of their transforms."""
         return sum(slot.log_prior(params[name]) for name, slot in self.free_slots.items())
+
+
+def _held(site: Site, params: Params) -> Site:
+    slots = {
+        key: replace(slot, kind="fixed", value=np.asarray(params[slot.name], float)) if slot.name in params else slot
+        for key, slot in site.slots.items()
+    }
+    return replace(site, slots=slots, children=tuple(_held(child, params) for child in site.children))
 
 
 def bind(spec: Node, table: Table) -> Bound:

@@ -21,12 +21,14 @@ from pymc.distributions.transforms import ordered
 from pymc.logprob.abstract import _logprob
 from pymc.pytensorf import collect_default_updates
 from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.gradient import disconnected_grad
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.type import RandomGeneratorType
 
 from bayesmix.bound import Bound, check_row_weights, prepare
 from bayesmix.data import read
+from bayesmix.discrete import combinations
 from bayesmix.errors import DataError, SpecError
 from bayesmix.likelihood import RowLogDensity, Rows
 from bayesmix.params import Dim, Params, Slot
@@ -84,13 +86,33 @@ def _rows_logprob(op, values, *inputs, **kwargs):
     parts = op.parts
     variables, _, labels, weights = parts.named(inputs[op.n_rngs :])
     # the fused likelihood speaks of the table that stands in the model, and of no other (a minibatch, `pm.observe`)
-    if parts.fused is not None and all(_is_table(value) for value in values):
-        row = parts.fused(*variables.values())
-    else:
-        row = parts.bound.site.graph(variables, dict(zip(parts.observed, values)), labels)[:, 0]
+    fused = parts.fused is not None and all(_is_table(value) for value in values)
+
+    def log_density(variables):
+        if fused:
+            return parts.fused(*variables.values())
+        return parts.bound.site.graph(variables, dict(zip(parts.observed, values)), labels)[:, 0]
+
+    every = combinations(parts.bound)
+    rows = [log_density({**variables, **{name: pt.as_tensor(v) for name, v in each.items()}}) for each in every]
     if weights is not None:
-        row = row * weights
+        rows = [row * weights for row in rows]
+    row = rows[0] if len(rows) == 1 else _summed_out(rows)
     return [row, *[pt.zeros_like(value, dtype="float64") for value in values[1:]]]
+
+
+def _summed_out(rows: list) -> Any:
+    """Log densities (N,) whose sum is the log of the mean, over equally likely cases, of the cases' likelihoods.
+
+    The cases are of the whole table and not of a row, so a row's share is a convention: its mean over the cases given
+    all rows.
+    """
+    each = pt.stack(rows)
+    totals = each.sum(axis=1)
+    total = pt.logsumexp(totals) - np.log(len(rows))
+    chance = pt.exp(totals - pt.logsumexp(totals))
+    share = pt.switch(chance[:, None] > 0, chance[:, None] * each, 0.0).sum(axis=0)
+    return disconnected_grad(share - share.mean()) + total / each.shape[1]
 
 
 def _is_table(value: Any) -> bool:
@@ -234,7 +256,7 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
 
 def variables_at(bound: Bound, params: Params) -> dict[str, np.ndarray]:
     """Values of the model's free variables at parameter values."""
-    return {name: params[name] for name in bound.free_slots}
+    return {name: params[name] for name in bound.sampled_slots}
 
 
 def _dims(bound: Bound) -> list[Dim]:
@@ -256,6 +278,8 @@ def _labels(labels: Any) -> list:
 def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | None) -> Any:
     if slot.kind == "tensor":
         return pt.broadcast_to(slot.value, slot.shape)
+    if slot.discrete:  # no variable of the model: summed out of its density, and drawn a priori
+        return change_dist_size(slot.rv, slot.shape)
     if slot.kind == "fixed":
         return pt.as_tensor(slot.value)
     rv = change_dist_size(slot.rv, slot.shape[: len(slot.shape) - slot.rv.owner.op.ndim_supp])

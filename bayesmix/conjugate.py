@@ -132,8 +132,12 @@ class Beta(Conjugate):
     beta: Any
 
     def log_density(self, value: np.ndarray) -> float:
+        return float(self.terms(value).sum())
+
+    def terms(self, value: np.ndarray) -> np.ndarray:
+        """Log density of each probability."""
         constant = gammaln(self.alpha + self.beta) - gammaln(self.alpha) - gammaln(self.beta)
-        return float((constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)).sum())
+        return constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,20 @@ class InverseWishart(Conjugate):
         return float((terms - 0.5 * (half**2).sum((-1, -2))).sum())
 
 
+@dataclass(frozen=True)
+class Position(Conjugate):
+    """Uniform prior on a whole number from `lower` to `upper`."""
+
+    op, flat_op = "DiscreteUniformRV", "DiscreteUniformRV"
+    lower: Any
+    upper: Any
+
+    def log_density(self, value: np.ndarray) -> float:
+        inside = (value >= self.lower) & (value <= self.upper)
+        with np.errstate(divide="ignore"):
+            return float(np.where(inside, -np.log(self.upper - self.lower + 1.0), -np.inf).sum())
+
+
 KINDS: dict[str, type[Conjugate]] = {
     "normal": Normal,
     "inverse_gamma": InverseGamma,
@@ -181,6 +199,7 @@ KINDS: dict[str, type[Conjugate]] = {
     "beta": Beta,
     "dirichlet": Dirichlet,
     "inverse_wishart": InverseWishart,
+    "position": Position,
 }
 
 

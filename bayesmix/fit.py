@@ -92,9 +92,12 @@ class Fit:
 
     @property
     def params(self) -> dict[str, np.ndarray]:
-        """Parameters by name, posterior means, fixed ones included."""
-        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.free_slots}
-        return self.bound.with_fixed(means)
+        """Parameters by name, posterior means (of positions the most frequent), fixed ones included."""
+        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.sampled_slots}
+        for name, slot in self.bound.discrete_slots.items():
+            draws = self.posterior[name].values.reshape(-1, int(np.prod(slot.shape, dtype=int)))
+            means[name] = np.reshape([_most_frequent(column) for column in draws.T], slot.shape)
+        return self.bound.with_fixed({name: means[name] for name in self.bound.free_slots})
 
     def _draws(self, n_draws: int | None) -> list[dict[str, np.ndarray]]:
         """Parameter values of `n_draws` evenly spaced draws, at least one."""
@@ -294,6 +297,11 @@ class Fit:
         sizes = self.posterior.sizes
         draws = f"{sizes['chain']} × {sizes['draw']} draws"
         return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
+
+
+def _most_frequent(values: np.ndarray) -> float:
+    found, counts = np.unique(values, return_counts=True)
+    return float(found[counts.argmax()])
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -86,12 +86,15 @@ class Dim:
 
 @dataclass(frozen=True)
 class Support:
-    """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there."""
+    """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there.
+
+    Without a flat prior of its own a parameter's default is flat already (a position among the values of a range).
+    """
 
     name: str
     ndim: int
     contains: Callable[[np.ndarray], bool]
-    flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable]
+    flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable] | None
 
 
 def _flat_covariance(batch: tuple[int, ...], event: tuple[int, ...]) -> TensorVariable:
@@ -121,6 +124,7 @@ SIMPLEX = Support(
     lambda v: bool((v >= 0).all() and np.allclose(v.sum(-1), 1, atol=1e-8)),
     lambda b, e: pm.Dirichlet.dist(np.ones(e[-1]), size=b + e[:-1]),
 )
+POSITION = Support("a whole number", 0, lambda v: bool((v == np.round(v)).all()), None)
 COVARIANCE = Support("a positive definite matrix", 2, _is_covariance, _flat_covariance)
 
 
@@ -131,8 +135,8 @@ class Parameter:
     Attributes
     ----------
     support : Support
-    default : TensorVariable
-        Default prior, a PyMC distribution made with ``.dist()``, for one component.
+    default : TensorVariable or number
+        Default prior, a PyMC distribution made with ``.dist()``, for one component; or a fixed value.
     conjugate : str
         Kind of prior for which the family has a closed-form M-step (a key of `bayesmix.conjugate.KINDS`).
     event : tuple of Dim
@@ -142,7 +146,7 @@ class Parameter:
     """
 
     support: Support
-    default: TensorVariable
+    default: Any
     conjugate: str
     event: tuple[Dim, ...] = ()
     floor: float = 0.0
@@ -204,6 +208,11 @@ class Slot:
     @property
     def free(self) -> bool:
         return self.kind == "prior"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether it is one of finitely many values: profiled by EM, summed out of the PyMC model."""
+        return self.free and self.support is POSITION
 
     @property
     def depends_on_model(self) -> bool:
@@ -318,11 +327,18 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     shape = batch + event_shape
     common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "around": around, "support": support}
 
+    if isinstance(given, Flat) and support.flat is None:
+        given = None
+    if given is None and not isinstance(parameter.default, TensorVariable):
+        given = parameter.default
     if isinstance(given, Flat):
-        rv = support.flat(batch, event_shape)
-        given_rv: Any = rv
+        given_rv: Any = support.flat(batch, event_shape)
     elif given is None or is_prior(given):
         given_rv = parameter.default if given is None else given
+        if support is POSITION and type(given_rv.owner.op).__name__ != "DiscreteUniformRV":
+            raise SpecError(
+                f"{name}: fix it at a whole number, or leave it out: all positions are then alike a priori."
+            )
     elif isinstance(given, TensorVariable):
         return Slot(**common, kind="tensor", value=given)
     else:

@@ -340,6 +340,8 @@ class Node(ABC):
 
     tie: str | None = None
     is_family: ClassVar[bool] = False
+    #: Keywords of `priors` that are never estimated (the ends of a range).
+    constants: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -471,7 +473,7 @@ class Node(ABC):
         Mixture(Poisson(mu=Flat()), 2, weights=Flat())
         """
         return self.with_priors(
-            {name: _flattened(given) for name, given in self.priors.items()},
+            {name: given if name in self.constants else _flattened(given) for name, given in self.priors.items()},
             tuple(child.with_flat_priors() for _, child in self.parts),
         )
 

@@ -10,6 +10,7 @@ from bayesmix.families.markov_chain import MarkovChain
 from bayesmix.families.mv_normal import MvNormal
 from bayesmix.families.normal import Normal
 from bayesmix.families.poisson import Poisson
+from bayesmix.families.spike_and_slab import SpikeAndSlab
 
 __all__ = [
     "Bernoulli",
@@ -22,4 +23,5 @@ __all__ = [
     "MvNormal",
     "Normal",
     "Poisson",
+    "SpikeAndSlab",
 ]

@@ -234,7 +234,14 @@ class Leaf(Node):
         if not free:
             return {}
         if any(slot.hyper is None for slot in free.values()):
-            return numeric_step(site, own, params)
+            discrete = {name: slot for name, slot in free.items() if slot.discrete}
+            if not discrete:
+                return numeric_step(site, own, params)
+            found = self.map_step(
+                own, {name: slot.priors for name, slot in discrete.items()}, site.values(params), site.learned
+            )
+            chosen = {slot.name: slot.of_components(found[name]) for name, slot in discrete.items()}
+            return {**chosen, **numeric_step(site, own, {**params, **chosen})}
         priors: dict[str, Any] = {name: slot.priors for name, slot in free.items()}
         found = self.map_step(own, priors, site.values(params), site.learned)
         return {slot.name: slot.of_components(found[name]) for name, slot in free.items()}

@@ -13,6 +13,7 @@ import xarray as xr
 
 from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
@@ -125,7 +126,8 @@ def fit_nuts(
         progressbar=progressbar,
         **sampler_kwargs,
     )
-    arrays: dict[str, Any] = {name: sampled["posterior"][name].values for name in bound.free_slots}
+    sampled_arrays = {name: sampled["posterior"][name].values for name in bound.sampled_slots}
+    arrays = completed(bound, encoded, weights, sampled_arrays, rng)
     status = _status(sampled)
     if not status.converged:
         warnings.warn(status.message, ConvergenceWarning, stacklevel=2)
