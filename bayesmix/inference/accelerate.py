@@ -107,11 +107,17 @@ class Anderson:
     def __init__(self) -> None:
         self.points: list[np.ndarray] = []
         self.images: list[np.ndarray] = []
+        self.radius = _LONGEST
+        self.length = 0.0
 
     def forget(self) -> None:
         """Begin anew."""
         self.points.clear()
         self.images.clear()
+
+    def judge(self, accepted: bool) -> None:
+        """Trust longer leaps after one that gained, shorter ones after one that lost."""
+        self.radius = min(2 * self.radius, _LONGEST) if accepted else self.length / 4
 
     def propose(self, point: np.ndarray, image: np.ndarray) -> np.ndarray:
         """The next point, given F(point) = image."""
@@ -129,4 +135,6 @@ class Anderson:
         gamma = vt[keep].T @ ((u[:, keep].T @ residuals[-1]) / s[keep])
         step = image - steps @ gamma - point
         longest = np.abs(step).max(initial=0.0)
-        return point + step * min(1.0, _LONGEST / longest) if longest > 0 else image
+        allowed = max(self.radius, np.abs(image - point).max(initial=0.0))
+        self.length = min(longest, allowed)
+        return point + step * (self.length / longest) if longest > 0 else image

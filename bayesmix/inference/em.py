@@ -258,8 +258,10 @@ def advance(
         if fell and plain is not None:  # a leap too far: EM's own step instead, which cannot fall
             run.params, plain, reach = plain, None, np.inf
             run.rejected += 1
-            anderson.forget()
+            anderson.judge(False)
             continue
+        if plain is not None:
+            anderson.judge(True)
         if not np.isfinite(objective):
             run.status = "failed: a component collapsed onto a point"
             return
