@@ -12,8 +12,9 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 
-from bayesmix.compilation import CompiledFunction, QuickFunction
+from bayesmix.compilation import QuickFunction
 from bayesmix.mstep import hessian_by_differences
+from bayesmix.tape import Tape
 
 
 class Target:
@@ -47,7 +48,7 @@ class Target:
         logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
         gradients: Any = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
-        self._function = CompiledFunction(flat, replaced) if compiled else QuickFunction([flat], replaced)
+        self._function = Tape([flat], replaced, [self.start])
 
     def _joined(self, outputs: list) -> tuple[Any, list]:
         """One vector in place of the model's value variables, and the outputs as expressions of it."""
