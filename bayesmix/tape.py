@@ -40,7 +40,7 @@ from pytensor.tensor.type import TensorType
 
 from bayesmix.compilation import no_compiler, simplified
 from bayesmix.kernels import interpreter as machine
-from bayesmix.kernels.log_sum_exp import LogSumExp
+from bayesmix.kernels.log_sum_exp import LogSumExp, log_sum_exp
 
 #: Entries above which a tensor is an array of its own, and operations on it are calls.
 LARGE = 20_000
@@ -163,31 +163,82 @@ class _State:
         if kind == "constant":
             return lambda: where
         if kind == "slot":
-            return lambda: slots[where]
+            return lambda: slots[where[0]]
         view = self._view(where)
         if dtype is None:  # a scalar variable
             return lambda: view[()]
         return (lambda: view) if dtype == np.float64 else (lambda: view.astype(dtype))
 
     def _caller(self, call: _Call) -> Callable[[], None]:
-        node, perform = call.node, call.node.op.perform
+        node, slots = call.node, self.slots
         arguments = [self._argument(*argument) for argument in call.inputs]
+        quick = _quick(node, [np.shape(w) if k == "constant" else w[1] for k, w, _ in call.inputs])
+        if quick is not None:
+            results = []
+            for kind, where in call.outputs:
+                results.append(self._view(where) if kind == "memory" else np.empty(where[1]))
+                if kind == "slot":
+                    slots[where[0]] = results[-1]
+            return lambda: quick([argument() for argument in arguments], results)
         targets = [self._view(where) if kind == "memory" else where for kind, where in call.outputs]
-        small = [kind == "memory" for kind, _ in call.outputs]
-        slots = self.slots
+        perform = node.op.perform
 
         def step() -> None:
             storage: list[list[Any]] = [[None] for _ in targets]
-            perform(node, [argument() for argument in arguments], storage)
-            for target, is_small, box in zip(targets, small, storage):
-                if is_small:
-                    if np.shape(box[0]) != target.shape:
-                        raise ValueError(f"{node.op}: the shape {np.shape(box[0])} was {target.shape} when traced.")
-                    target[...] = box[0]
+            with np.errstate(all="ignore"):
+                perform(node, [argument() for argument in arguments], storage)
+            for target, [value] in zip(targets, storage):
+                if np.shape(value) != (target[1] if isinstance(target, tuple) else target.shape):
+                    raise ValueError(f"{node.op}: the shape of its result changed since it was traced.")
+                if isinstance(target, tuple):
+                    slots[target[0]] = value
                 else:
-                    slots[target] = box[0]
+                    target[...] = value
 
         return step
+
+
+def _quick(node: Any, shapes: list[tuple[int, ...]]) -> Callable[[list, list], None] | None:
+    """An operation on large arrays of doubles that writes to arrays made beforehand, with less ado than `perform`."""
+    op = node.op
+    if any(v.type.dtype != "float64" for v in (*node.inputs, *node.outputs)):
+        return None
+    if isinstance(op, ptm.Dot):
+
+        def dot(arguments: list, results: list) -> None:
+            with np.errstate(all="ignore"):
+                np.matmul(arguments[0], arguments[1], out=results[0])
+
+        return dot
+    if isinstance(op, LogSumExp):
+        return lambda arguments, results: log_sum_exp(np.ascontiguousarray(arguments[0]), op.n_terms, *results)
+    if isinstance(op, ptm.Sum) and len(shapes[0]) == 2 and op.axis in ((0,), (1,)):
+        ones = np.ones(shapes[0][op.axis[0]])
+
+        def sums(arguments: list, results: list) -> None:
+            # a product with ones is several times faster than a sum along a short axis or across one
+            with np.errstate(all="ignore"):
+                np.matmul(*((ones, arguments[0]) if op.axis == (0,) else (arguments[0], ones)), out=results[0])
+
+        return sums
+    if isinstance(op, Elemwise) and len(node.inputs) == 2 and len(shapes[0]) in (1, 2):
+        code = machine.MUL if isinstance(op.scalar_op, ps.Mul) else machine.ADD
+        if not isinstance(op.scalar_op, ps.Add | ps.Mul):
+            code = _BINARY.get(type(op.scalar_op), -1)
+        if code < 0:
+            return None
+        rows, columns = np.broadcast_shapes(*[(*extent, 1)[:2] for extent in shapes])
+        steps = []
+        for extent in shapes:
+            down, across = (*extent, 1)[:2]
+            steps.append((0 if down == 1 else across, 0 if across == 1 else 1))
+
+        def elementwise(arguments: list, results: list) -> None:
+            a, b = (np.ascontiguousarray(argument).reshape(-1) for argument in arguments)
+            machine.elementwise(code, rows, columns, a, *steps[0], b, *steps[1], results[0].reshape(-1))
+
+        return elementwise
+    return None
 
 
 class _Tracer:
@@ -277,7 +328,7 @@ class _Tracer:
             if x.constant:
                 arguments.append(("constant", x.value, None))
             elif x.slot is not None:
-                arguments.append(("slot", x.slot, None))
+                arguments.append(("slot", (x.slot, np.shape(x.value)), None))
                 slots.append(x.slot)
             else:
                 flat = x.addresses.ravel()
@@ -294,7 +345,7 @@ class _Tracer:
                 outputs.append(("memory", (at, extent)))
                 traced.append(_Traced(value, np.arange(at, at + np.size(value)).reshape(extent)))
             else:
-                outputs.append(("slot", self.n_slots))
+                outputs.append(("slot", (self.n_slots, np.shape(value))))
                 traced.append(_Traced(value, None, self.n_slots))
                 self.n_slots += 1
         self.steps.append(_Call(node, arguments, outputs, reads, slots))
@@ -481,7 +532,7 @@ class _Tracer:
             else:
                 ranges = [w[0] + np.arange(int(np.prod(w[1], dtype=int))) for kind, w in step.outputs if kind == "memory"]
                 if not any(used[r].any() for r in ranges) and not any(
-                    w in slots for kind, w in step.outputs if kind == "slot"
+                    w[0] in slots for kind, w in step.outputs if kind == "slot"
                 ):
                     continue
                 slots.update(step.slots)

@@ -242,8 +242,16 @@ def _reduce(op, n, m, memory, out, a, so, si):
         at = a + so * i
         total = memory[at]
         if op == REDUCE_SUM:
-            for j in range(1, m):
+            second, third, fourth, j = 0.0, 0.0, 0.0, 1
+            while j + 4 <= m:  # four chains of additions: the processor need not wait for each
                 total += memory[at + si * j]
+                second += memory[at + si * (j + 1)]
+                third += memory[at + si * (j + 2)]
+                fourth += memory[at + si * (j + 3)]
+                j += 4
+            for rest in range(j, m):
+                total += memory[at + si * rest]
+            total += second + (third + fourth)
         elif op == REDUCE_PROD:
             for j in range(1, m):
                 total *= memory[at + si * j]
@@ -411,3 +419,22 @@ def run(code, index, memory, pc, stop):
         else:
             _cumulate(op, code[pc + 1], code[pc + 2], memory, code[pc + 3], code[pc + 4])
             pc += 5
+
+
+@_jit
+def elementwise(op, rows, columns, a, ao, ai, b, bo, bi, out):
+    """A binary operation on large arrays: ``out[i, j]`` from ``a[ao i + ai j]`` and ``b[bo i + bi j]``."""
+    n, m, so, si = rows, columns, columns, 1
+    if rows > columns:  # the longer loop inside
+        n, m, so, si, ao, ai, bo, bi = columns, rows, 1, columns, ai, ao, bi, bo
+    for i in range(n):
+        at_a, at_b, at = ao * i, bo * i, so * i
+        if op == ADD:
+            for j in range(m):
+                out[at + si * j] = a[at_a + ai * j] + b[at_b + bi * j]
+        elif op == MUL:
+            for j in range(m):
+                out[at + si * j] = a[at_a + ai * j] * b[at_b + bi * j]
+        else:
+            for j in range(m):
+                out[at + si * j] = _binary(op, a[at_a + ai * j], b[at_b + bi * j])

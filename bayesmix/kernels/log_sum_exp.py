@@ -60,40 +60,70 @@ def exp_in_place(values, scratch):
 
 
 @_jit
+def log_in_place(values):
+    """Replace `values` (M,), each at least 1, by their logarithms, in a loop that vectorises; infinity and NaN stay.
+
+    The reduction and the polynomial of fdlibm's ``log``: relative error < 1e-15.
+    """
+    bits = values.view(np.int64)
+    for i in range(values.size):
+        x = values[i]
+        # powers of two out, so that the rest lies between sqrt(1/2) and sqrt(2)
+        shifted = bits[i] + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+        k = (shifted >> 52) - 1023
+        bits[i] = (shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD
+        f = values[i] - 1.0
+        s = f / (2.0 + f)
+        z = s * s
+        r = 0.1479819860511658591 * z + 0.1531383769920937332
+        r = r * z + 0.1818357216161805012
+        r = r * z + 0.2222219843214978396
+        r = r * z + 0.2857142874366239149
+        r = r * z + 0.3999999999940941908
+        r = r * z + 0.6666666666666735130
+        half = 0.5 * f * f
+        found = k * _LN2_HIGH - ((half - (s * (half + r * z) + k * _LN2_LOW)) - f)
+        values[i] = found if x < np.inf else x
+
+
+@_jit
 def log_sum_exp(x, n_terms, out, shares):
-    """Fill `out` (N, K) and `shares` (N, K G) from `x` (N, K G); see `LogSumExp`."""
+    """Fill `out` (N, K) and `shares` (N, K G) from `x` (N, K G); see `LogSumExp`.
+
+    A block of rows at a time, and in it term by term, so that the inner loops run over rows and vectorise.
+    """
     n_rows, n_columns = x.shape
-    n_groups = n_columns // n_terms
-    tops = np.empty(BLOCK * n_groups)
-    scratch = np.empty(BLOCK * n_columns, np.int64)
+    block = min(BLOCK, n_rows)
+    terms, scratch = np.empty(n_terms * block), np.empty(n_terms * block, np.int64)
+    tops, totals, inverses = np.empty(block), np.empty(block), np.empty(block)
     for first in range(0, n_rows, BLOCK):
-        last = min(first + BLOCK, n_rows)
-        for n in range(first, last):
-            for k in range(n_groups):
-                top = x[n, k * n_terms]
-                for g in range(k * n_terms + 1, (k + 1) * n_terms):
-                    if x[n, g] > top or np.isnan(x[n, g]):
-                        top = x[n, g]
-                tops[(n - first) * n_groups + k] = top
-                shift = 0.0 if top == -np.inf else top
-                for g in range(k * n_terms, (k + 1) * n_terms):
-                    shares[n, g] = x[n, g] - shift
-        exp_in_place(shares[first:last].reshape(-1), scratch)
-        for n in range(first, last):
-            for k in range(n_groups):
-                total = 0.0
-                for g in range(k * n_terms, (k + 1) * n_terms):
-                    total += shares[n, g]
-                top = tops[(n - first) * n_groups + k]
-                if top == -np.inf:
-                    out[n, k] = top
-                    for g in range(k * n_terms, (k + 1) * n_terms):
-                        shares[n, g] = 0.0
-                else:
-                    out[n, k] = top + np.log(total)
-                    inverse = 1.0 / total
-                    for g in range(k * n_terms, (k + 1) * n_terms):
-                        shares[n, g] *= inverse
+        size = min(BLOCK, n_rows - first)
+        for k in range(n_columns // n_terms):
+            for n in range(size):
+                tops[n] = x[first + n, k * n_terms]
+            for g in range(k * n_terms + 1, (k + 1) * n_terms):
+                for n in range(size):
+                    value = x[first + n, g]
+                    tops[n] = value if value > tops[n] or value != value else tops[n]
+            for g in range(n_terms):
+                for n in range(size):
+                    shift = 0.0 if tops[n] == -np.inf else tops[n]
+                    terms[g * size + n] = x[first + n, k * n_terms + g] - shift
+            exp_in_place(terms[: n_terms * size], scratch)
+            totals[:size] = 0.0
+            for g in range(n_terms):
+                for n in range(size):
+                    totals[n] += terms[g * size + n]
+            for n in range(size):
+                excluded = tops[n] == -np.inf  # by every term
+                inverses[n] = 0.0 if excluded else 1.0 / totals[n]
+                totals[n] = 1.0 if excluded else totals[n]
+            log_in_place(totals[:size])
+            for n in range(size):
+                out[first + n, k] = tops[n] + totals[n]
+            for g in range(n_terms):
+                for n in range(size):
+                    shares[first + n, k * n_terms + g] = terms[g * size + n] * inverses[n]
 
 
 class LogSumExp(Op):
