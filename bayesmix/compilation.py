@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytensor
-from pytensor.compile.mode import Mode
-from pytensor.compile.mode import optdb
+from pytensor.compile.mode import Mode, optdb
 from pytensor.graph.basic import Constant
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
@@ -49,7 +48,7 @@ def no_compiler() -> Any:
 
 
 def simplified(inputs: Sequence[Any], outputs: Sequence[Any]) -> FunctionGraph:
-    """A copy of the graph, canonical, stable and merged, of plain operations: nothing fused, in place, or BLAS's own."""
+    """A canonical, stable and merged copy of the graph in plain operations: nothing fused, in place or BLAS's own."""
     others = [v for v in graph_inputs(outputs) if not isinstance(v, Constant) and v not in set(inputs)]
     graph = FunctionGraph([*inputs, *others], outputs, clone=True)
     _SIMPLIFY.rewrite(graph)

@@ -478,9 +478,7 @@ class _Tracer:
             keep = np.isin(of, several)
             listed = terms[keep]
             ends = np.concatenate([[0], np.cumsum(counts[several])])
-            out = self.emit(
-                several.size, [listed], machine.SEGMENT_SUM, None, self.listed(ends), self.listed(listed)
-            )
+            out = self.emit(several.size, [listed], machine.SEGMENT_SUM, None, self.listed(ends), self.listed(listed))
             found[several] = np.arange(out, out + several.size)
         return found
 
@@ -530,7 +528,9 @@ class _Tracer:
                 if not used[step.out : step.out + step.size].any():
                     continue
             else:
-                ranges = [w[0] + np.arange(int(np.prod(w[1], dtype=int))) for kind, w in step.outputs if kind == "memory"]
+                ranges = [
+                    w[0] + np.arange(int(np.prod(w[1], dtype=int))) for kind, w in step.outputs if kind == "memory"
+                ]
                 if not any(used[r].any() for r in ranges) and not any(
                     w[0] in slots for kind, w in step.outputs if kind == "slot"
                 ):
@@ -549,9 +549,9 @@ class _Tracer:
 
 def _plain(node: Any) -> bool:
     """Whether doubles hold every result as NumPy would give it: no complex numbers, and no rounding to float32."""
-    return all(v.type.dtype == "float64" or v.type.dtype == "bool" or "int" in v.type.dtype for v in node.outputs) and all(
-        "complex" not in v.type.dtype for v in node.inputs
-    )
+    return all(
+        v.type.dtype == "float64" or v.type.dtype == "bool" or "int" in v.type.dtype for v in node.outputs
+    ) and all("complex" not in v.type.dtype for v in node.inputs)
 
 
 def _move(n_moved: int | None = 1) -> Callable:

@@ -47,7 +47,7 @@ _jit = nb.njit(error_model="numpy", nogil=True, cache=True)
 
 
 def _from_scipy(name: str, opcode: int):
-    """scipy's own function of one double, by its name for the linker, so that the compiled machine can be cached."""
+    """Scipy's own function of one double, by its name for the linker, so that the compiled machine can be cached."""
     symbol = f"bayesmix_{name}"
     capi = cython_special.__pyx_capi__
     get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
@@ -351,9 +351,7 @@ def run(code, index, memory, pc, stop):
                 memory[out + i] = _unary(op, memory[a + sa * i])
             pc += 5
         elif op >= _FIRST_BINARY:
-            _binary_loop(
-                op, code[pc + 1], memory, code[pc + 2], code[pc + 3], code[pc + 4], code[pc + 5], code[pc + 6]
-            )
+            _binary_loop(op, code[pc + 1], memory, code[pc + 2], code[pc + 3], code[pc + 4], code[pc + 5], code[pc + 6])
             pc += 7
         elif op == GATHER:
             n, out, where = code[pc + 1], code[pc + 2], code[pc + 3]
