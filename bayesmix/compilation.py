@@ -44,7 +44,7 @@ class QuickFunction:
 
 def no_compiler() -> Any:
     """Within it, PyTensor compiles nothing for rewrites and inner graphs."""
-    return pytensor.config.change_flags(cxx="", linker="py")
+    return pytensor.config.change_flags(cxx="", linker="py", traceback__limit=0)
 
 
 def simplified(inputs: Sequence[Any], outputs: Sequence[Any]) -> FunctionGraph:

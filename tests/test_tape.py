@@ -14,8 +14,9 @@ from scipy import special
 import bayesmix as bm
 from bayesmix import tape as tape_module
 from bayesmix.bound import prepare
-from bayesmix.build import model_of
+from bayesmix.build import model_of, variables_at
 from bayesmix.compilation import QuickFunction
+from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target
 from bayesmix.kernels import interpreter as machine
 from bayesmix.kernels.log_sum_exp import LogSumExp, log_in_place
@@ -104,7 +105,7 @@ GRAPHS = {
         u.shape[0] * u,
         u.flatten(),
     ],
-    "joins": lambda u: [pt.concatenate([u, C[:, 0], u[:2]]), *pt.split(u, [3, 9], 2), pt.stack([u, u * 2], axis=1)],
+    "joins": lambda u: [pt.concatenate([u, C[:, 0], u[:2]]), *pt.split(u, [3, 9]), pt.stack([u, u * 2], axis=1)],
     "fills": lambda u: [
         pt.alloc(u[0], 2, 3),
         pt.zeros_like(u) + u[1],
@@ -203,7 +204,9 @@ def test_graphs_agree_with_pytensor_as_instructions_and_as_calls(name, large, mo
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_functions_of_one_number_agree_to_the_edges(name):
     u = pt.vector("u", shape=(12,))
-    agree([u], [UNARY[name](u)], [U], [[U], [EDGES], [np.abs(U) / 4], [100 * U]])
+    # where the trigamma function is reflected, next to its poles, the sine of a rounded number limits both
+    rtol = 1e-9 if name == "trigamma" else 1e-12
+    agree([u], [UNARY[name](u)], [U], [[U], [EDGES], [np.abs(U) / 4], [100 * U]], rtol)
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -234,7 +237,7 @@ def run(opcode, x):
 def test_special_functions_agree_with_scipy(opcode, oracle):
     assert opcode not in machine.MISSING
     x = np.concatenate([np.linspace(0.01, 60, 4000), 10.0 ** np.arange(-100, 100), -np.linspace(0.1, 20, 173) + 0.013])
-    # next to the poles of the trigamma function, the sine of a rounded number limits both
+    # see above for the trigamma function
     np.testing.assert_allclose(run(opcode, x), oracle(x), rtol=1e-14 if opcode != machine.TRIGAMMA else 1e-11)
 
 
@@ -353,11 +356,11 @@ def _targets():
         None,
     )
     yield "nested", bm.Mixture(bm.Composite(a=bm.Mixture(bm.Normal(), 2), c=bm.Poisson()), 2), {"a": x, "c": z}, None
-    yield "no rows to speak of", bm.Mixture(bm.Normal(), 2), np.array([0.0, 1.0]), None
+    yield "two rows", bm.Mixture(bm.Normal(), 2), np.array([0.0, 1.0]), None
     yield "20,000 rows", bm.Mixture(bm.Normal(), 3), np.tile(x, 250), None
     for case in CASES:
         for priors in ("default", "numeric"):
-            yield f"{case.name}, {priors}", bm.Mixture(case.leaf(priors), case.n_components), case.column, None
+            yield f"{case.name}, {priors}", bm.Mixture(case.leaf(priors), 2), case.column, None
 
 
 TARGETS = {name: rest for name, *rest in _targets()}
@@ -365,22 +368,10 @@ TARGETS = {name: rest for name, *rest in _targets()}
 
 def _target(name, likelihood="fused"):
     spec, data, order = TARGETS[name]
-    table, bound, encoded, _, _ = prepare(spec, data, None)
-    model = model_of(bound, encoded, index=table.index, order=order, likelihood=likelihood)
-    start = {rv.name: value for rv, value in zip(model.free_RVs, _start(model))}
-    return Target(model, start, jacobian=True)
-
-
-def _start(model):
-    point = model.initial_point()
-    values = [point[model.rvs_to_values[rv].name] for rv in model.free_RVs]
-    transforms = [model.rvs_to_transforms[rv] for rv in model.free_RVs]
-    for rv, transform, value in zip(model.free_RVs, transforms, values):
-        yield (
-            value
-            if transform is None
-            else QuickFunction([], transform.backward(pt.as_tensor(value), *rv.owner.inputs))()
-        )
+    table, bound, encoded, weights, _ = prepare(spec, data, None)
+    start = maximise(bound, encoded, weights, n_starts=4, random_seed=0)[0].params
+    model = model_of(bound, encoded, index=table.index, order=order, initval=start, likelihood=likelihood)
+    return Target(model, variables_at(bound, start), jacobian=True)
 
 
 @pytest.mark.parametrize("name", TARGETS)
