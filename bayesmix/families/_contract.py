@@ -106,7 +106,8 @@ class Leaf(Node):
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
         """What the log density is linear in: name -> (N,) or (N, J), the constant 1 included where it has weight.
 
-        With `natural`, ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
+        A `bayesmix.statistics.OneHot` or `Products` stands for a matrix that need not be written out. With `natural`,
+        ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
         over rows that could cancel are taken about the learned reference point.
         """
 
@@ -141,18 +142,13 @@ class Leaf(Node):
 
     def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
         """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
-        return {name: resp.T @ value for name, value in self.row_statistics(data, learned).items()}
+        return {name: resp.T @ np.asarray(value) for name, value in self.row_statistics(data, learned).items()}
 
     def expected_stats(
         self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
     ) -> dict[str, np.ndarray]:
         """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start)."""
         return self.suff_stats(data, resp, learned)
-
-    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
-        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
-        terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
-        return sum(term if term.ndim == 1 else term.sum(-1) for term in terms)
 
     def collapsed(self, params: Arrays, learned: Any) -> np.ndarray:
         """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
@@ -320,6 +316,9 @@ class Leaf(Node):
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
         params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
         out[site.place.observed] = self.pymc_dist(params)
+
+    def plan(self, site: Site, data: Encoded, plan: Any, into: Any, level: int) -> Any:
+        return plan.linear(site, data, self.row_statistics(data.arrays, site.learned), into, level)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}

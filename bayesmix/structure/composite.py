@@ -184,6 +184,12 @@ class Composite(Node):
         for child, block in zip(site.children, data.children):
             yield from child.gaps(block)
 
+    def plan(self, site, data, plan, into, level):
+        out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
+        for child, block in zip(site.children, data.children):
+            child.node.plan(child, block, plan, out, level)
+        return out if into is None or out is into else plan.add(out, into)
+
     def graph(self, site, variables, observed, labels):
         terms = [child.graph(variables, observed, labels)[:, places(child.axes, site.axes)] for child in site.children]
         return sum(terms[1:], start=terms[0])
