@@ -250,6 +250,13 @@ class Node(ABC):
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
         """`draw` as PyTensor expressions."""
 
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        """The families, with their data, that make up a row independently of each other given the component.
+
+        Empty for a node that is more than that. The method of moments estimates from their cross moments.
+        """
+        return []
+
     def with_flat_priors(self) -> Node:
         """The same tree with improper flat priors on every free parameter: plain maximum likelihood.
 

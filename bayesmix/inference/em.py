@@ -11,6 +11,7 @@ import numpy as np
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.inference.moments import moments_start
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
 from bayesmix.progress import Progress
@@ -61,7 +62,7 @@ def fit_em(
     spec: Node,
     data: Any,
     *,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | str | None = None,
     n_starts: int = 16,
     max_iter: int = 2000,
     tol: float = 1e-8,
@@ -81,9 +82,9 @@ def fit_em(
         With ``spec.with_flat_priors()`` the mode is the maximum of the likelihood.
     data : table
         N rows; see `bayesmix.fit`.
-    start : dict, optional
+    start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
-        and shapes are those of ``fit.params``.
+        and shapes are those of ``fit.params``. ``"moments"``: one start from the answer of `fit_moments`.
     n_starts : int
     max_iter : int
         Iterations a start may take.
@@ -162,7 +163,7 @@ def maximise(
     data: Encoded,
     row_weights: np.ndarray,
     *,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | str | None = None,
     n_starts: int = 16,
     max_iter: int = 2000,
     tol: float = 1e-8,
@@ -172,6 +173,8 @@ def maximise(
     """The best run, in canonical order of components, and every run. See `fit_em`."""
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
+    if isinstance(start, str):
+        start = moments_start(start, bound, data, row_weights, rng)
     if start is not None:
         runs = [Run(_given_start(bound, start))]
     elif n_starts < 1:
