@@ -17,9 +17,9 @@ from bayesmix.spec import Node
 ENGINES: dict[str, Callable[..., Fit]] = {
     "em": fit_em,
     "map": fit_map,
-    "moments": fit_moments,
     "nuts": fit_nuts,
     "advi": fit_advi,
+    "moments": fit_moments,
 }
 
 
@@ -34,9 +34,9 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
         at random.
-    method : {"em", "map", "moments", "nuts", "advi"}
-        The engine: `fit_em` (posterior mode in milliseconds), `fit_map` (the same, polished), `fit_moments` (from
-        the sample's moments, without a start), `fit_nuts` (full posterior), `fit_advi` (normal approximation).
+    method : {"em", "map", "nuts", "advi", "moments"}
+        The engine: `fit_em` (posterior mode in milliseconds), `fit_map` (the same, polished), `fit_nuts` (full
+        posterior), `fit_advi` (normal approximation), `fit_moments` (from the sample's moments, without a start).
     **kwargs
         What the engine takes.
 
