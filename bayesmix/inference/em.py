@@ -11,7 +11,7 @@ import numpy as np
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit
-from bayesmix.inference.moments import moments_start
+from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
 from bayesmix.progress import Progress
@@ -84,7 +84,8 @@ def fit_em(
         N rows; see `bayesmix.fit`.
     start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
-        and shapes are those of ``fit.params``. ``"moments"``: one start from the answer of `fit_moments`.
+        and shapes are those of ``fit.params``. ``"moments"``: from the answers of `fit_moments`,
+        each that is admissible, or of the five best projections.
     n_starts : int
     max_iter : int
         Iterations a start may take.
@@ -174,8 +175,10 @@ def maximise(
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
     if isinstance(start, str):
-        start = moments_start(start, bound, data, row_weights, rng)
-    if start is not None:
+        if start != "moments":
+            raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
+        runs = [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
+    elif start is not None:
         runs = [Run(_given_start(bound, start))]
     elif n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")

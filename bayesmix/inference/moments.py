@@ -21,6 +21,8 @@ from bayesmix.spec import Encoded, Node, Site, Stats
 
 #: Groups of rows that standard errors of cross moments are computed from, where rows repeat less often.
 _GROUPS = 200
+#: How many projections' answers EM begins with.
+_CANDIDATES = 5
 #: Relative change of a group's weight in those derivatives.
 _STEP = 1e-4
 
@@ -35,6 +37,8 @@ class Estimate:
     ----------
     solutions : list of dict
         Parameter name -> array in the slots' shapes; the best first.
+    candidates : list of dict
+        Where EM may begin: the solutions, or the answers of the best projections.
     errors : dict
         Standard errors of the best, by the same names; NaN where the delta method does not apply.
     exact : bool
@@ -45,6 +49,7 @@ class Estimate:
     """
 
     solutions: list[Arrays]
+    candidates: list[Arrays]
     errors: Arrays
     exact: bool
     message: str
@@ -143,21 +148,19 @@ def fit_moments(spec: Node, data: Any, *, row_weights: Any = None, n_splits: int
     )
 
 
-def moments_start(start: str, bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator) -> Arrays:
-    """Where EM begins when it is told to begin at the moments' answer.
+def moments_starts(bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator) -> list[Arrays]:
+    """Where EM begins when it is told to begin at the moments' answers: each admissible one, or the best projections.
 
-    Raises `ValueError` for another word, and `MomentsError` where the answer has coinciding components, from which
-    EM cannot tell them apart.
+    Raises `MomentsError` where all of them have coinciding components, which EM cannot tell apart.
     """
-    if start != "moments":
-        raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
     found = estimate(bound, data, row_weights, rng)
-    if _coincide(bound, found.solutions[0]):
+    apart = [params for params in found.candidates if not _coincide(bound, params)]
+    if not apart:
         raise MomentsError(
             f"{found.message} Two of the components coincide, which is no start for EM. Leave start out, or use fewer "
             "components."
         )
-    return found.solutions[0]
+    return apart
 
 
 def estimate(
@@ -234,6 +237,7 @@ def _from_one_family(
     else:
         message = f"No such mixture has these {count} moments: fitted to the nearest ones that are possible."
     return Estimate(
+        solutions,
         solutions,
         errors,
         answers[0].exact,
@@ -367,56 +371,79 @@ def _from_cross_moments(
             f"only {len(rows)} rows have no missing cell, too few for moments of {size} components. "
             'Use method="em", which takes them as they are.'
         )
-    fields, weights = _gather(blocks, rows), row_weights[rows]
+    n_rows, weights = len(rows), row_weights[rows]
+    fields = _gather(blocks, rows)
+    _, first, group = np.unique(np.hstack(fields.views), axis=0, return_index=True, return_inverse=True)
+    if len(first) < len(rows) / 2:  # each pattern once, with the weight of all rows that show it
+        rows, weights, group = rows[first], np.bincount(group.ravel(), weights), np.arange(len(first))
+        fields = _gather(blocks, rows)
+        others = np.flatnonzero(~complete & (row_weights > 0))
+        data = data.take(np.concatenate([rows, others]))
+        row_weights = np.concatenate([weights, row_weights[others]])
     # the M-step turns the means of any family's statistics into its parameters
     flat = bind_learned(bound.spec.with_flat_priors(), bound.learned)
     base = middle(flat)
 
-    def solve(share: np.ndarray, split: Split) -> tuple[Arrays, np.ndarray] | None:
+    def solve(share: np.ndarray, split: Split, known: np.ndarray | None = None) -> tuple[Arrays, np.ndarray] | None:
         found = conditional_means(fields.views, size, share, split)
         if found is None:
             return None
-        proportions, means = found
-        stats, moved = _as_stats(flat, fields, proportions, means, share)
+        stats, moved = _as_stats(flat, fields, *found, share, 1 / n_rows, known)
         params = flat.m_step(stats, base)
         return (params, moved) if all(np.isfinite(value).all() for value in params.values()) else None
 
-    best, best_loglik, splits = None, -np.inf, []
+    answers: list[tuple[float, Arrays, np.ndarray, Split]] = []
+    splits = []
     for split in random_splits(fields.views, size, rng, n_splits):
         found = solve(weights, split)
         loglik = -np.inf if found is None else float(row_weights @ bound.log_density(found[0], data))
         status = "failed: no real decomposition" if found is None else "admissible"
         splits.append({"objective": loglik, "status": status, "iterations": 0})
-        if found is not None and loglik > best_loglik:
-            best, best_loglik = (*found, split), loglik
-    if best is None:
+        if found is not None:
+            answers.append((loglik, *found, split))
+    if not answers:
         raise MomentsError(no_decomposition(size))
-    params, moved, split = best
-    errors = _cross_errors(bound, fields, weights, params, lambda share: solve(share, split), rng)
+    answers.sort(key=lambda answer: -answer[0])
+    _, params, moved, split = answers[0]
+    errors = _cross_errors(bound, group.ravel(), weights, params, lambda share: solve(share, split, moved), rng)
     errors = _without_moved(bound, fields, errors, moved)
     ordered = in_canonical_order(bound, params)
     errors = _reordered(bound, bound.site.children[0], params, ordered, errors)
-    used = sum(run["status"] == "admissible" for run in splits)
-    message = f"Cross moments of {len(fields.views)} fields; the best of {used} projections by likelihood." + (
+    message = f"Cross moments of {len(fields.views)} fields; the best of {len(answers)} projections by likelihood." + (
         f" {int(moved.sum())} conditional means lay outside their range or on its edge, and were moved inside."
         if moved.any()
         else ""
     )
-    return Estimate([ordered], errors, not moved.any(), message, {"starts": splits})
+    return Estimate(
+        [ordered], [answer[1] for answer in answers[:_CANDIDATES]], errors, not moved.any(), message, {"starts": splits}
+    )
 
 
 def _as_stats(
-    bound: Bound, fields: _Fields, proportions: np.ndarray, means: list[np.ndarray], row_weights: np.ndarray
+    bound: Bound,
+    fields: _Fields,
+    proportions: np.ndarray,
+    means: list[np.ndarray],
+    row_weights: np.ndarray,
+    pull: float,
+    known: np.ndarray | None,
 ) -> tuple[Stats, np.ndarray]:
-    """Expected sufficient statistics of all rows from conditional means, and which means had to be moved (V, K)."""
+    """Expected sufficient statistics of all rows from conditional means, and which means had to be moved (V, K).
+
+    With `known`, the ones that are known to need it get the overall mean, and none are looked at.
+    """
     total = row_weights.sum()
     held = total * proportions
     stats: Stats = {bound.site.key: {"n": held[None]}}
     # columns of no view are constants, such as the 1 of every row
     stacked = [np.tile(row_weights @ whole / total, (len(held), 1)) for whole in fields.whole]
     moved = []
-    for (number, columns), view, values, mean in zip(fields.owners, fields.views, fields.values, means):
-        possible, outside = nearest_possible(mean, values, row_weights @ view / total, 1 / len(view))
+    for v, ((number, columns), values, mean) in enumerate(zip(fields.owners, fields.values, means)):
+        overall = stacked[number][0, columns].copy()
+        if known is None:
+            possible, outside = nearest_possible(mean, values, overall, pull)
+        else:
+            possible, outside = np.where(known[v][:, None], overall, mean), known[v]
         stacked[number][:, columns] = possible
         moved.append(outside)
     for site, layout, columns in zip(fields.sites, fields.layouts, stacked):
@@ -430,14 +457,13 @@ def _as_stats(
 
 
 def _cross_errors(
-    bound: Bound, fields: _Fields, weights: np.ndarray, params: Arrays, solve: Any, rng: np.random.Generator
+    bound: Bound, group: np.ndarray, weights: np.ndarray, params: Arrays, solve: Any, rng: np.random.Generator
 ) -> Arrays:
     """Standard errors by the infinitesimal jackknife, which is the delta method for all the moments at once.
 
-    The estimate is differentiated in the weight of every distinct row, or of random groups where there are many.
+    The estimate is differentiated in the weight of every distinct row (`group` (N,) numbers them), or of random
+    groups where there are many.
     """
-    _, group = np.unique(np.hstack(fields.views), axis=0, return_inverse=True)
-    group = group.ravel()
     if group.max() >= _GROUPS:
         group = rng.permutation(len(group)) % _GROUPS
         # groups of weighted rows: their sums vary by the squares of the weights

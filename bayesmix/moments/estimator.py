@@ -112,7 +112,7 @@ def polish(
 
     left = residual(theta)
     with np.errstate(over="ignore", invalid="ignore"):
-        for _ in range(60):
+        for _ in range(30):
             slope = derivative(function, theta) / size[:, None]
             if not np.isfinite(slope).all():
                 break

@@ -179,8 +179,9 @@ def _pearson(third: float, fourth: float, fifth: float) -> list[np.ndarray]:
         -24 * b**6,
     ]
     roots = np.roots(nonic)
-    # rounding splits close real roots into complex pairs: all go on, and the moment equations decide
-    products = [float(p) for p in roots.real if -1 < p < -1e-12]
+    # rounding splits close real roots into complex pairs: those go on too, and the moment equations decide
+    near = np.abs(roots.imag) <= 0.1 * np.abs(roots.real)
+    products = [float(p) for p in roots.real[near] if -1 < p < -1e-12]
     if l4 > 0:
         products.append(-float(np.sqrt(l4 / 6)))  # the symmetric mixture, with third = fifth = 0
     starts = []

@@ -150,8 +150,8 @@ def conditional_means(
         found = {0: (of_a / scale).T, 1: (of_b / weights).T, 2: np.einsum("ki,tij,jk->kt", inverse, slices, vectors)}
     if not all(np.isfinite(means).all() for means in found.values()):
         return None
-    # of no more than the whole, and of a row at least, so that the means below are divided by something
-    weights = np.clip(weights, share[share > 0].min(), 1.0)
+    if not weights.min() > 0:
+        return None
     order = np.argsort(roots.real)  # the order of the components does not jump when the rows' weights change a little
     means: list[np.ndarray] = [np.empty(0)] * len(views)
     for number, group in enumerate(split.groups):
@@ -254,20 +254,20 @@ def latent_class(
     """
     rng = np.random.default_rng(random_seed)
     symbols = np.asarray(symbols)
-    sizes = symbols.max(0) + 1
+    n_rows, sizes = len(symbols), symbols.max(0) + 1
+    symbols, counts = np.unique(symbols, axis=0, return_counts=True)
     views = [np.eye(size)[column] for size, column in zip(sizes, symbols.T)]
     if len(views) < 3:
         raise MomentsError(f"latent classes need three fields or more, not {len(views)}.")
-    everywhere = np.ones(len(symbols))
     best, best_value = None, -np.inf
     for split in random_splits(views, n_classes, rng, n_splits):
-        found = conditional_means(views, n_classes, everywhere, split)
+        found = conditional_means(views, n_classes, counts, split)
         if found is None:
             continue
         weights, means = found
-        tables = [_probabilities(mean, len(symbols)) for mean in means]
+        tables = [_probabilities(mean, n_rows) for mean in means]
         joint = np.log(weights) + sum(np.log(p).T[column] for p, column in zip(tables, symbols.T))
-        value = np.logaddexp.reduce(joint, axis=1).sum()
+        value = counts @ np.logaddexp.reduce(joint, axis=1)
         if value > best_value:
             best, best_value = (weights, tables), value
     if best is None:
