@@ -85,7 +85,7 @@ def fit_em(
     start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
         and shapes are those of ``fit.params``. ``"moments"``: from the answers of `fit_moments`,
-        each that is admissible, or of the five best projections.
+        each that is admissible, or of the ten best projections.
     n_starts : int
     max_iter : int
         Iterations a start may take.

@@ -22,7 +22,7 @@ from bayesmix.spec import Encoded, Node, Site, Stats
 #: Groups of rows that standard errors of cross moments are computed from, where rows repeat less often.
 _GROUPS = 200
 #: How many projections' answers EM begins with.
-_CANDIDATES = 5
+_CANDIDATES = 10
 #: Relative change of a group's weight in those derivatives.
 _STEP = 1e-4
 

@@ -464,11 +464,11 @@ def test_latent_classes_of_many_rows():
 
 @pytest.mark.parametrize(("n_classes", "loglik"), [(2, -317.2568373), (3, -293.7049788), (4, -289.2858493)])
 def test_a_start_for_latent_classes_of_carcinoma_Bernoulli(n_classes, loglik):
-    """Five starts reach the mode that 19 (K=4) to 60 (K=2) of 60 random ones reach: `carcinoma.ref.json`."""
+    """At most ten starts reach the mode that 19 (K=4) to 60 (K=2) of 60 random ones reach: `carcinoma.ref.json`."""
     table = pd.DataFrame(json.loads((REFERENCE / "carcinoma.json").read_text())["columns"]) == 2
     spec = M(C({name: bm.Bernoulli() for name in table}), n_classes).with_flat_priors()
     fit = bm.fit_em(spec, table, start="moments", random_seed=0)
-    assert len(fit.starts) == 5
+    assert len(fit.starts) <= 10
     np.testing.assert_allclose(fit.loglik, loglik, atol=1e-5)
     before = bm.fit_moments(spec, table, random_seed=0)
     assert loglik - 10 < before.loglik < loglik
