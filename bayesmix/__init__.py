@@ -11,7 +11,19 @@ from bayesmix.errors import (
     MomentsError,
     SpecError,
 )
-from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal, Poisson
+from bayesmix.families import (
+    Bernoulli,
+    BernoulliSet,
+    Categorical,
+    Exponential,
+    Geometric,
+    LogNormal,
+    MarkovChain,
+    MvNormal,
+    Normal,
+    Poisson,
+    SpikeAndSlab,
+)
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
@@ -20,29 +32,40 @@ from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
-from bayesmix.params import Flat
-from bayesmix.structure import Composite, Mixture
+from bayesmix.params import Flat, Shared
+from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BayesmixWarning",
     "Bernoulli",
+    "BernoulliSet",
     "Categorical",
     "Composite",
     "ConvergenceWarning",
     "DataError",
     "DegenerateWarning",
+    "Exponential",
     "Fit",
     "Flat",
+    "Geometric",
+    "HierarchicalMixture",
     "Imputation",
     "InverseWishart",
+    "JointMixture",
+    "LogNormal",
+    "MarkovChain",
     "Mixture",
     "MomentsError",
     "MvNormal",
     "Normal",
+    "Optional",
     "Poisson",
+    "Sequence",
+    "Shared",
     "SpecError",
+    "SpikeAndSlab",
     "Status",
     "build_model",
     "fit",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Params, Place, Slot
-from bayesmix.spec import Encoded, Learned, Node, Site, Stats, validate
+from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
+from bayesmix.structure.composite import gather_faults
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,20 @@ class Bound:
         """The slots that are estimated."""
         return {name: slot for name, slot in self.slots.items() if slot.free}
 
+    @property
+    def sampled_slots(self) -> dict[str, Slot]:
+        """The slots that are variables of the PyMC model: the free ones but for discrete ones, which it sums out."""
+        return {name: slot for name, slot in self.free_slots.items() if not slot.discrete}
+
+    @property
+    def discrete_slots(self) -> dict[str, Slot]:
+        """The free slots of finitely many values."""
+        return {name: slot for name, slot in self.free_slots.items() if slot.discrete}
+
+    def held(self, params: Params) -> Bound:
+        """The same with the slots in `params` fixed at those values."""
+        return Bound(self.spec, _held(self.site, params), self.learned)
+
     def encode(self, data: Any, unseen: str = "error") -> Encoded:
         """Validated arrays of any table the spec reads. Raises `DataError`."""
         if unseen not in ("error", "ignore"):
@@ -65,6 +81,12 @@ class Bound:
         self.require_mixture()
         return posterior(self.site.evaluate(params, data))[:, 0]
 
+    def label_probabilities(self, params: Params, data: Encoded) -> dict[str, np.ndarray]:
+        """The same for every mixture of the tree, by the name of its weights; (N, G), N its own rows."""
+        evaluation, out = self.site.evaluate(params, data), {}
+        self.site.expect(params, evaluation, data, np.ones((data.n_rows, 1)), out)
+        return {key[1]: value for key, value in out.items() if isinstance(key, tuple)}
+
     def require_mixture(self) -> None:
         """Raise `SpecError` unless the root is a mixture."""
         if not self.is_mixture:
@@ -88,13 +110,21 @@ class Bound:
     def m_step(self, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         """Parameters that maximise the expected log posterior."""
         new = dict(params)
-        for site in self.site.walk():
+        for site in self.site.distinct():
             new.update(site.node.update(site, stats, params))
         return new
 
     def log_prior(self, params: Params) -> float:
         """Log density of the declared PyMC variables, without Jacobians of their transforms."""
         return sum(slot.log_prior(params[name]) for name, slot in self.free_slots.items())
+
+
+def _held(site: Site, params: Params) -> Site:
+    slots = {
+        key: replace(slot, kind="fixed", value=np.asarray(params[slot.name], float)) if slot.name in params else slot
+        for key, slot in site.slots.items()
+    }
+    return replace(site, slots=slots, children=tuple(_held(child, params) for child in site.children))
 
 
 def bind(spec: Node, table: Table) -> Bound:
@@ -110,24 +140,26 @@ def bind(spec: Node, table: Table) -> Bound:
     validate(spec)
     if table.n_rows == 0:
         raise DataError("data: the table has no rows. Pass at least one.")
+    readers: Readers = {}
+    spec.read_from(table, Place(), readers)
     learned: Learned = {}
-    spec.learn(table, Place(), learned)
+    gather_faults(partial(_learn, learned, key, node, columns) for key, (node, columns) in readers.items())
     return bind_learned(spec, learned)
+
+
+def _learn(learned: Learned, key: str, node: Any, columns: list) -> None:
+    learned[key] = node.learn(columns)
 
 
 def bind_learned(spec: Node, learned: Learned) -> Bound:
     """Bind a spec to what was learned before (as a saved fit does)."""
-    bound = Bound(spec, spec.layout(Place(), learned), learned)
-    names = [slot.name for slot in bound.site.all_slots()] + list(observed_names(bound.site).values())
+    bound = Bound(spec, spec.lay_out(Place(), learned), learned)
+    names = [slot.name for slot in bound.site.all_slots()]
+    names += list(dict.fromkeys(leaf.place.observed for leaf in bound.site.leaves()))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError([f"{name}: two variables would have this name. Rename the field." for name in twice])
     return bound
-
-
-def observed_names(site: Site) -> dict[str, str]:
-    """Names of the observed variables by site key: the field's path, or ``x`` for a lone family."""
-    return {leaf.key: leaf.place.path.replace(".", "_") or "x" for leaf in site.leaves()}
 
 
 def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Encoded, np.ndarray, np.ndarray | None]:
@@ -171,24 +203,35 @@ def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = Non
 
 def count_distinct(data: Encoded, enough: int) -> int:
     """Number of distinct rows, counted no further than `enough`."""
-    seen: set[bytes] = set()
+    seen: set[tuple] = set()
     step = 1024
     for begin in range(0, data.n_rows, step):
         block = data.take(np.arange(begin, min(begin + step, data.n_rows)))
-        seen.update(row.tobytes() for row in _as_matrix(block))
+        seen.update(_row_keys(block))
         if len(seen) >= enough:
             break
     return len(seen)
 
 
-def _as_matrix(data: Encoded) -> np.ndarray:
-    parts = [_as_matrix(child) for child in data.children]
-    if "value" in data.arrays:
-        values = np.asarray(data.arrays["value"], float).reshape(len(data.arrays["value"]), -1)
-        full = np.full((data.n_rows, values.shape[1]), np.nan)
-        full[slice(None) if data.present is None else data.present] = values
-        parts.append(full + 0.0)
-    return np.column_stack(parts)
+def _row_keys(data: Encoded) -> list[tuple]:
+    """For each row something hashable that equal rows have in common."""
+    parts: list[list] = []
+    for name in ("value", "codes", "length", "missing"):
+        if name in data.arrays:
+            own = [
+                np.asarray(value).tobytes() for value in np.asarray(data.arrays[name]) + (0 if name == "codes" else 0.0)
+            ]
+            full: list[Any] = [None] * data.n_rows
+            for row, key in zip(range(data.n_rows) if data.present is None else data.present, own):
+                full[row] = key
+            parts.append(full)
+    for child in data.children:
+        keys = _row_keys(child)
+        if child.n_rows != data.n_rows:  # the elements of sequences
+            ends = np.cumsum(data.lengths)  # type: ignore[attr-defined]
+            keys = [tuple(keys[begin:end]) for begin, end in zip([0, *ends[:-1]], ends)]
+        parts.append(keys)
+    return list(zip(*parts))
 
 
 def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:

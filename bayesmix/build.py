@@ -8,6 +8,7 @@ which PyMC files under the first field (the others are given zeros).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,55 +21,104 @@ from pymc.distributions.transforms import ordered
 from pymc.logprob.abstract import _logprob
 from pymc.pytensorf import collect_default_updates
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Constant
+from pytensor.gradient import disconnected_grad
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.traversal import ancestors
-from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.random.type import RandomGeneratorType
 
-from bayesmix.bound import Bound, check_row_weights, observed_names, prepare
-from bayesmix.compilation import constant
+from bayesmix.bound import Bound, check_row_weights, prepare
 from bayesmix.data import read
+from bayesmix.discrete import combinations
 from bayesmix.errors import DataError, SpecError
+from bayesmix.likelihood import RowLogDensity, Rows
 from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Encoded, Node
+from bayesmix.structure.mixture import Mixture
 
 #: Rows that the starting point of the sampler is found on.
 _START_ROWS = 5_000
 
 
 class RowsRV(SymbolicRandomVariable):
-    """The rows of a table: one output for each field, one log density for each row."""
+    """The rows of a table: one output for each observed array, one log density for each row."""
 
     _print_name = ("Rows", "\\operatorname{Rows}")
     inline_logprob = False
 
-    def __init__(self, *args: Any, bound: Bound, n_rngs: int, n_blocks: int, weighted: bool, **kwargs: Any):
-        self.bound, self.n_rngs, self.n_blocks, self.weighted = bound, n_rngs, n_blocks, weighted
+    def __init__(self, *args: Any, parts: RowsParts, n_rngs: int, **kwargs: Any):
+        self.parts, self.n_rngs = parts, n_rngs
         super().__init__(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class RowsParts:
+    """What stands behind a model's observed variables.
+
+    Attributes
+    ----------
+    bound : Bound
+    observed : tuple of str
+        Names of the outputs; the first has one entry a row.
+    fused : RowLogDensity or None
+        The likelihood of the model's own table; None takes PyMC's densities.
+    weighted : bool
+        Whether the last input is the rows' weights.
+    labels : tuple of str
+        Site keys of the mixtures whose labels are inputs.
+    """
+
+    bound: Bound
+    observed: tuple[str, ...]
+    fused: RowLogDensity | None
+    weighted: bool
+    labels: tuple[str, ...]
+
+    def named(self, inputs: Sequence[Any]) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
+        """Slot variables by name, the number of rows, labels by site key, row weights (or None)."""
+        n = len(self.bound.slots)
+        variables, rest = dict(zip(self.bound.slots, inputs[:n])), list(inputs[n + 1 :])
+        weights = rest.pop() if self.weighted else None
+        return variables, inputs[n], dict(zip(self.labels, rest)), weights
 
 
 @_logprob.register(RowsRV)
 def _rows_logprob(op, values, *inputs, **kwargs):
-    inputs = inputs[op.n_rngs :]
-    variables = dict(zip(op.bound.slots, inputs))
-    blocks = inputs[len(variables) + 1 : len(variables) + 1 + op.n_blocks]
-    site = op.bound.site
-    # the blocks speak of the observed values that stand in the model, and of no others (a minibatch, `pm.observe`)
-    if blocks and all(_has_blocks(value) for value in values):
-        row = site.node.linear_graph(site, variables, iter(blocks))[:, 0]
-    else:
-        by_site = {leaf.key: value for leaf, value in zip(site.leaves(), values)}
-        row = site.node.graph(site, variables, by_site)[:, 0]
-    if op.weighted:
-        row = row * inputs[-1]
-    return [row, *[pt.zeros_like(row) for _ in values[1:]]]
+    parts = op.parts
+    variables, _, labels, weights = parts.named(inputs[op.n_rngs :])
+    # the fused likelihood speaks of the table that stands in the model, and of no other (a minibatch, `pm.observe`)
+    fused = parts.fused is not None and all(_is_table(value) for value in values)
+
+    def log_density(variables):
+        if fused:
+            return parts.fused(*variables.values())
+        return parts.bound.site.graph(variables, dict(zip(parts.observed, values)), labels)[:, 0]
+
+    every = combinations(parts.bound)
+    rows = [log_density({**variables, **{name: pt.as_tensor(v) for name, v in each.items()}}) for each in every]
+    if weights is not None:
+        rows = [row * weights for row in rows]
+    row = rows[0] if len(rows) == 1 else _summed_out(rows)
+    return [row, *[pt.zeros_like(value, dtype="float64") for value in values[1:]]]
 
 
-def _has_blocks(value: Any) -> bool:
+def _summed_out(rows: list) -> Any:
+    """Log densities (N,) whose sum is the log of the mean, over equally likely cases, of the cases' likelihoods.
+
+    The cases are of the whole table and not of a row, so a row's share is a convention: its mean over the cases given
+    all rows.
+    """
+    each = pt.stack(rows)
+    totals = each.sum(axis=1)
+    total = pt.logsumexp(totals) - np.log(len(rows))
+    chance = pt.exp(totals - pt.logsumexp(totals))
+    share = pt.switch(chance[:, None] > 0, chance[:, None] * each, 0.0).sum(axis=0)
+    return disconnected_grad(share - share.mean()) + total / each.shape[1]
+
+
+def _is_table(value: Any) -> bool:
     while value.owner is not None and len(value.owner.inputs) == 1:  # PyMC may cast what it observes
         value = value.owner.inputs[0]
-    return getattr(value.tag, "has_blocks", False)
+    return getattr(value.tag, "is_table", False)
 
 
 def build_model(
@@ -79,6 +129,7 @@ def build_model(
     order: str | Sequence[str] | None = None,
     initval: Mapping[str, Any] | str | None = "em",
     likelihood: str = "fused",
+    labels: str = "marginal",
 ) -> pm.Model:
     """A plain `pymc.Model` of the spec with the labels summed out.
 
@@ -100,8 +151,12 @@ def build_model(
         Starting point of samplers and of `pymc.find_MAP`: parameter name -> array; found by a few iterations of
         EM; or PyMC's own, at which all components are equal.
     likelihood : {"fused", "graph"}
-        Matrix products of the rows' statistics with the natural parameters; or PyMC's own densities, field by
-        field (slower to compile and to run; the oracle of the other).
+        Our own likelihood, one Op whose gradient costs one E-step; or PyMC's densities, field by field (slower to
+        compile and to run; for JAX, second derivatives, and as the oracle of the other).
+    labels : {"marginal", "explicit"}
+        Sum the labels out; or keep the label of every row (and of every element, in mixtures below sequences) as a
+        categorical variable, ``label``, which `pymc.sample` draws by Gibbs steps: slower by far, and a chain seldom
+        leaves the mode where it starts.
 
     Returns
     -------
@@ -130,6 +185,7 @@ def build_model(
         order=order,
         initval=initval,
         likelihood=likelihood,
+        labels=labels,
         model=pm.Model.get_context(error_if_none=False),
     )
 
@@ -143,11 +199,14 @@ def model_of(
     order: str | Sequence[str] | None = None,
     initval: Mapping[str, Any] | str | None = "em",
     likelihood: str = "fused",
+    labels: str = "marginal",
     model: pm.Model | None = None,
 ) -> pm.Model:
     """`build_model` for a spec that is bound and data that are encoded: in `model`, or in one of its own."""
     if likelihood not in ("fused", "graph"):
         raise ValueError(f'likelihood: "fused" or "graph" is needed, not {likelihood!r}.')
+    if labels not in ("marginal", "explicit"):
+        raise ValueError(f'labels: "marginal" or "explicit" is needed, not {labels!r}.')
     ordered_names = _check_order(bound, order)
     start = _starting_point(bound, data, row_weights, initval)
     with model if model is not None else pm.Model(model=None) as model:  # not inside a model that is being built
@@ -157,7 +216,8 @@ def model_of(
         variables = {}
         for name, slot in bound.slots.items():
             variables[name] = _register(model, slot, name in ordered_names, None if start is None else start.get(name))
-        _observe(model, bound, data, variables, row_weights, likelihood)
+        explicit = _add_labels(model, bound, data, variables, start) if labels == "explicit" else {}
+        _observe(model, bound, data, variables, row_weights, likelihood == "fused" and not explicit, explicit)
     return model
 
 
@@ -196,11 +256,11 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
 
 def variables_at(bound: Bound, params: Params) -> dict[str, np.ndarray]:
     """Values of the model's free variables at parameter values."""
-    return {name: params[name] for name in bound.free_slots}
+    return {name: params[name] for name in bound.sampled_slots}
 
 
 def _dims(bound: Bound) -> list[Dim]:
-    dims = {dim.name: dim for slot in bound.slots.values() for dim in (*slot.axes, *slot.event)}
+    dims = {dim.name: dim for slot in bound.slots.values() for dim in (*slot.around, *slot.event)}
     dims.update({axis.name: axis for site in bound.site.walk() for axis in site.place.axes})
     return list(dims.values())
 
@@ -218,11 +278,11 @@ def _labels(labels: Any) -> list:
 def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | None) -> Any:
     if slot.kind == "tensor":
         return pt.broadcast_to(slot.value, slot.shape)
+    if slot.discrete:  # no variable of the model: summed out of its density, and drawn a priori
+        return change_dist_size(slot.rv, slot.shape)
     if slot.kind == "fixed":
         return pt.as_tensor(slot.value)
-    batch = slot.shape[: len(slot.axes)]
-    ndim = slot.rv.owner.op.ndim_supp
-    rv = _with_shared_hyperparameters(change_dist_size(slot.rv, batch if ndim else slot.shape))
+    rv = change_dist_size(slot.rv, slot.shape[: len(slot.shape) - slot.rv.owner.op.ndim_supp])
     if start is not None:
         start = np.array(start, float)
         if ascending:
@@ -233,42 +293,66 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
     return model.register_rv(rv, slot.name, dims=slot.dims, default_transform=slot.transform, initval=start, **extra)
 
 
-def _with_shared_hyperparameters(rv: Any) -> Any:
-    """The same prior with its constants as graph inputs.
+def _add_labels(
+    model: pm.Model, bound: Bound, data: Encoded, variables: Mapping[str, Any], start: Params | None
+) -> dict[str, Any]:
+    """The labels of every mixture as variables of the model, by site key."""
+    if not any(isinstance(site.node, Mixture) for site in bound.site.walk()):
+        raise SpecError('labels="explicit": the spec has no mixture, hence no labels.')
+    initial: dict[Any, Any] = {}
+    if start is not None:
+        params = bound.with_fixed(start)
+        evaluation, rng = bound.site.evaluate(params, data), np.random.default_rng(0)
+        bound.site.impute(params, evaluation, data, np.zeros(data.n_rows, int), rng, initial)
+    found: dict[str, Any] = {}
+    rows = {each.name: each.row_dim for each in bound.site.observed(data)}
 
-    Default priors are scaled to the data; as constants they would be compiled into the kernels, and every new
-    table would miss PyTensor's cache of them.
-    """
-    node = rv.owner
-    if not isinstance(node.op, RandomVariable):
-        return rv
-    parameters = set(node.op.dist_params(node))
-    values = {v: constant(v) for v in parameters if _is_constant(v)}
-    inputs = [pytensor.shared(values[v], shape=values[v].shape) if v in values else v for v in node.inputs]
-    return node.op.make_node(*inputs).outputs[1]
+    def label(site, probabilities):
+        below = next(leaf for leaf in site.walk() if leaf.place.observed in rows)
+        name = site.place.name("label")
+        rv = pm.Categorical.dist(probabilities)
+        at = initial.get(("label", site.key))
+        found[site.key] = model.register_rv(rv, name, dims=(rows[below.place.observed],), initval=at)
+        return found[site.key]
 
-
-def _is_constant(variable: Any) -> bool:
-    """Whether an expression is made of constants alone."""
-    return all(isinstance(v, Constant) for v in ancestors([variable]) if v.owner is None)
+    out: dict[str, Any] = {each.name: each.values for each in bound.site.observed(data)}
+    for each in bound.site.observed(data):
+        if each.row_dim != "row":
+            model.add_coord(each.row_dim, range(len(each.values)))
+    bound.site.graph_draw(variables, pt.zeros((data.n_rows,), "int64"), out, label)
+    return found
 
 
 def _observe(
-    model: pm.Model, bound: Bound, data: Encoded, variables: Mapping[str, Any], row_weights: Any, likelihood: str
+    model: pm.Model,
+    bound: Bound,
+    data: Encoded,
+    variables: Mapping[str, Any],
+    row_weights: Any,
+    fused: bool,
+    labels: Mapping[str, Any],
 ) -> None:
-    names, containers = observed_names(bound.site), {}
-    for key, values in observed_values(bound, data).items():
-        containers[key] = _shared(f"{names[key]}_data", values)
-        containers[key].tag.has_blocks = True
-    matrices = bound.site.node.linear_blocks(bound.site, data) if likelihood == "fused" else []
-    blocks = [_shared(f"row_statistics_{i}", matrix) for i, matrix in enumerate(matrices)]
-    inputs = [*variables.values(), next(iter(containers.values())).shape[0], *blocks]
+    arrays = sorted(bound.site.observed(data), key=lambda each: each.row_dim != "row")
+    containers = {}
+    for each in arrays:
+        containers[each.name] = _shared(f"{each.name}_data", each.values)
+        containers[each.name].tag.is_table = True
+        model.add_coords({dim.name: _labels(dim.labels) for dim in each.dims if dim.name not in model.coords})
+        if each.row_dim not in model.coords:
+            model.add_coord(each.row_dim, range(len(each.values)))
+    parts = RowsParts(
+        bound,
+        tuple(containers),
+        RowLogDensity(Rows(bound, data)) if fused else None,
+        row_weights is not None,
+        tuple(labels),
+    )
+    inputs = [*variables.values(), containers[arrays[0].name].shape[0], *labels.values()]
     if row_weights is not None:
         inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
-    rows = _rows_rv(bound, inputs, len(blocks), row_weights is not None)
-    for leaf, rv in zip(bound.site.leaves(), rows):
-        dims = ("row", *[dim.name for dim in leaf.value_dims])
-        model.register_rv(rv, names[leaf.key], observed=containers[leaf.key], dims=dims)
+    for each, rv in zip(arrays, _rows_rv(parts, inputs)):
+        dims = (each.row_dim, *[dim.name for dim in each.dims])
+        model.register_rv(rv, each.name, observed=containers[each.name], dims=dims)
 
 
 def _shared(name: str, values: np.ndarray) -> Any:
@@ -277,55 +361,37 @@ def _shared(name: str, values: np.ndarray) -> Any:
     Not `pymc.Data`: that refuses NaN (missing cells) and keeps whole numbers at 32 bits, and `pymc.set_data` would
     change one of the arrays that belong together.
     """
-    return pytensor.shared(values, name=name, shape=(None, *values.shape[1:]))
+    return pytensor.shared(values, name=name, shape=(None,) * values.ndim)
 
 
-def _rows_rv(bound: Bound, inputs: list, n_blocks: int, weighted: bool) -> list:
-    """One output for each field, drawn from the mixture."""
+def _rows_rv(parts: RowsParts, inputs: list) -> list:
+    """One output for each observed array, drawn from the mixture."""
+    bound = parts.bound
     dummies = [pt.as_tensor(variable).type() for variable in inputs]
-    slots = list(bound.slots)
-    n_rows = dummies[len(slots)]
+    variables, n_rows, labels, _ = parts.named(dummies)
+
+    def label(site, probabilities):
+        return labels[site.key] if labels else pm.Categorical.dist(probabilities)
+
     drawn: dict[str, Any] = {}
     with pm.Model(model=None):  # .dist() graphs only: nothing is registered anywhere
-        bound.site.node.graph_draw(bound.site, dict(zip(slots, dummies)), pt.zeros((n_rows,), "int64"), drawn)
-    outputs = [drawn[leaf.key] for leaf in bound.site.leaves()]
+        bound.site.graph_draw(variables, pt.zeros((n_rows,), "int64"), drawn, label)
+    outputs = [drawn[name] for name in parts.observed]
     rngs = [v for v in ancestors(outputs) if isinstance(v, SharedVariable) and isinstance(v.type, RandomGeneratorType)]
     updates = collect_default_updates(outputs=outputs, inputs=dummies)
     rngs = [rng for rng in rngs if rng in updates]
     inner = [rng.type() for rng in rngs]
     cloned = clone_replace([*[updates[rng] for rng in rngs], *outputs], replace=list(zip(rngs, inner)))
     core = [",".join(f"i{i}d{j}" for j in range(dummy.type.ndim)) for i, dummy in enumerate(dummies)]
-    made = [",".join(["r", *[f"o{i}d{j}" for j in range(1, out.type.ndim)]]) for i, out in enumerate(outputs)]
+    made = [",".join(f"o{i}d{j}" for j in range(out.type.ndim)) for i, out in enumerate(outputs)]
     signature = (
         ",".join(["[rng]"] * len(rngs) + [f"({c})" for c in core])
         + "->"
         + ",".join(["[rng]"] * len(rngs) + [f"({m})" for m in made])
     )
-    op = RowsRV(
-        [*inner, *dummies],
-        cloned,
-        extended_signature=signature,
-        bound=bound,
-        n_rngs=len(rngs),
-        n_blocks=n_blocks,
-        weighted=weighted,
-    )
+    op = RowsRV([*inner, *dummies], cloned, extended_signature=signature, parts=parts, n_rngs=len(rngs))
     fresh = [pytensor.shared(np.random.default_rng()) for _ in rngs]
     return op.make_node(*fresh, *inputs).outputs[len(rngs) :]
-
-
-def observed_values(bound: Bound, data: Encoded) -> dict[str, np.ndarray]:
-    """What PyMC observes, by site key: every row, NaN (or -1 in whole numbers) where a cell is missing."""
-    found = {}
-    for site, block in bound.site.walk_with(data):
-        if site.children:
-            continue
-        value = block.arrays["value"]
-        mark = np.nan if site.node.value_dtype == "float64" else -1
-        full = np.full((block.n_rows, *value.shape[1:]), mark, site.node.value_dtype)
-        full[slice(None) if block.present is None else block.present] = value
-        found[site.key] = full
-    return found
 
 
 def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str = "error") -> None:
@@ -353,16 +419,20 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
     if not rows:
         raise DataError("model: bm.build_model did not make this model, so bm.set_data does not know its fields.")
     node = rows[0].owner
-    bound, table = node.op.bound, read(data)
-    encoded = bound.encode(table, unseen)
-    index = range(encoded.n_rows) if table.index is None else table.index
-    model.set_dim("row", encoded.n_rows, _labels(index))
-    for rv, values in zip(rows, observed_values(bound, encoded).values()):
+    parts: RowsParts = node.op.parts
+    if parts.labels:
+        raise DataError('model: a model with labels="explicit" keeps its rows. Build one for the other table.')
+    table = read(data)
+    encoded = parts.bound.encode(table, unseen)
+    model.set_dim("row", encoded.n_rows, _labels(range(encoded.n_rows) if table.index is None else table.index))
+    arrays = {each.name: each for each in parts.bound.site.observed(encoded)}
+    for rv in rows:
+        each = arrays[rv.name]
         [container] = [v for v in ancestors([model.rvs_to_values[rv]]) if isinstance(v, SharedVariable)]
-        container.set_value(values)
-    inputs = node.inputs[node.op.n_rngs + len(bound.slots) + 1 :]
-    if node.op.n_blocks:
-        for block, matrix in zip(inputs, bound.site.node.linear_blocks(bound.site, encoded)):
-            block.set_value(matrix)
-    if node.op.weighted:
-        inputs[-1].set_value(check_row_weights(row_weights, encoded.n_rows))
+        container.set_value(each.values)
+        if each.row_dim != "row":
+            model.set_dim(each.row_dim, len(each.values), range(len(each.values)))
+    if parts.fused is not None:
+        parts.fused.rows.swap(encoded)
+    if parts.weighted:
+        node.inputs[-1].set_value(check_row_weights(row_weights, encoded.n_rows))

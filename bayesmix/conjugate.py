@@ -8,7 +8,7 @@ distribution is of that kind. Anything else goes to the numeric M-step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,22 @@ class Conjugate:
 
     op: ClassVar[str]
     flat_op: ClassVar[str]
+    #: Where each component's parameter is one for several components: its index among the distinct ones, (K,).
+    places: Any = field(default=None, kw_only=True)
+
+    def shared(self, places: np.ndarray) -> Conjugate:
+        """Hyperparameters for each of the components that share values, by the index of the value."""
+        own = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in ("places", "floor")}
+        spread = {name: value[places] if value.ndim else value for name, value in own.items()}
+        return replace(self, **spread, places=places)
+
+    def pool(self, values: np.ndarray) -> np.ndarray:
+        """Statistics (K, ...) summed over the components that share the parameter, at each of them."""
+        if self.places is None:
+            return values
+        total = np.zeros((int(self.places.max()) + 1, *values.shape[1:]))
+        np.add.at(total, self.places, values)
+        return total[self.places]
 
     @classmethod
     def from_inputs(cls, *inputs: np.ndarray) -> Conjugate:
@@ -116,8 +132,12 @@ class Beta(Conjugate):
     beta: Any
 
     def log_density(self, value: np.ndarray) -> float:
+        return float(self.terms(value).sum())
+
+    def terms(self, value: np.ndarray) -> np.ndarray:
+        """Log density of each probability."""
         constant = gammaln(self.alpha + self.beta) - gammaln(self.alpha) - gammaln(self.beta)
-        return float((constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)).sum())
+        return constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,7 @@ class Dirichlet(Conjugate):
 
     op, flat_op = "DirichletRV", "DirichletRV"
     concentration: Any
+    floor: float = 0.0
 
     def log_density(self, value: np.ndarray) -> float:
         constant = gammaln(self.concentration.sum(-1)) - gammaln(self.concentration).sum(-1)
@@ -157,6 +178,20 @@ class InverseWishart(Conjugate):
         return float((terms - 0.5 * (half**2).sum((-1, -2))).sum())
 
 
+@dataclass(frozen=True)
+class Position(Conjugate):
+    """Uniform prior on a whole number from `lower` to `upper`."""
+
+    op, flat_op = "DiscreteUniformRV", "DiscreteUniformRV"
+    lower: Any
+    upper: Any
+
+    def log_density(self, value: np.ndarray) -> float:
+        inside = (value >= self.lower) & (value <= self.upper)
+        with np.errstate(divide="ignore"):
+            return float(np.where(inside, -np.log(self.upper - self.lower + 1.0), -np.inf).sum())
+
+
 KINDS: dict[str, type[Conjugate]] = {
     "normal": Normal,
     "inverse_gamma": InverseGamma,
@@ -164,6 +199,7 @@ KINDS: dict[str, type[Conjugate]] = {
     "beta": Beta,
     "dirichlet": Dirichlet,
     "inverse_wishart": InverseWishart,
+    "position": Position,
 }
 
 
@@ -179,15 +215,12 @@ def recognise(kind: str, rv: TensorVariable, batch: tuple[int, ...], shape: tupl
     if name != cls.op:
         return None
     inputs = [constant(parameter) for parameter in rv.owner.op.dist_params(rv.owner)]
-    event, n_support = shape[1:], rv.owner.op.ndims_params
-    cores = [event[len(event) - n :] if n else () for n in n_support]
-    univariate = rv.owner.op.ndim_supp == 0
-    full = [
-        np.broadcast_to(value, batch + event if univariate else batch + core).reshape(
-            shape if univariate else (shape[0], *core)
-        )
-        for value, core in zip(inputs, cores)
-    ]
+    event, op = shape[1:], rv.owner.op
+    lead = event[: len(event) - op.ndim_supp]  # axes over which the prior is repeated
+    full = []
+    for value, n in zip(inputs, op.ndims_params):
+        core = (*lead, *event[len(event) - n :]) if n else lead
+        full.append(np.broadcast_to(value, batch + core).reshape((shape[0], *core)))
     return cls.from_inputs(*full)
 
 
@@ -206,7 +239,8 @@ def location(prior: Normal, total: np.ndarray, weight: np.ndarray, precision: np
 
     Maximises ``-precision/2 Σ r (x - m)² + log prior(m)``.
     """
-    return (prior.precision * prior.mean + precision * total) / (prior.precision + precision * weight)
+    top, bottom = prior.pool(precision * total), prior.pool(precision * weight)
+    return (prior.precision * prior.mean + top) / (prior.precision + bottom)
 
 
 def scale(prior: InverseGamma, weight: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -215,22 +249,42 @@ def scale(prior: InverseGamma, weight: np.ndarray, squares: np.ndarray) -> np.nd
     Maximises ``-(n + a + 1) log s - SS/(2 s²) - b/s``: the positive root of
     ``(n + a + 1) s² - b s - SS = 0``.
     """
-    count = weight + prior.alpha + 1
-    return (prior.beta + np.sqrt(prior.beta**2 + 4 * count * squares)) / (2 * count)
+    count = prior.pool(weight) + prior.alpha + 1
+    return (prior.beta + np.sqrt(prior.beta**2 + 4 * count * prior.pool(squares))) / (2 * count)
+
+
+def rate(prior: Gamma, events: np.ndarray, exposure: np.ndarray) -> np.ndarray:
+    """Mode of a Poisson mean given weighted events in `exposure` rows."""
+    return (prior.pool(events) + prior.alpha - 1) / (prior.pool(exposure) + prior.beta)
 
 
 def probabilities(prior: Dirichlet, counts: np.ndarray) -> np.ndarray:
-    """Mode of probabilities given weighted counts, last axis."""
-    raw = np.maximum(counts + prior.concentration - 1, 0.0)
+    """Mode of probabilities given weighted counts, last axis; none below the prior's floor."""
+    raw = np.maximum(prior.pool(counts) + prior.concentration - 1, 0.0)
     total = raw.sum(-1, keepdims=True)
     uniform = np.full_like(raw, 1 / raw.shape[-1])
-    return np.where(total > 0, raw / np.where(total > 0, total, 1), uniform)
+    found = np.where(total > 0, raw / np.where(total > 0, total, 1), uniform)
+    return _above(prior.floor, found) if prior.floor else found
+
+
+def _above(floor: float, p: np.ndarray) -> np.ndarray:
+    """Of all probabilities >= floor, those that maximise ``Σ p log q``: some at the floor, the others in proportion."""
+    held = np.zeros(p.shape, bool)
+    for _ in range(p.shape[-1]):
+        left = 1 - floor * held.sum(-1, keepdims=True)
+        rest = np.where(held, 0.0, p)
+        q = np.where(held, floor, left * rest / np.maximum(rest.sum(-1, keepdims=True), 1e-300))
+        below = (q < floor) & ~held
+        if not below.any():
+            break
+        held |= below
+    return q
 
 
 def probability(prior: Beta, successes: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Mode of a probability given weighted successes out of `weight`."""
-    top = np.maximum(successes + prior.alpha - 1, 0.0)
-    bottom = np.maximum(weight - successes + prior.beta - 1, 0.0)
+    top = np.maximum(prior.pool(successes) + prior.alpha - 1, 0.0)
+    bottom = np.maximum(prior.pool(weight - successes) + prior.beta - 1, 0.0)
     total = top + bottom
     return np.where(total > 0, top / np.where(total > 0, total, 1), 0.5)
 
@@ -239,4 +293,4 @@ def covariance(prior: InverseWishart, weight: np.ndarray, scatter: np.ndarray) -
     """Mode of covariance matrices (K, D, D) given the weighted scatter about the mean."""
     dimension = scatter.shape[-1]
     extra = np.where(np.isnan(prior.nu), 0.0, prior.nu + dimension + 1)
-    return (prior.psi + scatter) / (weight + extra)[..., None, None]
+    return (prior.psi + prior.pool(scatter)) / (prior.pool(weight) + extra)[..., None, None]

@@ -54,6 +54,25 @@ class Column:
     def __len__(self) -> int:
         return len(self.missing)
 
+    @classmethod
+    def joined(cls, columns: Sequence[Column]) -> Column:
+        """Columns of one kind below each other, under the first one's name."""
+        kinds = {column.kind for column in columns}
+        names = " and ".join(dict.fromkeys(column.name for column in columns))
+        if len(kinds) > 1:
+            raise DataError(f"{names}: tied nodes read columns of {' and '.join(sorted(kinds))}. Give them one type.")
+        if len({column.values.shape[1:] for column in columns}) > 1:
+            raise DataError(f"{names}: tied nodes read vectors of different lengths. Give them one length.")
+        values = np.concatenate([column.values for column in columns])
+        missing = np.concatenate([column.missing for column in columns])
+        declared = [column.levels for column in columns]
+        if values.ndim == 2:
+            return cls(names, values, missing, columns[0].kind, columns[0].levels)
+        levels = None
+        if all(own is not None for own in declared):
+            levels = tuple(dict.fromkeys(level for own in declared for level in own or ()))
+        return cls(names, values, missing, columns[0].kind, levels)
+
     def first(self, bad: np.ndarray) -> tuple[int, Any]:
         """Row number and value of the first row that `bad` marks."""
         row = int(np.flatnonzero(bad & ~self.missing)[0])
@@ -126,6 +145,10 @@ class Table:
         """A block that holds only `column`, named by its path in the spec."""
         return replace(self, columns=(replace(column, name=path),))
 
+    def missing(self) -> np.ndarray:
+        """Rows whose every column is missing, (N,) of bool."""
+        return np.column_stack([column.missing for column in self.columns]).all(1)
+
     def expand(self, path: str) -> Table:
         """Turn a single column of records into the block of its fields; other blocks stay as they are."""
         if len(self.columns) != 1 or self.columns[0].kind != "object":
@@ -189,6 +212,9 @@ def column_of(values: Any, name: str) -> Column:
         column = _from_vector(np.ma.getdata(values), name)
         return column if mask is None else replace(column, missing=column.missing | mask)
     cells = list(values)
+    types = set(map(type, cells))
+    if types and types <= {float, int}:
+        return _from_vector(np.array(cells, float), name)
     missing = np.fromiter((is_missing(cell) for cell in cells), bool, len(cells))
     given = [cell for cell, gone in zip(cells, missing) if not gone]
     if given and all(isinstance(cell, (bool, np.bool_)) for cell in given):
@@ -331,10 +357,12 @@ def _index(data: Any) -> np.ndarray | None:
 # ---------------------------------------------------------------- what families ask of a column
 
 
-def numbers(column: Column, family: str, *, whole: bool = False, minimum: float | None = None) -> np.ndarray:
+def numbers(
+    column: Column, family: str, *, whole: bool = False, minimum: float | None = None, above: float | None = None
+) -> np.ndarray:
     """The column as float64, shape (N,), or a `DataError` that names the first bad row.
 
-    Missing cells are NaN in the result.
+    Values are at least `minimum`, and more than `above`. Missing cells are NaN in the result.
     """
     if column.kind != "number":
         if column.missing.all():
@@ -358,16 +386,35 @@ def numbers(column: Column, family: str, *, whole: bool = False, minimum: float 
         # beyond 2^53 a double no longer tells one whole number from the next
         bad = (values != np.floor(values)) | (np.abs(values) > 2.0**53) if whole else np.zeros(len(values), bool)
         bad |= (values < minimum) if minimum is not None else False
+        bad |= (values <= above) if above is not None else False
     bad &= ~column.missing
     if bad.any():
         row, value = column.first(bad)
         kind = "whole numbers up to 2^53" if whole and abs(value) > 2.0**53 else "whole numbers" if whole else "numbers"
         bound = "" if minimum is None else f" >= {minimum:g}"
+        bound += "" if above is None else f" > {above:g}"
         raise DataError(
             f"{column.name}: {family} needs {kind}{bound}; row {row} is {value:g}. "
             "Use a different family or mark it missing (NaN)."
         )
     return values
+
+
+def lengths_and_elements(column: Column, family: str) -> tuple[Column, Column]:
+    """A column of sequences as a column of their lengths (N,) and a column of all their elements, row after row."""
+    strange = [not gone and not sequence_like(cell) for cell, gone in zip(column.values, column.missing)]
+    if column.kind != "object" and not column.missing.all():
+        strange = list(~column.missing)
+    if any(strange):
+        row, value = column.first(np.array(strange))
+        raise DataError(
+            f"{column.name}: {family} needs sequences; row {row} is {value!r} ({type(value).__name__}). "
+            "Give each row a list of its elements (list(text) for the letters of a text), or None where it is missing."
+        )
+    cells = [() if gone else cell for cell, gone in zip(column.values, column.missing)]
+    lengths = np.fromiter(map(len, cells), np.int64, len(cells))
+    flat = [_item(element) for cell in cells for element in cell]
+    return Column(f"{column.name} (length)", lengths, column.missing, "number"), column_of(flat, column.name)
 
 
 def sequence_like(value: Any) -> bool:

@@ -7,6 +7,7 @@ import pymc as pm
 import pytensor.tensor as pt
 from pymc.distributions.distribution import Continuous
 from pymc.distributions.shape_utils import change_dist_size
+from pymc.distributions.transforms import simplex
 from pymc.logprob.transforms import Transform
 from pytensor.assumptions import assume
 from pytensor.link.numba.dispatch import basic as numba_basic
@@ -51,6 +52,36 @@ class CholeskyCovariance(Transform):
         """Logarithm of the Jacobian determinant, one for each matrix."""
         powers = self.dimension - np.arange(self.dimension) + 1.0
         return (value[..., self._diagonal] * powers).sum(axis=-1) + self.dimension * np.log(2.0)
+
+
+class FlooredSimplex(Transform):
+    """Probabilities none of which is below a floor, from unconstrained vectors.
+
+    ``p = floor + (1 - G floor) q`` with `q` on the simplex of G entries, and PyMC's simplex transform for `q`.
+    """
+
+    name = "floored_simplex"
+    ndim_supp = 1
+
+    def __init__(self, floor: float):
+        self.floor = floor
+
+    def _room(self, size):
+        return 1 - size * self.floor
+
+    def forward(self, value, *inputs):
+        """Probabilities (..., G) to a vector (..., G - 1)."""
+        return simplex.forward((value - self.floor) / self._room(value.shape[-1]), *inputs)
+
+    def backward(self, value, *inputs):
+        """Vector to probabilities."""
+        q = simplex.backward(value, *inputs)
+        return self.floor + self._room(q.shape[-1]) * q
+
+    def log_jac_det(self, value, *inputs):
+        """Logarithm of the Jacobian determinant, one for each vector."""
+        free = value.shape[-1]
+        return simplex.log_jac_det(value, *inputs) + free * pt.log(self._room(free + 1))
 
 
 class InverseWishartRV(RandomVariable):

@@ -14,12 +14,14 @@ import pandas as pd
 import xarray as xr
 
 from bayesmix.bound import Bound
-from bayesmix.build import _labels, observed_names, observed_values
+from bayesmix.build import _labels
 from bayesmix.data import Table, read
-from bayesmix.errors import BayesmixWarning, DataError
+from bayesmix.errors import BayesmixWarning, DataError, SpecError
+from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.params import Params
 from bayesmix.spec import Encoded
+from bayesmix.structure.sequence import cells
 
 #: Posterior draws that predictions average over, evenly spaced, unless the caller asks for more.
 _MAX_DRAWS = 400
@@ -90,9 +92,12 @@ class Fit:
 
     @property
     def params(self) -> dict[str, np.ndarray]:
-        """Parameters by name, posterior means, fixed ones included."""
-        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.free_slots}
-        return self.bound.with_fixed(means)
+        """Parameters by name, posterior means (of positions the most frequent), fixed ones included."""
+        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.sampled_slots}
+        for name, slot in self.bound.discrete_slots.items():
+            draws = self.posterior[name].values.reshape(-1, int(np.prod(slot.shape, dtype=int)))
+            means[name] = np.reshape([_most_frequent(column) for column in draws.T], slot.shape)
+        return self.bound.with_fixed({name: means[name] for name in self.bound.free_slots})
 
     def _draws(self, n_draws: int | None) -> list[dict[str, np.ndarray]]:
         """Parameter values of `n_draws` evenly spaced draws, at least one."""
@@ -137,7 +142,13 @@ class Fit:
         return each if per_draw else np.logaddexp.reduce(each, axis=0) - np.log(len(each))
 
     def responsibilities(
-        self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
+        self,
+        data: Any = None,
+        *,
+        of: str | None = None,
+        per_draw: bool = False,
+        n_draws: int | None = None,
+        unseen: str = "error",
     ) -> np.ndarray:
         """Posterior probability of each component for each row.
 
@@ -145,6 +156,9 @@ class Fit:
         ----------
         data : table, optional
             N rows; the training table by default.
+        of : str, optional
+            Which mixture: the field that it stands in (``"y"``), or the name of its weights (``"topic_weights"``). By
+            default the root. A mixture below a sequence has one row for each element of it.
         per_draw : bool
             Keep the draws apart instead of averaging.
         n_draws : int, optional
@@ -161,8 +175,8 @@ class Fit:
             The root of the spec is not a mixture.
         """
         _, encoded = self._data(data, unseen)
-        self.bound.require_mixture()
-        each: Iterator = (self.bound.responsibilities(params, encoded) for params in self._draws(n_draws))
+        find = self._root_labels() if of is None else self._labels_of(of)
+        each: Iterator = (find(params, encoded) for params in self._draws(n_draws))
         if per_draw:
             found = np.array(list(each))
             nowhere = ~found.any((0, 2))
@@ -179,6 +193,18 @@ class Fit:
                 stacklevel=2,
             )
         return found
+
+    def _root_labels(self) -> Any:
+        self.bound.require_mixture()
+        return self.bound.responsibilities
+
+    def _labels_of(self, of: str) -> Any:
+        mixtures = {s.slots["weights"].name: s for s in self.bound.site.distinct() if "weights" in s.slots}
+        names = [name for name, site in mixtures.items() if of in (name, site.place.path)]
+        if not names:
+            where = ", ".join(f"{site.place.path or name!r}" for name, site in mixtures.items())
+            raise SpecError(f"of: no mixture is called {of!r}. Choose from {where or 'none: the spec has no mixture'}.")
+        return lambda params, encoded: self.bound.label_probabilities(params, encoded)[names[0]]
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""
@@ -273,6 +299,11 @@ class Fit:
         return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
 
 
+def _most_frequent(values: np.ndarray) -> float:
+    found, counts = np.unique(values, return_counts=True)
+    return float(found[counts.argmax()])
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name}: a whole number of at least 1 is needed, not {value!r}.")
@@ -345,26 +376,28 @@ def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
 
 
 def _observed_dataset(bound: Bound, encoded: Encoded, rows: list) -> xr.Dataset:
-    names, values = observed_names(bound.site), observed_values(bound, encoded)
     variables, coords = {}, {"row": rows}
-    for leaf in bound.site.leaves():
-        extra = leaf.value_dims
-        coords.update({dim.name: _labels(dim.labels) for dim in extra})
-        variables[names[leaf.key]] = (("row", *[dim.name for dim in extra]), values[leaf.key])
+    for each in bound.site.observed(encoded):
+        coords.update({dim.name: _labels(dim.labels) for dim in each.dims})
+        variables[each.name] = ((each.row_dim, *[dim.name for dim in each.dims]), each.values)
     return xr.Dataset(variables, coords=coords)
 
 
 def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Rows drawn at one parameter value: column name -> values in the user's terms."""
-    out: dict[str, np.ndarray] = {}
-    bound.site.node.draw(bound.site, params, np.zeros(size, int), rng, out)
+    drawn = bound.site.draw(params, np.zeros(size, int), rng, {})
+    if not isinstance(drawn, dict):
+        drawn = {"": drawn}
+    labels = {leaf.place.path: leaf.value_dims for leaf in bound.site.leaves()}
     columns: dict[str, np.ndarray] = {}
-    for leaf in bound.site.leaves():
-        values = leaf.node.decode(out[leaf.key], leaf.learned)
-        name = leaf.place.path
-        if values.ndim == 2:
-            labels = [str(label) for label in leaf.value_dims[0].labels]
-            columns.update({(f"{name}[{label}]" if name else label): values[:, j] for j, label in enumerate(labels)})
+    for name, values in drawn.items():
+        if isinstance(values, dict):
+            node = next(site.node for site in bound.site.walk() if site.place.path == name)
+            columns[name] = np.empty(size, object)
+            columns[name][:] = cells(node, values)
+        elif values.ndim == 2:
+            shown = [str(label) for label in labels[name][0].labels]
+            columns.update({(f"{name}[{label}]" if name else label): values[:, j] for j, label in enumerate(shown)})
         else:
             columns[name or "x"] = values
     return columns
@@ -374,6 +407,9 @@ def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
     """A frame of the caller's library, pandas where there was none."""
     if backend in (None, "pandas"):
         return pd.DataFrame(columns)
-    return nw.from_dict(
-        {name: values.tolist() for name, values in columns.items()}, backend=cast(Any, backend)
-    ).to_native()
+    cells = {name: [_cell(value) for value in values.tolist()] for name, values in columns.items()}
+    return nw.from_dict(cells, backend=cast(Any, backend)).to_native()
+
+
+def _cell(value: Any) -> Any:
+    return in_order(value) if isinstance(value, frozenset) else value  # these frames have lists, and no sets

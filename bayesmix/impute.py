@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from bayesmix.bound import Bound
 from bayesmix.data import Table, is_missing
+from bayesmix.families._summaries import in_order
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Site
 
@@ -26,12 +28,21 @@ class Imputation:
         Field -> ndarray (n_draws, n_missing), or (n_draws, n_missing, D) for vectors, in the user's own values.
     rows : dict
         Field -> ndarray of int (n_missing,): row positions of the missing cells.
+    means : dict
+        Field -> ndarray (n_missing,) or (n_missing, D): the cells' means given what is observed, by the formula
+        ``Σ_k r_k E_k[x]`` and not from the draws, averaged over the posterior. For symbols the probabilities
+        (n_missing, S) of the levels; for missing sequences the mean of an element.
+    positions : dict
+        Field -> ndarray of int (n_missing,): places of missing elements in their row's sequence; such fields are called
+        ``name[]``.
     """
 
     draws: dict[str, np.ndarray]
     rows: dict[str, np.ndarray]
     kinds: dict[str, str]
     columns: dict[str, list[int]]
+    means: dict[str, np.ndarray]
+    positions: dict[str, np.ndarray]
     source: Table
 
     @property
@@ -57,7 +68,8 @@ class Imputation:
         for field, values in self.draws.items():
             for j, row in enumerate(self.rows[field]):
                 cell = values[:, j]
-                named = [(field, cell)]
+                at = f"{field[:-2]}[{self.positions[field][j]}]" if field in self.positions else field
+                named = [(at, cell)]
                 if cell.ndim == 2:
                     named = list(zip(self._coordinates(field, cell.shape[1]), cell.T))
                 lines += [
@@ -79,7 +91,7 @@ class Imputation:
         ----------
         draw : int, optional
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
-            most frequent for symbols and truth values.
+            most frequent for symbols and truth values, the symbols of most draws for sets.
         """
         frame = self.source.native if self.source.native is not None else _as_pandas(self.source)
         for field, rows in self.rows.items():
@@ -87,7 +99,7 @@ class Imputation:
             positions = self.columns[field]
             parts = [fill] if len(positions) == 1 else list(fill.T)
             for position, part in zip(positions, parts):
-                frame = _with_cells(frame, position, rows, part, self.kinds[field], field)
+                frame = _with_cells(frame, position, rows, part, self.kinds[field], field, self.positions.get(field))
         return frame.copy() if frame is self.source.native and isinstance(frame, pd.DataFrame) else frame
 
     def _centre(self, field: str) -> np.ndarray:
@@ -96,6 +108,8 @@ class Imputation:
             return values.mean(0)
         if kind == "count":
             return np.quantile(values, 0.5, axis=0, method="lower").astype(np.int64)
+        if kind == "set":
+            return _majority(values)
         centre = np.empty(values.shape[1], object)
         centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
         return centre if kind == "symbol" else centre.astype(np.int64)
@@ -121,33 +135,53 @@ def impute(
     For each draw of the parameters the row's labels are drawn given all that is observed in it, outer mixtures
     first, then the missing cells given the labels.
     """
-    leaves: dict[str, Site] = {}
-    rows: dict[str, np.ndarray] = {}
-    for leaf, block in bound.site.walk_with(encoded):
-        missing = block.missing_rows()
-        if leaf.children or not len(missing):
-            continue
-        field = leaf.place.path or (table.names[0] if len(table.columns) == 1 else "x")
-        leaves[field], rows[field] = leaf, missing
-    found: dict[str, list] = {field: [] for field in leaves}
-    if rows:
-        needed = np.unique(np.concatenate(list(rows.values()))).astype(int)
-        part = encoded.take(needed)
-        for params in draws:
-            out: dict[str, np.ndarray] = {}
-            evaluation = bound.site.evaluate(params, part)
-            bound.site.node.impute(bound.site, params, evaluation, part, np.zeros(len(needed), int), rng, out)
-            for field, leaf in leaves.items():
-                found[field].append(out[leaf.key])
-    decoded = {field: leaf.node.decode(np.array(found[field]), leaf.learned) for field, leaf in leaves.items()}
-    kinds = {field: _kind(leaf) for field, leaf in leaves.items()}
-    columns = {field: _source_columns(leaf, table) for field, leaf in leaves.items()}
-    return Imputation(decoded, rows, kinds, columns, table)
+    all_gaps = list(bound.site.gaps(encoded))
+    if not all_gaps:
+        return Imputation({}, {}, {}, {}, {}, {}, table)
+    needed = np.unique(np.concatenate([gap.rows for gap in all_gaps])).astype(int)
+    part = encoded.take(needed)
+    gaps = {gap.path: gap for gap in bound.site.gaps(part)}
+    found: dict[str, list] = {path: [] for path in gaps}
+    means: dict[str, Any] = {}
+    for params in draws:
+        evaluation = bound.site.evaluate(params, part)
+        out: dict[Any, np.ndarray] = {}
+        bound.site.impute(params, evaluation, part, np.zeros(len(needed), int), rng, out)
+        for path in gaps:
+            found[path].append(out[path])
+        expected: dict[Any, np.ndarray] = {}
+        bound.site.expect(params, evaluation, part, np.ones((len(needed), 1)), expected)
+        for path in gaps:
+            if path in expected:
+                means[path] = means.get(path, 0.0) + expected[path] / len(draws)
+    name = {path: path or (table.names[0] if len(table.columns) == 1 else "x") for path in gaps}
+    return Imputation(
+        {
+            name[path]: np.array(values) if values[0].dtype != object else _stack(values)
+            for path, values in found.items()
+        },
+        {name[path]: needed[gap.rows] for path, gap in gaps.items()},
+        {name[path]: _kind(gap.site) for path, gap in gaps.items()},
+        {name[path]: _source_columns(gap.site, table) for path, gap in gaps.items()},
+        {name[path]: value for path, value in means.items()},
+        {name[path]: gap.positions for path, gap in gaps.items() if gap.positions is not None},
+        table,
+    )
 
 
-def _source_columns(leaf: Site, table: Table) -> list[int]:
-    """Positions of the table's columns that a family reads."""
-    path = leaf.place.path
+def _stack(values: list[np.ndarray]) -> np.ndarray:
+    """Arrays as one with the draws first; lists in the cells of objects stay lists."""
+    if values[0].dtype != object:
+        return np.array(values)
+    out = np.empty((len(values), *values[0].shape), object)
+    for i, value in enumerate(values):
+        out[i] = value
+    return out
+
+
+def _source_columns(site: Site, table: Table) -> list[int]:
+    """Positions of the table's columns that a field reads."""
+    path = site.place.path
     if not path:
         return list(range(len(table.columns)))
     top = path.split(".")[0]
@@ -168,19 +202,21 @@ def _as_pandas(table: Table) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
-def _with_cells(frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, field: str) -> Any:
+def _with_cells(
+    frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, field: str, at: np.ndarray | None
+) -> Any:
     """The frame with some cells of one column filled."""
     if not isinstance(frame, pd.DataFrame):
         table = nw.from_native(frame)
         series = table[:, position]
         cells = series.to_list()
-        _fill(cells, rows, fill, kind, field)
+        _fill(cells, rows, fill, kind, field, at)
         dtype = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
         return table.with_columns(new).to_native()
     old = frame.iloc[:, position]
     cells = old.tolist()
-    _fill(cells, rows, fill, kind, field)
+    _fill(cells, rows, fill, kind, field, at)
     kept: Any = old.dtype
     if kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
@@ -189,13 +225,21 @@ def _with_cells(frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, k
     return frame
 
 
-def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str) -> None:
-    """Put values into cells; a field inside a record goes into a copy of the record."""
-    within = field.split(".")[1:]
+def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str, at: np.ndarray | None) -> None:
+    """Put values into cells; a field inside a record, or an element of a sequence, goes into a copy of it."""
+    whole, _, element = field.partition("[]")
+    within = whole.split(".")[1:]
     truth = kind == "truth" and any(isinstance(cell, bool) for cell in cells)
-    for row, value in zip(rows, fill.tolist()):
-        cell = bool(value) if truth else value
-        cells[row] = _in_record(cells[row], within, cell) if within else cell
+    like = next((type(cell) for cell in cells if kind == "set" and isinstance(cell, (list, tuple, set))), None)
+    for i, (row, value) in enumerate(zip(rows, fill.tolist())):
+        cell = bool(value) if truth else value if like is None else like(in_order(value))
+        if at is not None:
+            sequence = list(cells[row])
+            deeper = element.split(".")[1:]
+            sequence[at[i]] = _in_record(sequence[at[i]], deeper, cell) if deeper else cell
+            cells[row] = sequence
+        else:
+            cells[row] = _in_record(cells[row], within, cell) if within else cell
 
 
 def _in_record(record: Any, within: list[str], value: Any) -> Any:
@@ -208,19 +252,14 @@ def _in_record(record: Any, within: list[str], value: Any) -> Any:
     return {**record, name: _in_record(record.get(name), deeper, value) if deeper else value}
 
 
-def _kind(leaf: Site) -> str:
-    """What a summary of this family's cells makes sense of."""
-    if leaf.node.value_dtype == "float64":
-        return "real"
-    decoded = leaf.node.decode(np.zeros(1, np.int64), leaf.learned)
-    if decoded.dtype == object:
-        return "symbol"
-    return "truth" if any(slot.support.name == "a probability" for slot in leaf.slots.values()) else "count"
+def _kind(site: Site) -> str:
+    """What a summary of this field's cells makes sense of."""
+    return site.node.value_kind if site.is_leaf else "symbol"
 
 
 def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:
     line: dict[str, Any] = {"mean": np.nan, "sd": np.nan, "low": np.nan, "high": np.nan, "mode": None, "p_mode": np.nan}
-    if kind != "symbol":
+    if kind not in ("symbol", "set"):
         numbers = draws.astype(float)
         low, high = np.quantile(numbers, [(1 - prob) / 2, (1 + prob) / 2])
         line.update(mean=numbers.mean(), sd=numbers.std(ddof=1) if len(draws) > 1 else np.nan, low=low, high=high)
@@ -229,9 +268,22 @@ def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:
     return line
 
 
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def _majority(draws: np.ndarray) -> np.ndarray:
+    """The set of the symbols that are in more than half of a cell's draws, for draws (n_draws, n_missing) of sets."""
+    centre = np.empty(draws.shape[1], object)
+    for j, cell in enumerate(draws.T.tolist()):
+        counts = Counter(symbol for drawn in cell for symbol in drawn)
+        centre[j] = frozenset(symbol for symbol, count in counts.items() if count > len(cell) / 2)
+    return centre
+
+
 def _mode(draws: np.ndarray) -> tuple[Any, float]:
     counts: dict[Any, int] = {}
-    for value in draws.tolist():
+    for value in map(_hashable, draws.tolist()):
         counts[value] = counts.get(value, 0) + 1
     best = max(counts, key=lambda value: counts[value])
     return best, counts[best] / len(draws)

@@ -22,14 +22,12 @@ from bayesmix import distributions
 from bayesmix.bound import bind_learned
 from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
-from bayesmix.families._contract import Leaf
 from bayesmix.fit import Fit, Status
-from bayesmix.params import Flat, is_prior
+from bayesmix.params import Flat, Shared, is_prior
 from bayesmix.spec import Node
-from bayesmix.structure import Composite, Mixture
 
 #: Version of the file's layout; a reader refuses newer ones.
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save(fit: Fit, path: str | Path) -> None:
@@ -38,7 +36,10 @@ def save(fit: Fit, path: str | Path) -> None:
     document = {
         "schema": SCHEMA,
         "spec": node_to_json(fit.spec),
-        "learned": {key: value_to_json(asdict(value)) for key, value in fit.bound.learned.items()},
+        "learned": {
+            key: {"type": type(value).__name__, "fields": value_to_json(asdict(value))}
+            for key, value in fit.bound.learned.items()
+        },
         "status": asdict(fit.status),
         "loglik": fit.loglik,
         "history": None if fit.history is None else fit.history.tolist(),
@@ -96,10 +97,7 @@ def load(path: str | Path) -> Fit:
                 f"{path}: written by a newer bayesmix (schema {document['schema']}, this one reads {SCHEMA}). Update."
             )
         spec = node_from_json(document["spec"])
-        leaves: dict[str, Any] = {site.key: type(site.node) for site in _leaf_keys(spec)}
-        learned = {
-            key: leaves[key].learned_type(**value_from_json(value)) for key, value in document["learned"].items()
-        }
+        learned = {key: _learned_from_json(value) for key, value in document["learned"].items()}
         history = document["history"]
         return Fit(
             bind_learned(spec, learned),
@@ -115,59 +113,43 @@ def load(path: str | Path) -> Fit:
         raise DataError(f"{path}: not a saved fit, or damaged ({error}). Save it again.") from error
 
 
-class _Key:
-    def __init__(self, key: str, node: Node):
-        self.key, self.node = key, node
-
-
-def _leaf_keys(spec: Node) -> list[_Key]:
-    """Families of a spec with their site keys, without laying it out."""
-    from bayesmix.params import Place
-
-    found: list[_Key] = []
-
-    def visit(node: Node, place: Place) -> None:
-        if isinstance(node, Leaf):
-            found.append(_Key(place.key, node))
-        elif isinstance(node, Mixture):
-            visit(node.component, place.component_place(node.n_components))
-        else:
-            for name, child in node.parts:
-                visit(child, place.field_place(name))
-
-    visit(spec, Place())
+def _nodes(base: type[Node] = Node) -> dict[str, type[Node]]:
+    """Every node class by name."""
+    found = {}
+    for cls in base.__subclasses__():
+        found[cls.__name__] = cls
+        found.update(_nodes(cls))
     return found
+
+
+def _learned_from_json(document: dict[str, Any]) -> Any:
+    kinds = {cls.learned_type.__name__: cls.learned_type for cls in _nodes().values() if hasattr(cls, "learned_type")}
+    return kinds[document["type"]](**value_from_json(document["fields"]))
 
 
 def node_to_json(node: Node) -> dict[str, Any]:
     """A spec as plain JSON values."""
-    document: dict[str, Any] = {
+    return {
         "node": type(node).__name__,
-        "priors": {name: prior_to_json(name, given) for name, given in node.priors.items() if given is not None},
+        "priors": {name: prior_to_json(name, given) for name, given in node.priors.items()},
+        "options": node.options,
         "parts": [[name, node_to_json(child)] for name, child in node.parts],
     }
-    if isinstance(node, Mixture):
-        document["n_components"] = node.n_components
-    if isinstance(node, Composite):
-        document["positional"] = node.positional
-    return document
 
 
 def node_from_json(document: dict[str, Any]) -> Node:
     """The spec that `node_to_json` wrote."""
     priors = {name: prior_from_json(given) for name, given in document["priors"].items()}
     parts = [(name, node_from_json(child)) for name, child in document["parts"]]
-    name = document["node"]
-    if name == "Mixture":
-        return Mixture(parts[0][1], document["n_components"], **priors)
-    if name == "Composite":
-        return Composite(*[node for _, node in parts]) if document["positional"] else Composite(dict(parts))
-    families = {family.__name__: family for family in Leaf.__subclasses__()}
-    return families[name](**priors)
+    return _nodes()[document["node"]].restore(document["options"], priors, parts)
 
 
 def prior_to_json(name: str, given: Any) -> Any:
-    """A prior as plain JSON: a number, or the distribution's name and inputs."""
+    """A prior as plain JSON: a number, or the distribution's name and inputs; None stays None."""
+    if given is None:
+        return None
+    if isinstance(given, Shared):
+        return {"shared": prior_to_json(name, given.prior)}
     if isinstance(given, Flat):
         return {"flat": True}
     if isinstance(given, TensorVariable):
@@ -184,8 +166,12 @@ def prior_to_json(name: str, given: Any) -> Any:
     return {"value": np.asarray(given, float).tolist()}
 
 
-def prior_from_json(document: dict[str, Any]) -> Any:
+def prior_from_json(document: dict[str, Any] | None) -> Any:
     """The prior that `prior_to_json` wrote."""
+    if document is None:
+        return None
+    if "shared" in document:
+        return Shared(prior_from_json(document["shared"]))
     if "flat" in document:
         return Flat()
     if "value" in document:

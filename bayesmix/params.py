@@ -9,7 +9,7 @@ same names and shapes as in the PyMC model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,30 @@ class Flat:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """One parameter for all components of the mixture around it, instead of one for each.
+
+    The variable has no axis for that mixture; the M-step pools the components' statistics.
+
+    Parameters
+    ----------
+    prior : prior, optional
+        As the parameter's own keyword takes; the family's default where not given.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Normal(sigma=bm.Shared()), 3)
+    Mixture(Normal(sigma=Shared()), 3)
+    """
+
+    prior: Any = None
+
+    def __repr__(self) -> str:
+        return f"Shared({'' if self.prior is None else show(self.prior)})"
+
+
+@dataclass(frozen=True)
 class Dim:
     """A named axis with the labels of its entries."""
 
@@ -62,12 +86,15 @@ class Dim:
 
 @dataclass(frozen=True)
 class Support:
-    """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there."""
+    """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there.
+
+    Without a flat prior of its own a parameter's default is flat already (a position among the values of a range).
+    """
 
     name: str
     ndim: int
     contains: Callable[[np.ndarray], bool]
-    flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable]
+    flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable] | None
 
 
 def _flat_covariance(batch: tuple[int, ...], event: tuple[int, ...]) -> TensorVariable:
@@ -95,8 +122,9 @@ SIMPLEX = Support(
     "probabilities that sum to 1",
     1,
     lambda v: bool((v >= 0).all() and np.allclose(v.sum(-1), 1, atol=1e-8)),
-    lambda b, e: pm.Dirichlet.dist(np.ones(e), size=b),
+    lambda b, e: pm.Dirichlet.dist(np.ones(e[-1]), size=b + e[:-1]),
 )
+POSITION = Support("a whole number", 0, lambda v: bool((v == np.round(v)).all()), None)
 COVARIANCE = Support("a positive definite matrix", 2, _is_covariance, _flat_covariance)
 
 
@@ -107,18 +135,21 @@ class Parameter:
     Attributes
     ----------
     support : Support
-    default : TensorVariable
-        Default prior, a PyMC distribution made with ``.dist()``, for one component.
+    default : TensorVariable or number
+        Default prior, a PyMC distribution made with ``.dist()``, for one component; or a fixed value.
     conjugate : str
         Kind of prior for which the family has a closed-form M-step (a key of `bayesmix.conjugate.KINDS`).
     event : tuple of Dim
         Axes of one component's value; empty for a number.
+    floor : float
+        Least value of a probability on a simplex.
     """
 
     support: Support
-    default: TensorVariable
+    default: Any
     conjugate: str
     event: tuple[Dim, ...] = ()
+    floor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +162,8 @@ class Slot:
         Name of the parameter, and of its PyMC variable.
     axes, event : tuple of Dim
         Components' axes first, then the event's.
+    around : tuple of Dim
+        Components' axes of the node that the parameter belongs to: `axes`, and those that it is shared over.
     kind : {"prior", "fixed", "tensor"}
         Has a prior and is estimated; is a constant; is an expression of the user's own PyMC model.
     rv : TensorVariable or None
@@ -147,6 +180,7 @@ class Slot:
     name: str
     axes: tuple[Dim, ...]
     event: tuple[Dim, ...]
+    around: tuple[Dim, ...]
     support: Support
     kind: str
     rv: Any = None
@@ -168,12 +202,17 @@ class Slot:
 
     @property
     def n_components(self) -> int:
-        """Product of the components' axes, K."""
-        return int(np.prod([len(axis) for axis in self.axes], dtype=int))
+        """Product of the components' axes around the parameter, K."""
+        return size_of(self.around)
 
     @property
     def free(self) -> bool:
         return self.kind == "prior"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether it is one of finitely many values: profiled by EM, summed out of the PyMC model."""
+        return self.free and self.support is POSITION
 
     @property
     def depends_on_model(self) -> bool:
@@ -184,7 +223,33 @@ class Slot:
 
     def components(self, values: Any) -> Any:
         """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""
+        if self.axes != self.around:
+            values = self.own_components(values)[self._places]
         return values.reshape((self.n_components, *self.event_shape))
+
+    def own_components(self, values: Any) -> Any:
+        """The same over the slot's own axes alone: what a shared parameter is shared over counts once."""
+        return values.reshape((size_of(self.axes), *self.event_shape))
+
+    def of_components(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `components`: (K, *event) in the slot's shape."""
+        if self.axes != self.around:
+            _, first = np.unique(self._places, return_index=True)
+            values = values[first]
+        return values.reshape(self.shape)
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Where each of the K components finds its value among the slot's own."""
+        own = np.arange(size_of(self.axes)).reshape([len(a) if a in self.axes else 1 for a in self.around])
+        return np.broadcast_to(own, [len(a) for a in self.around]).ravel()
+
+    @cached_property
+    def priors(self) -> Conjugate | None:
+        """`hyper` for each of the K components, for closed-form M-steps."""
+        if self.hyper is None or self.axes == self.around:
+            return self.hyper
+        return self.hyper.shared(self._places)
 
     def central_value(self) -> np.ndarray:
         """The prior's own central value: a point of its support."""
@@ -197,10 +262,15 @@ class Slot:
             return lambda value: 0.0
         hyper = self.hyper
         if hyper is not None:
-            return lambda value: float(hyper.log_density(self.components(value)))
+            return lambda value: float(hyper.log_density(self.own_components(value)))
         variable = self.rv.type()
         density = QuickFunction([variable], pm.logp(self.rv, variable).sum())
         return lambda value: float(density(value))
+
+
+def size_of(axes: tuple[Dim, ...]) -> int:
+    """Product of the lengths of axes."""
+    return int(np.prod([len(axis) for axis in axes], dtype=int))
 
 
 def is_prior(value: Any) -> bool:
@@ -222,6 +292,8 @@ def _refers_to_model(rv: TensorVariable) -> bool:
 
 def check_prior_like(name: str, value: Any) -> str | None:
     """The fault of something that is neither a prior, nor a number, nor a tensor; None where there is none."""
+    if isinstance(value, Shared):
+        return check_prior_like(name, value.prior)
     if value is None or isinstance(value, (Flat, TensorVariable)):
         return None
     if isinstance(value, type) or callable(value):
@@ -247,17 +319,26 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     SpecError
         A value outside the support, a prior of the wrong kind or shape.
     """
-    support, event = parameter.support, parameter.event
+    support, event, around = parameter.support, parameter.event, axes
+    if isinstance(given, Shared):
+        axes, given = axes[:-1], given.prior
     batch = tuple(len(axis) for axis in axes)
     event_shape = tuple(len(dim) for dim in event)
     shape = batch + event_shape
-    common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "support": support}
+    common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "around": around, "support": support}
 
+    if isinstance(given, Flat) and support.flat is None:
+        given = None
+    if given is None and not isinstance(parameter.default, TensorVariable):
+        given = parameter.default
     if isinstance(given, Flat):
-        rv = support.flat(batch, event_shape)
-        given_rv: Any = rv
+        given_rv: Any = support.flat(batch, event_shape)
     elif given is None or is_prior(given):
         given_rv = parameter.default if given is None else given
+        if support is POSITION and type(given_rv.owner.op).__name__ != "DiscreteUniformRV":
+            raise SpecError(
+                f"{name}: fix it at a whole number, or leave it out: all positions are then alike a priori."
+            )
     elif isinstance(given, TensorVariable):
         return Slot(**common, kind="tensor", value=given)
     else:
@@ -268,19 +349,22 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     rv = _sized(name, given_rv, batch, event_shape, support)
     if support is COVARIANCE:
         transform: Transform | None = distributions.CholeskyCovariance(event_shape[0])
+    elif parameter.floor:
+        transform = distributions.FlooredSimplex(parameter.floor)
     else:
         transform = _default_transform(rv.owner.op, rv)
     hyper = None
     if not _refers_to_model(rv):
-        n_components = int(np.prod(batch, dtype=int))
-        hyper = recognise(parameter.conjugate, given_rv, batch, (n_components, *event_shape))
+        hyper = recognise(parameter.conjugate, given_rv, batch, (size_of(axes), *event_shape))
+        if parameter.floor and hyper is not None:
+            hyper = replace(hyper, floor=parameter.floor)
     return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
 
 
 def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: Support) -> TensorVariable:
     ndim = rv.owner.op.ndim_supp
     if ndim == support.ndim:
-        size = batch if ndim else batch + event
+        size = batch + event[: len(event) - ndim]
     elif ndim == 0 and support.ndim == 0:
         size = batch + event
     elif ndim == 1 and support.ndim == 0 and event:
@@ -328,7 +412,7 @@ def show(prior: Any) -> str:
         except Exception:
             arguments = "…"
         return f"pm.{_op_name(prior)}.dist({arguments})"
-    if isinstance(prior, Flat):
+    if isinstance(prior, (Flat, Shared)):
         return repr(prior)
     return _number(np.asarray(prior, float))
 
@@ -346,13 +430,14 @@ class Place:
     Attributes
     ----------
     key : str
-        Position in the tree, unique for each node.
+        Name of its parameters and statistics, unique for each node but for tied ones, which have one key.
     path : str
-        Field path that users know, such as ``"income"``.
+        Field path that users know, such as ``"income"``: names the data.
     prefix : str
         Put before the names of the node's variables, such as ``"income_"``.
     axes : tuple of Dim
-        Components' axes of the mixtures around this node, outermost first.
+        Components' axes of the node's parameters, outermost first: the mixtures around it, but for those whose
+        components share it.
     depth : int
         Mixtures around this node that share its prefix.
     """
@@ -365,17 +450,28 @@ class Place:
 
     @property
     def n_components(self) -> int:
-        return int(np.prod([len(axis) for axis in self.axes], dtype=int))
+        return size_of(self.axes)
+
+    @property
+    def observed(self) -> str:
+        """Name of the observed variable of the data here: the field's path, or ``x`` for a lone family."""
+        return self.path.replace(".", "_") or "x"
 
     def field_place(self, name: str) -> Place:
         """The place of a composite's field."""
         path = f"{self.path}.{name}" if self.path else name
         return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
 
-    def component_place(self, n_components: int) -> Place:
-        """The place of a mixture's component."""
-        axis = Dim(self.name("component"), tuple(range(n_components)))
-        return Place(f"{self.key}/component", self.path, self.prefix, (*self.axes, axis), self.depth + 1)
+    def within(self, key: str, *, prefix: str = "", axis: Dim | None = None, shared: bool = False) -> Place:
+        """The place of a mixture's component: the same data, one more axis."""
+        around = self.axes[:-1] if shared else self.axes
+        axes = around if axis is None else (*around, axis)
+        depth = 0 if prefix else self.depth + 1
+        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth)
+
+    def tied(self, name: str) -> Place:
+        """The place of a tied node: one set of parameters, wherever it stands."""
+        return Place(f"tie:{name}", self.path, f"{name}_")
 
     def name(self, base: str) -> str:
         """Name of a variable or axis of a mixture here: nested mixtures of one field say ``sub``."""

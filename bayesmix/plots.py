@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix.data import column_of
+from bayesmix.errors import DataError
 from bayesmix.fit import Fit
 from bayesmix.impute import Imputation
 from bayesmix.spec import Encoded
@@ -68,9 +69,7 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
     plt = _pyplot()
     table, encoded = fit._data(data, unseen)
     panels = [
-        (leaf, block, coordinate)
-        for leaf, block in _leaves(fit, encoded)
-        for coordinate in (range(block.arrays["value"].shape[1]) if leaf.node.value_ndim else [None])
+        (leaf, block, coordinate) for leaf, block in _leaves(fit, encoded) for coordinate in _coordinates(leaf, block)
     ]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -83,6 +82,8 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
     for axis, (leaf, block, coordinate) in zip(axes, panels):
         if coordinate is not None:
             _draw_coordinate(axis, fit, leaf, block, coordinate)
+        elif leaf.node.value_kind == "set":
+            _draw_shares(axis, fit, leaf, block)
         elif leaf.node.value_dtype == "float64":
             _draw_curves(axis, fit, encoded, leaf, block)
         else:
@@ -307,7 +308,12 @@ def _draw_curves(axis: Any, fit: Fit, encoded: Encoded, leaf: Any, block: Encode
     axis.hist(values, bins=_bins(values), density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
     margin = 0.08 * (np.ptp(values) or 1.0)
     grid = np.linspace(values.min() - margin, values.max() + margin, _GRID_POINTS)
-    _plot_components(axis, grid, _component_densities(fit, encoded, leaf, block, grid))
+    try:
+        curves = _component_densities(fit, encoded, leaf, block, grid)
+    except DataError:  # the margin leaves the support
+        grid = np.linspace(values.min(), values.max() + margin, _GRID_POINTS)
+        curves = _component_densities(fit, encoded, leaf, block, grid)
+    _plot_components(axis, grid, curves)
 
 
 def _draw_coordinate(axis: Any, fit: Fit, leaf: Any, block: Encoded, coordinate: int) -> None:
@@ -317,17 +323,39 @@ def _draw_coordinate(axis: Any, fit: Fit, leaf: Any, block: Encoded, coordinate:
     axis.hist(values, bins=_bins(values), density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
     margin = 0.08 * (np.ptp(values) or 1.0)
     grid = np.linspace(values.min() - margin, values.max() + margin, _GRID_POINTS)
+    curves = [weight * gaussian_kde(drawn[:, coordinate])(grid) for weight, drawn in _component_draws(fit, leaf)]
+    _plot_components(axis, grid, np.column_stack(curves))
+
+
+def _draw_shares(axis: Any, fit: Fit, leaf: Any, block: Encoded) -> None:
+    """How many of the rows hold each symbol; the most frequent symbols where there are many."""
+    shares = block.arrays["value"].mean(0)
+    shown = np.sort(np.argsort(-shares, kind="stable")[:_MOST_BARS])
+    grid = np.arange(len(shown))
+    axis.bar(grid, shares[shown], width=0.92, color=_OBSERVED, edgecolor="white")
+    base = np.zeros(len(grid))
+    for k, (weight, drawn) in enumerate(_component_draws(fit, leaf)):
+        height = weight * drawn.mean(0)[shown]
+        axis.bar(grid, height, bottom=base, width=0.5, linewidth=0.6, **_fill(k))
+        base += height
+    axis.set_xticks(grid, [str(leaf.value_dims[0].labels[s]) for s in shown])
+
+
+def _component_draws(fit: Fit, leaf: Any) -> Iterator[tuple[float, np.ndarray]]:
+    """Weight of each component of the root, and draws of one field from it, (_SMOOTHED, D)."""
     rng = np.random.default_rng(0)
-    weights = fit.params[fit.bound.site.slots["weights"].name] if fit.bound.is_mixture else np.ones(1)
-    curves = np.zeros((len(grid), len(weights)))
+    site, weights = fit.bound.site, np.ones(1)
+    if fit.bound.is_mixture:
+        site, weights = site.children[0], fit.params[site.slots["weights"].name]
     for k, weight in enumerate(weights):
         drawn: dict[str, Any] = {}
-        params, site = fit.params, fit.bound.site
-        if fit.bound.is_mixture:
-            site = site.children[0]
-        site.node.draw(site, params, np.full(_SMOOTHED, k), rng, drawn)
-        curves[:, k] = weight * gaussian_kde(drawn[leaf.key][:, coordinate])(grid)
-    _plot_components(axis, grid, curves)
+        site.node.draw(site, fit.params, np.full(_SMOOTHED, k), rng, drawn)
+        yield weight, drawn[leaf.key]
+
+
+def _coordinates(leaf: Any, block: Encoded) -> Any:
+    """Coordinates of vectors that have a panel each; one panel, None, for anything else."""
+    return range(block.arrays["value"].shape[1]) if leaf.node.value_ndim and leaf.node.value_kind != "set" else [None]
 
 
 def _bins(values: np.ndarray) -> int:
@@ -376,7 +404,7 @@ def _imputed_panels(imputation: Imputation) -> Iterator[tuple[str, np.ndarray, n
             for d in range(draws.shape[2]):
                 yield f"{field}[{d}]", draws[:, :, d], rows, None, False
         else:
-            yield field, draws, rows, observed, imputation.kinds[field] in ("symbol", "truth")
+            yield field, draws, rows, observed, imputation.kinds[field] in ("symbol", "truth", "set")
 
 
 def _draw_intervals(axis: Any, draws: np.ndarray, at: np.ndarray, observed: Any, prob: float) -> None:

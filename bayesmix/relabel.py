@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesmix.bound import Bound
-from bayesmix.params import Params
+from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Site
 
 
@@ -13,50 +13,72 @@ def location_slot(mixture: Site) -> str | None:
     """Name of the slot by which a mixture's components can be ordered: the scalar ``mu`` of its own family."""
     child = mixture.children[0]
     slot = child.slots.get("mu")
-    return slot.name if slot is not None and not child.children and not slot.event and slot.free else None
+    if len(mixture.children) > 1 or slot is None or not child.is_leaf or slot.event or not slot.free:
+        return None
+    return slot.name if slot.axes == slot.around else None
 
 
 def in_canonical_order(bound: Bound, params: Params) -> dict[str, np.ndarray]:
     """The same mixture with its components in a fixed order: by location where they have one, else by weight.
 
-    Locations ascend and weights descend, within each component of the mixtures around. The density does not
-    change, unless a prior or a fixed value tells the components apart: then their order is left alone.
+    Locations ascend and weights descend, within each component of the mixtures around, and among the components of one
+    spec. The density does not change, unless a prior or a fixed value tells the components apart: then their order is
+    left alone.
     """
     out = dict(params)
-    for site in bound.site.walk():
-        if "weights" in site.slots and exchangeable(site):
-            by = location_slot(site)
-            key = out[by] if by is not None else -out[site.slots["weights"].name]
-            moved = {**out, **_permuted(site, out, np.argsort(key, axis=-1, kind="stable"))}
+    for site in bound.site.distinct():
+        if "weights" not in site.slots:
+            continue
+        for group, child in zip(site.node.groups, site.children):
+            if not child.axes or len(group.members) < 2 or child.axes[-1].labels != group.members:
+                continue
+            axis, around = child.axes[-1], child.axes[:-1]
+            if not exchangeable(site, axis):
+                continue
+            order = np.argsort(_keys(site, group, around, out), axis=-1, kind="stable")
+            moved = {**out, **_permuted(bound.site, site, axis, around, order, out, group.members)}
             # a prior without known hyperparameters may still tell the components apart
             if np.isclose(bound.log_prior(moved), bound.log_prior(out), rtol=1e-9, atol=1e-9):
                 out = moved
     return out
 
 
-def exchangeable(mixture: Site) -> bool:
-    """Whether every parameter below has one prior for all of the mixture's components."""
-    axis = len(mixture.place.axes)
+def _keys(site: Site, group, around: tuple[Dim, ...], params: Params) -> np.ndarray:
+    """What the components of a group are sorted by, (*around, G)."""
+    by = location_slot(site)
+    if by is not None:
+        return params[by]
+    weights = site.slots["weights"]
+    value = params[weights.name][..., list(group.members)]
+    gone = tuple(i for i, axis in enumerate(weights.axes) if axis not in around)
+    return -value.mean(gone)
+
+
+def exchangeable(mixture: Site, axis: Dim) -> bool:
+    """Whether every parameter below has one prior for all of the mixture's components along `axis`."""
     for site in mixture.walk():
         for slot in site.slots.values():
-            event_axis = site is mixture and slot.name == mixture.slots["weights"].name
             if slot.kind == "tensor":
                 return False
-            if slot.kind == "fixed" and not _constant_along(slot.value, slot.value.ndim - 1 if event_axis else axis):
-                return False
-            if slot.hyper is not None and not _hyper_constant(slot, axis, event_axis):
-                return False
+            dims = (*slot.axes, *slot.event)
+            at = [i for i, dim in enumerate(dims) if dim == axis]
+            if site is mixture and slot is mixture.slots["weights"] and not at:
+                at = [len(dims) - 1]  # a group's components among all of the mixture's
+            for i in at:
+                if slot.kind == "fixed" and not _constant_along(slot.value, i):
+                    return False
+                if slot.hyper is not None and not _hyper_constant(slot, i):
+                    return False
     return True
 
 
-def _hyper_constant(slot, axis: int, event_axis: bool) -> bool:
-    for value in vars(slot.hyper).values():
+def _hyper_constant(slot: Slot, axis: int) -> bool:
+    for name, value in vars(slot.hyper).items():
         value = np.asarray(value)
-        if value.ndim == 0:
+        if value.ndim == 0 or name == "places":
             continue
-        batch = tuple(len(dim) for dim in slot.axes)
-        full = value.reshape(batch + value.shape[1:])
-        if not _constant_along(full, full.ndim - 1 if event_axis else axis):
+        full = value.reshape(tuple(len(dim) for dim in slot.axes) + value.shape[1:])
+        if full.ndim > axis and not _constant_along(full, axis):
             return False
     return True
 
@@ -65,14 +87,29 @@ def _constant_along(array: np.ndarray, axis: int) -> bool:
     return bool((array == np.take(array, [0], axis)).all())
 
 
-def _permuted(mixture: Site, params: Params, order: np.ndarray) -> dict[str, np.ndarray]:
-    """Arrays below `mixture` with its axis permuted by `order` (*axes around, G)."""
-    weights = mixture.slots["weights"].name
-    axis = len(mixture.place.axes)
-    moved = {weights: np.take_along_axis(params[weights], order, -1)}
-    for site in mixture.children[0].walk():
+def _permuted(root: Site, mixture: Site, axis: Dim, around: tuple, order: np.ndarray, params: Params, members) -> dict:
+    """Arrays with a group's components permuted along `axis` by `order` (*around, G)."""
+    moved = {}
+    weights = mixture.slots["weights"]
+    for site in root.distinct():
         for slot in site.slots.values():
             value = params[slot.name]
-            index = order.reshape(order.shape + (1,) * (value.ndim - order.ndim))
-            moved[slot.name] = np.take_along_axis(value, index, axis)
+            if slot is weights:
+                index = _aligned(order, around, slot.axes, value.ndim - 1)
+                full = value.copy()
+                part = value[..., list(members)]
+                index = np.broadcast_to(index, part.shape)
+                full[..., list(members)] = np.take_along_axis(part, index, -1)
+                moved[slot.name] = full
+            elif axis in slot.axes:
+                place = slot.axes.index(axis)
+                index = _aligned(order, around, slot.axes[:place], place)
+                index = index.reshape(index.shape + (1,) * (value.ndim - index.ndim))
+                moved[slot.name] = np.take_along_axis(value, index, place)
     return moved
+
+
+def _aligned(order: np.ndarray, around: tuple, axes: tuple, ndim: int) -> np.ndarray:
+    """`order` (*around, G) with an axis of length one for every one of `axes` that is not in `around`."""
+    lengths = [len(axis) if axis in around else 1 for axis in axes] + [1] * (ndim - len(axes))
+    return order.reshape([*lengths, order.shape[-1]])

@@ -1,43 +1,86 @@
 """The tree that a user writes, and the walks that everything else is made of.
 
 A spec is a tree of immutable `Node`s. Bound to what was learned from a table it becomes a tree of `Site`s:
-each site is a node in its place, with named parameter slots. Five walks over the sites carry the library:
+each site is a node in its place, with named parameter slots. A few walks over the sites carry the library:
 
 =============  ======  =====================================================================
 walk           goes    carries
 =============  ======  =====================================================================
-`evaluate`     up      log densities ``(N, K)``, K the components of the mixtures around the site
+`evaluate`     up      log densities ``(N, K)``, K the components around the site's parameters
 `accumulate`   down    responsibilities ``(N, K)``, and adds up sufficient statistics
 `seed`         down    the same with responsibilities made from the data instead of parameters
-`draw`         down    a component for each row, and makes data (or fills missing cells)
+`draw`         up      values drawn from a component for each row
+`impute`       down    a component for each row, and fills missing cells
+`expect`       down    responsibilities, and gives the means of missing cells
 `graph`        up      `evaluate`, in PyTensor with PyMC's own densities
 =============  ======  =====================================================================
 
-Leaves implement none of these; `families._contract.Leaf` does it once for all of them.
+A site's K is the product of the axes of its own parameters. A node whose parameters are shared by the components
+around it (a shared mixture, a tied node) has fewer axes than its surroundings; `spread` and `gather` go from the one
+to the other. Leaves implement none of the walks; `families._contract.Leaf` does it once for all of them.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from bayesmix.data import Table
+from bayesmix.data import Column, Table
 from bayesmix.errors import SpecError
-from bayesmix.params import Dim, Flat, Params, Place, Slot, check_prior_like, show
+from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, show, size_of
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
 #: What families learn from a column (levels, reference points): site key -> anything that knows `to_json`.
 Learned = dict[str, Any]
+#: The families of a spec by site key, each with the columns that it reads: several where it is tied.
+Readers = dict[str, tuple[Any, list[Column]]]
+#: Makes the label (N,) of a mixture's rows from its probabilities (N, G), in PyTensor: ``label(site, probabilities)``.
+Labeller = Callable[[Any, Any], Any]
+
+
+def add_to(stats: Stats, key: str, own: dict[str, np.ndarray]) -> None:
+    """Add statistics of one site; a tied node's come from every place where it stands."""
+    if key in stats:
+        own = {name: stats[key][name] + value for name, value in own.items()}
+    stats[key] = own
 
 
 def add_stats(a: Stats, b: Stats) -> Stats:
     """Statistics of two disjoint sets of rows together."""
     return {key: {name: a[key][name] + b[key][name] for name in a[key]} for key in a}
+
+
+def spread(values: np.ndarray, have: tuple[Dim, ...], want: tuple[Dim, ...]) -> np.ndarray:
+    """Columns over the axes `have` (N, K, ...) repeated over the axes `want`: (N, K_want, ...).
+
+    `have` is a part of `want`, in the same order.
+    """
+    if have == want:
+        return values
+    rest = values.shape[2:]
+    lengths = [len(axis) for axis in want]
+    kept = [len(axis) if axis in have else 1 for axis in want]
+    wide = values.reshape(len(values), *kept, *rest)
+    return np.broadcast_to(wide, (len(values), *lengths, *rest)).reshape(len(values), size_of(want), *rest)
+
+
+def gather(resp: np.ndarray, have: tuple[Dim, ...], want: tuple[Dim, ...]) -> np.ndarray:
+    """Columns over the axes `want` (N, K_want) summed to the axes `have` (N, K): the transpose of `spread`."""
+    if have == want:
+        return resp
+    gone = tuple(i for i, axis in enumerate(want, 1) if axis not in have)
+    return resp.reshape(len(resp), *[len(axis) for axis in want]).sum(gone).reshape(len(resp), size_of(have))
+
+
+def places(have: tuple[Dim, ...], want: tuple[Dim, ...]) -> np.ndarray:
+    """Column of `have` for each column of `want`, (K_want,)."""
+    return spread(np.arange(size_of(have))[None], have, want)[0]
 
 
 @dataclass(frozen=True)
@@ -66,9 +109,19 @@ class Site:
         return self.place.key
 
     @property
+    def axes(self) -> tuple[Dim, ...]:
+        """Axes of this site's parameters."""
+        return self.place.axes
+
+    @property
     def n_components(self) -> int:
-        """K, the product of the components' axes around this site."""
+        """K, the product of the components' axes of this site's parameters."""
         return self.place.n_components
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether a family stands here."""
+        return self.node.is_family
 
     @property
     def value_dims(self) -> tuple[Dim, ...]:
@@ -81,6 +134,14 @@ class Site:
         for child in self.children:
             yield from child.walk()
 
+    def distinct(self) -> Iterator[Site]:
+        """`walk`, tied sites once."""
+        seen = set()
+        for site in self.walk():
+            if site.key not in seen:
+                seen.add(site.key)
+                yield site
+
     def walk_with(self, data: Encoded) -> Iterator[tuple[Site, Encoded]]:
         """`walk`, each site with its own part of the encoded data."""
         yield self, data
@@ -89,11 +150,11 @@ class Site:
 
     def leaves(self) -> Iterator[Site]:
         """The sites of families, in field order."""
-        return (site for site in self.walk() if not site.children)
+        return (site for site in self.walk() if site.is_leaf)
 
     def all_slots(self) -> Iterator[Slot]:
         """Every slot of the tree, in order."""
-        for site in self.walk():
+        for site in self.distinct():
             yield from site.slots.values()
 
     def values(self, params: Params) -> dict[str, np.ndarray]:
@@ -113,6 +174,42 @@ class Site:
     def accumulate(self, evaluation: Evaluation, data: Encoded, resp: np.ndarray, stats: Stats) -> None:
         """See `Node.accumulate`."""
         self.node.accumulate(self, evaluation, data, resp, stats)
+
+    def seed(self, data: Encoded, resp: np.ndarray, stats: Stats, splitter: Any) -> None:
+        """See `Node.seed`."""
+        self.node.seed(self, data, resp, stats, splitter)
+
+    def features(self, data: Encoded) -> np.ndarray:
+        """See `Node.features`."""
+        return self.node.features(self, data)
+
+    def draw(self, params: Params, z: np.ndarray, rng: np.random.Generator, labels: dict) -> Any:
+        """See `Node.draw`."""
+        return self.node.draw(self, params, z, rng, labels)
+
+    def impute(self, params: Params, evaluation: Evaluation, data: Encoded, z: np.ndarray, rng: Any, out: dict) -> None:
+        """See `Node.impute`."""
+        self.node.impute(self, params, evaluation, data, z, rng, out)
+
+    def expect(self, params: Params, evaluation: Evaluation, data: Encoded, resp: np.ndarray, out: dict) -> None:
+        """See `Node.expect`."""
+        self.node.expect(self, params, evaluation, data, resp, out)
+
+    def gaps(self, data: Encoded) -> Iterator[Gap]:
+        """See `Node.gaps`."""
+        return self.node.gaps(self, data)
+
+    def graph(self, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]) -> Any:
+        """See `Node.graph`."""
+        return self.node.graph(self, variables, observed, labels)
+
+    def observed(self, data: Encoded) -> Iterator[Observed]:
+        """See `Node.observed`."""
+        return self.node.observed(self, data)
+
+    def graph_draw(self, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
+        """See `Node.graph_draw`."""
+        self.node.graph_draw(self, variables, z, out, label)
 
 
 @dataclass(frozen=True)
@@ -140,17 +237,38 @@ class Encoded:
             return np.empty(0, int)
         return np.setdiff1d(np.arange(self.n_rows), self.present, assume_unique=True)
 
+    def full(self, values: np.ndarray, fill: Any) -> np.ndarray:
+        """Values of the rows that are present, with `fill` in the others: rows first."""
+        if self.present is None:
+            return values
+        out = np.full((self.n_rows, *values.shape[1:]), fill, values.dtype)
+        out[self.present] = values
+        return out
+
     def take(self, rows: np.ndarray) -> Encoded:
         """The same for some of the rows, in the order given (repeats allowed)."""
+        arrays, present = self._own_rows(rows)
+        return type(self)(len(rows), arrays, present, self._children_of(rows))
+
+    def blank(self, n_rows: int) -> Encoded:
+        """Rows of this kind that are all missing."""
+        arrays = {name: array[:0] for name, array in self.arrays.items()}
+        return type(self)(n_rows, arrays, np.empty(0, int), self._blank_children(n_rows))
+
+    def _blank_children(self, n_rows: int) -> tuple[Encoded, ...]:
+        return tuple(child.blank(n_rows) for child in self.children)
+
+    def _children_of(self, rows: np.ndarray) -> tuple[Encoded, ...]:
+        return tuple(child.take(rows) for child in self.children)
+
+    def _own_rows(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         if self.present is None:
-            arrays = {name: array[rows] for name, array in self.arrays.items()}
-            return Encoded(len(rows), arrays, None, tuple(child.take(rows) for child in self.children))
+            return {name: array[rows] for name, array in self.arrays.items()}, None
         position = np.full(self.n_rows, -1)
         position[self.present] = np.arange(len(self.present))
         chosen = position[rows]
         present = np.flatnonzero(chosen >= 0)
-        arrays = {name: array[chosen[present]] for name, array in self.arrays.items()}
-        return Encoded(len(rows), arrays, present, tuple(child.take(rows) for child in self.children))
+        return {name: array[chosen[present]] for name, array in self.arrays.items()}, present
 
 
 @dataclass(frozen=True)
@@ -164,15 +282,66 @@ class Evaluation:
     children : tuple of Evaluation
     joint : ndarray or None, shape (N, K, G)
         At a mixture of G components: their log weights plus log densities.
+    values : dict or None
+        At a family: the parameters, (K, *event).
     """
 
     log_density: np.ndarray
     children: tuple[Evaluation, ...] = ()
     joint: np.ndarray | None = None
+    values: Mapping[str, np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One array that a PyMC model observes.
+
+    Attributes
+    ----------
+    name : str
+        Name of the observed variable.
+    values : ndarray
+        Rows first; NaN (or -1 in whole numbers) where a cell is missing.
+    row_dim : str
+        Dim of the first axis: ``"row"``, or that of a sequence's elements.
+    dims : tuple of Dim
+        The other axes.
+    """
+
+    name: str
+    values: np.ndarray
+    row_dim: str = "row"
+    dims: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gap:
+    """The missing cells of one field.
+
+    Attributes
+    ----------
+    path : str
+        As in the results of `impute`; elements of a sequence are called ``path[]``.
+    rows : ndarray of int, shape (n_missing,)
+    positions : ndarray of int or None, shape (n_missing,)
+        Within the row's sequence.
+    site : Site
+        Of the family, or of the structure whose whole value is missing.
+    """
+
+    path: str
+    rows: np.ndarray
+    site: Site
+    positions: np.ndarray | None = None
 
 
 class Node(ABC):
     """A node of the specification: a family or a structure. Immutable."""
+
+    tie: str | None = None
+    is_family: ClassVar[bool] = False
+    #: Keywords of `priors` that are never estimated (the ends of a range).
+    constants: ClassVar[tuple[str, ...]] = ()
 
     @property
     @abstractmethod
@@ -188,9 +357,22 @@ class Node(ABC):
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Node:
         """The same node with other priors and children."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a node is made of besides priors and parts, as plain JSON values by attribute."""
+        return {"tie": self.tie}
+
+    @classmethod
+    def restore(cls, options: Mapping[str, Any], priors: Mapping[str, Any], parts: list[tuple[str, Node]]) -> Node:
+        """The node that has these `options`, `priors` and `parts`."""
+        new = cls.__new__(cls)
+        for name, value in options.items():
+            object.__setattr__(new, name, value)
+        return new.with_priors(priors, tuple(node for _, node in parts))
+
     @abstractmethod
-    def learn(self, table: Table, place: Place, learned: Learned) -> None:
-        """Put what each family below needs to know of its column (levels, reference points) into `learned`."""
+    def read(self, table: Table, place: Place, readers: Readers) -> None:
+        """Put each family below with the column that it reads into `readers`, by site key."""
 
     @abstractmethod
     def layout(self, place: Place, learned: Learned) -> Site:
@@ -224,31 +406,60 @@ class Node(ABC):
     def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         """The M-step: new values of this site's free slots, maximising expected log density + log prior."""
 
+    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
+        """Expected log density (K,) of this site's own parameters from its statistics alone.
+
+        `xp` is numpy or pytensor.tensor. Its gradient is the gradient of the log-likelihood (Fisher's identity).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no parameters.")
+
     @abstractmethod
-    def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, out: dict) -> None:
-        """Draw one value a row from components `z` (N,) into ``out[site.key]``."""
+    def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, labels: dict) -> Any:
+        """Draw one value a row from components `z` (N,): an array of the user's own values, rows first.
+
+        A composite gives a dict of them. The labels drawn on the way go into ``labels[site.key]``.
+        """
 
     @abstractmethod
     def impute(
         self, site: Site, params: Params, evaluation: Evaluation, data: Encoded, z: np.ndarray, rng: Any, out: dict
     ) -> None:
-        """Draw the missing cells given components `z` (N,) and what is observed, into ``out[site.key]``."""
+        """Draw the missing cells given components `z` (N,) and what is observed, into ``out[path]``."""
 
     @abstractmethod
-    def graph(self, site: Site, variables: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        """`evaluate` as a PyTensor expression (N, K) of PyMC variables and observed values by site key."""
+    def expect(
+        self, site: Site, params: Params, evaluation: Evaluation, data: Encoded, resp: np.ndarray, out: dict
+    ) -> None:
+        """Add the means of the missing cells under responsibilities `resp` (N, K) to ``out[path]``."""
 
     @abstractmethod
-    def linear_blocks(self, site: Site, data: Encoded) -> list[np.ndarray]:
-        """Matrices (N, J) of row statistics for `linear_graph`, in the order in which it takes them."""
+    def gaps(self, site: Site, data: Encoded) -> Iterator[Gap]:
+        """The missing cells, as `impute` and `expect` file them."""
 
     @abstractmethod
-    def linear_graph(self, site: Site, variables: Mapping[str, Any], blocks: Iterator[Any]) -> Any:
-        """`graph` by the exponential family's form: row statistics times natural parameters, (N, K)."""
+    def graph(
+        self, site: Site, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]
+    ) -> Any:
+        """`evaluate` as a PyTensor expression (N, K) of PyMC variables and observed values by name.
+
+        A mixture whose label is among `labels` (by site key) is taken at the label instead of summed out.
+        """
 
     @abstractmethod
-    def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
-        """`draw` as PyTensor expressions."""
+    def observed(self, site: Site, data: Encoded) -> Iterator[Observed]:
+        """What a PyMC model of this site observes."""
+
+    @abstractmethod
+    def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
+        """Draw what is `observed`, as PyTensor expressions by name; lengths that are in `out` already stay."""
+
+    def lay_out(self, place: Place, learned: Learned) -> Site:
+        """`layout`; a tied node in its own place."""
+        return self.layout(place.tied(self.tie) if self.tie else place, learned)
+
+    def read_from(self, table: Table, place: Place, readers: Readers) -> None:
+        """`read`; a tied node in its own place."""
+        self.read(table, place.tied(self.tie) if self.tie else place, readers)
 
     def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
         """The families, with their data, that make up a row independently of each other given the component.
@@ -268,8 +479,10 @@ class Node(ABC):
         >>> bm.Mixture(bm.Poisson(), 2).with_flat_priors()
         Mixture(Poisson(mu=Flat()), 2, weights=Flat())
         """
-        priors = {name: given if is_given_value(given) else Flat() for name, given in self.priors.items()}
-        return self.with_priors(priors, tuple(child.with_flat_priors() for _, child in self.parts))
+        return self.with_priors(
+            {name: given if name in self.constants else _flattened(given) for name, given in self.priors.items()},
+            tuple(child.with_flat_priors() for _, child in self.parts),
+        )
 
     def faults(self, path: str = "") -> list[str]:
         """Every fault of this node and those below, by path."""
@@ -278,6 +491,8 @@ class Node(ABC):
             for name, given in self.priors.items()
             if (fault := check_prior_like(f"{path}{name}", given)) is not None
         ]
+        if self.tie is not None and (not isinstance(self.tie, str) or not self.tie):
+            found.append(f"{path}tie: a name is needed, not {self.tie!r}.")
         for name, child in self.parts:
             below = f"{path}{name}." if name else path
             if isinstance(child, Node):
@@ -287,14 +502,28 @@ class Node(ABC):
         return found
 
     def _shown_priors(self) -> list[str]:
-        return [f"{name}={show(given)}" for name, given in self.priors.items() if given is not None]
+        shown = [f"{name}={show(given)}" for name, given in self.priors.items() if given is not None]
+        return shown + ([f"tie={self.tie!r}"] if self.tie else [])
+
+    def _changed(self, **attributes: Any) -> Any:
+        """A copy with other attributes."""
+        new = copy.copy(self)
+        for name, value in attributes.items():
+            object.__setattr__(new, name, value)
+        return new
 
 
 def is_given_value(given: Any) -> bool:
     """Whether a prior keyword is a fixed number or array."""
     from pytensor.graph.basic import Variable
 
-    return given is not None and not isinstance(given, (Flat, Variable))
+    return given is not None and not isinstance(given, (Flat, Shared, Variable))
+
+
+def _flattened(given: Any) -> Any:
+    if isinstance(given, Shared):
+        return Shared(_flattened(given.prior))
+    return given if is_given_value(given) else Flat()
 
 
 def validate(spec: Any) -> None:
@@ -302,5 +531,15 @@ def validate(spec: Any) -> None:
     if not isinstance(spec, Node):
         raise SpecError(f"a spec is needed, such as bm.Mixture(bm.Normal(), 2), not {type(spec).__name__}.")
     faults = spec.faults()
+    tied: dict[str, str] = {}
+    for node in _all_nodes(spec) if not faults else ():
+        if node.tie and tied.setdefault(node.tie, repr(node)) != repr(node):
+            faults.append(f"tie={node.tie!r}: {tied[node.tie]} and {node!r} differ. Tied nodes must be equal.")
     if faults:
         raise SpecError(faults)
+
+
+def _all_nodes(spec: Node) -> Iterator[Node]:
+    yield spec
+    for _, child in spec.parts:
+        yield from _all_nodes(child)

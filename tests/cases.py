@@ -158,7 +158,62 @@ BERNOULLI = Case(
     fixed={"p": 0.3},
 )
 
-CASES = [NORMAL, MV_NORMAL, POISSON, CATEGORICAL, BERNOULLI]
+LOG_NORMAL = Case(
+    family=bm.LogNormal,
+    column=np.concatenate([np.exp(_rng.normal(-3, 0.3, 12)), np.exp(_rng.normal(6, 0.8, 12)), [1.0, 1.0]]),
+    params={"mu": np.array([-3.0, 0.5, 6.1]), "sigma": np.array([0.3, 1.2, 0.9])},
+    oracle=lambda p, x: stats.lognorm.logpdf(x, p["sigma"], scale=np.exp(p["mu"])),
+    edge_params={"mu": np.array([-200.0, 0.0, 300.0]), "sigma": np.array([1e-2, 1e3, 1.0])},
+    conjugate={"mu": lambda: pm.Normal.dist(2.0, np.float64(7.0)), "sigma": lambda: pm.InverseGamma.dist(3.0, 4.0)},
+    numeric={"sigma": lambda: pm.HalfNormal.dist(10.0)},
+    fixed={"mu": 1.5, "sigma": 2.5},
+)
+
+EXPONENTIAL = Case(
+    family=bm.Exponential,
+    column=np.concatenate([_rng.exponential(0.02, 10), _rng.exponential(70.0, 10), [0.0, 0.0, 1.0]]),
+    params={"scale": np.array([0.02, 1.0, 80.0])},
+    oracle=lambda p, x: stats.expon.logpdf(x, scale=p["scale"]),
+    edge_params={"scale": np.array([1e-9, 1.0, 1e12])},
+    conjugate={"scale": lambda: pm.InverseGamma.dist(3.0, 4.0)},
+    numeric={"scale": lambda: pm.LogNormal.dist(1.0, 2.0)},
+    fixed={"scale": 3.5},
+)
+
+GEOMETRIC = Case(
+    family=bm.Geometric,
+    column=1 + _AGES,
+    params={"p": np.array([0.07, 0.3, 0.9])},
+    oracle=lambda p, x: stats.geom.logpmf(x, p["p"]),
+    edge_params={"p": np.array([1e-5, 1.0, 1 - 1e-12])},
+    conjugate={"p": lambda: pm.Beta.dist(2.5, 3.3)},
+    numeric={"p": lambda: pm.LogitNormal.dist(-1.0, 1.2)},
+    fixed={"p": 0.3},
+)
+
+_TAGS = ("new", "old", "red")
+# each three times, but for the empty set and the full one
+_BASKETS = [frozenset(tag for s, tag in enumerate(_TAGS) if bits >> s & 1) for bits in [*range(8), *range(1, 7)] * 2]
+
+
+def _log_density_of_sets(params: Params, column: Any) -> np.ndarray:
+    """Term by term, with scipy's Bernoulli."""
+    held = np.array([[tag in basket for tag in _TAGS] for basket in column], int)
+    return stats.bernoulli.logpmf(held, params["p"]).sum(1)
+
+
+BERNOULLI_SET = Case(
+    family=bm.BernoulliSet,
+    column=_BASKETS,
+    params={"p": np.array([[0.1, 0.55, 0.93], [0.5, 0.2, 0.3], [0.7, 0.7, 0.01]])},
+    oracle=_log_density_of_sets,
+    edge_params={"p": np.array([[0.0, 1.0, 0.4], [1e-12, 0.5, 1.0], [1.0, 1.0, 1.0]])},
+    conjugate={"p": lambda: pm.Beta.dist(np.array([2.5, 3.0, 1.1]), np.array([1.3, 2.0, 1.6]))},
+    numeric={"p": lambda: pm.LogitNormal.dist(0.3, 1.2)},
+    fixed={"p": np.array([0.3, 0.6, 0.9])},
+)
+
+CASES = [NORMAL, MV_NORMAL, POISSON, CATEGORICAL, BERNOULLI, BERNOULLI_SET, LOG_NORMAL, EXPONENTIAL, GEOMETRIC]
 
 
 def over_cases(*names: str):

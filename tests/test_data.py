@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 
 import bayesmix as bm
-from bayesmix.build import observed_values
 
 NAN = float("nan")
 _rng = np.random.default_rng(3)
@@ -249,10 +248,9 @@ def test_missing_cells_are_integrated_out():
 
 def test_missing_cells_of_the_pymc_model_are_marked():
     fit = em(SPEC, MARKED["None"])
-    found = observed_values(fit.bound, fit.encoded)
-    by_path = {site.place.path: found[site.key] for site in fit.bound.site.leaves()}
-    assert np.flatnonzero(np.isnan(by_path["x"])).tolist() == GONE_X
-    assert np.flatnonzero(by_path["n"] == -1).tolist() == GONE_N
+    found = {each.name: each.values for each in fit.bound.site.observed(fit.encoded)}
+    assert np.flatnonzero(np.isnan(found["x"])).tolist() == GONE_X
+    assert np.flatnonzero(found["n"] == -1).tolist() == GONE_N
 
 
 # ------------------------------------------------------------------- index and symbols
@@ -345,6 +343,11 @@ FAULTS = {
     "negative count": (SPEC, _n(17, -2), ["n", "Poisson", "row 17", "-2", ">= 0", "missing"]),
     "fractional count": (SPEC, _n(9, 2.5), ["n", "Poisson", "row 9", "2.5", "whole", "missing"]),
     "infinite count": (SPEC, _n(9, float("inf")), ["n", "row 9", "inf"]),
+    "zero for a log-normal": (bm.LogNormal(), [1.5, 0.0, 2.0], ["LogNormal", "row 1", "is 0", "> 0", "missing"]),
+    "negative log-normal": (bm.LogNormal(), [1.5, 1.0, -2.0], ["LogNormal", "row 2", "-2", "> 0", "missing"]),
+    "negative waiting time": (bm.Exponential(), [0.0, -0.5], ["Exponential", "row 1", "-0.5", ">= 0", "missing"]),
+    "no trial at all": (bm.Geometric(), [1, 4, 0], ["Geometric", "row 2", "is 0", "whole", ">= 1", "missing"]),
+    "half a trial": (bm.Geometric(), [1, 1.5], ["Geometric", "row 1", "1.5", "whole", "missing"]),
     "neither 0 nor 1": (bm.Bernoulli(), [0, 1, 2, 1], ["Bernoulli", "row 2", "2", "Categorical"]),
     "strings for truth values": (bm.Bernoulli(), ["yes", "no"], ["Bernoulli", "row 0", "'yes'", "Categorical"]),
     "unhashable symbol": (
@@ -352,6 +355,12 @@ FAULTS = {
         {"c": ["a", ["b"], "a"]},
         ["c", "row 1", "['b']", "hashable"],
     ),
+    "string for a set": (bm.BernoulliSet(), [{"a"}, "ab"], ["BernoulliSet", "row 1", "'ab'", "sets", "None"]),
+    "number for a set": (bm.BernoulliSet(), [3, 4], ["BernoulliSet", "row 0", "3", "sets", "Categorical"]),
+    "symbol twice in a set": (bm.BernoulliSet(), [["a"], ["b", "a", "b"]], ["row 1", "'b' twice", "duplicates"]),
+    "unhashable symbol in a set": (bm.BernoulliSet(), [["a"], [{}]], ["row 1", "{}", "dict", "hashable"]),
+    "missing symbol in a set": (bm.BernoulliSet(), [["a"], ["a", None]], ["row 1", "None", "Leave it out"]),
+    "empty sets only": (bm.BernoulliSet(), [set(), set()], ["every set is empty", "Leave the field out"]),
     "column of missing cells": (SPEC, {"x": [None] * 40, "n": N}, ["x", "missing", "Normal", "Leave the field out"]),
     "column of missing symbols": (bm.Categorical(), [None, None], ["every cell is missing", "Categorical"]),
     "unequal columns": (SPEC, {"x": X, "n": N[:-1]}, ["unequal", "40", "39"]),

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
 import pymc as pm
-import pytensor
 import pytensor.tensor as pt
 
 from bayesmix.conjugate import Conjugate
@@ -23,13 +22,19 @@ from bayesmix.data import Column, Table
 from bayesmix.errors import DataError
 from bayesmix.mstep import numeric_step
 from bayesmix.params import Dim, Parameter, Params, Place, make_slot
-from bayesmix.spec import Encoded, Evaluation, Learned, Node, Site, Stats
+from bayesmix.spec import Encoded, Evaluation, Gap, Labeller, Learned, Node, Observed, Readers, Site, Stats, add_to
 
 Arrays = Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True, repr=False, eq=False)
 class Leaf(Node):
     """A family of distributions.
+
+    Parameters
+    ----------
+    tie : str, optional
+        Nodes of one name share their parameters: one set of them, wherever the nodes stand.
 
     Attributes
     ----------
@@ -37,12 +42,18 @@ class Leaf(Node):
         0 where a row holds a number or a symbol, 1 where it holds a vector.
     value_dtype : str
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
+    value_kind : str
+        ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
 
+    tie: str | None = field(default=None, kw_only=True)
+
+    is_family = True
     value_ndim: ClassVar[int] = 0
     value_dtype: ClassVar[str] = "float64"
+    value_kind: ClassVar[str] = "real"
     learned_type: ClassVar[type]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -83,7 +94,10 @@ class Leaf(Node):
 
     @abstractmethod
     def pymc_dist(self, params: Mapping[str, Any]) -> Any:
-        """The PyMC distribution at `params`, any batch shape, never a Python list of components."""
+        """The PyMC distribution at `params`, any batch shape, never a Python list of components.
+
+        Where a row's value has more axes than the distribution's own support, they are independent.
+        """
 
     @abstractmethod
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
@@ -154,6 +168,10 @@ class Leaf(Node):
         """Named axes of one row's value: none, or the coordinates of a vector."""
         return ()
 
+    def unseen_part(self, value: Any, learned: Any) -> Any:
+        """What of a cell that `encode_column` calls unknown training never saw: the cell, or a part of it."""
+        return value
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1
@@ -166,22 +184,30 @@ class Leaf(Node):
 
     @property
     def priors(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.options}
 
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Node:
-        return type(self)(**priors)
+        return self._changed(**priors)
+
+    @classmethod
+    def restore(cls, options: Mapping[str, Any], priors: Mapping[str, Any], parts: list[tuple[str, Node]]) -> Node:
+        return cls(**priors, **options)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._shown_priors())})"
 
-    def learn(self, table: Table, place: Place, learned: Learned) -> None:
-        column = self._column(table, place.path)
+    def read(self, table: Table, place: Place, readers: Readers) -> None:
+        readers.setdefault(place.key, (self, []))[1].append(self._column(table, place.path))
+
+    def learn(self, columns: list[Column]) -> Any:
+        """What must be known of all the columns that the node reads, taken as one."""
+        column = columns[0] if len(columns) == 1 else Column.joined(columns)
         if column.missing.all() and len(column):
             raise DataError(
                 f"{column.name}: every cell is missing, so {type(self).__name__} has nothing to learn from. "
                 "Leave the field out of the spec."
             )
-        learned[place.key] = self.learn_column(column)
+        return self.learn_column(column)
 
     def layout(self, place: Place, learned: Learned) -> Site:
         known = learned[place.key]
@@ -199,8 +225,10 @@ class Leaf(Node):
         if unknown.any():
             if unseen != "ignore":
                 row, value = column.first(unknown)
+                part = self.unseen_part(value, site.learned)
+                what = f"is {value!r}" if part is value else f"holds {part!r}"
                 raise DataError(
-                    f"{column.name}: row {row} is {value!r}, which the fitted data did not have. "
+                    f"{column.name}: row {row} {what}, which the fitted data did not have. "
                     'Pass unseen="ignore" to treat such cells as missing, or fit again with them.'
                 )
             missing = missing | unknown
@@ -224,87 +252,83 @@ class Leaf(Node):
         if not free:
             return {}
         if any(slot.hyper is None for slot in free.values()):
-            return numeric_step(site, own, params)
-        priors: dict[str, Any] = {name: slot.hyper for name, slot in free.items()}
+            discrete = {name: slot for name, slot in free.items() if slot.discrete}
+            if not discrete:
+                return numeric_step(site, own, params)
+            found = self.map_step(
+                own, {name: slot.priors for name, slot in discrete.items()}, site.values(params), site.learned
+            )
+            chosen = {slot.name: slot.of_components(found[name]) for name, slot in discrete.items()}
+            return {**chosen, **numeric_step(site, own, {**params, **chosen})}
+        priors: dict[str, Any] = {name: slot.priors for name, slot in free.items()}
         found = self.map_step(own, priors, site.values(params), site.learned)
-        return {slot.name: found[name].reshape(slot.shape) for name, slot in free.items()}
+        return {slot.name: slot.of_components(found[name]) for name, slot in free.items()}
 
     def evaluate(self, site: Site, params: Params, data: Encoded) -> Evaluation:
-        log_density = self.log_density(site.values(params), data.arrays)
-        if data.present is not None:
-            full = np.zeros((data.n_rows, site.n_components))
-            full[data.present] = log_density
-            log_density = full
-        return Evaluation(log_density)
+        values = site.values(params)
+        return Evaluation(data.full(self.log_density(values, data.arrays), 0.0), values=values)
 
     def accumulate(self, site: Site, evaluation: Evaluation | None, data: Encoded, resp: Any, stats: Stats) -> None:
         present = resp if data.present is None else resp[data.present]
-        stats[site.key] = self.suff_stats(data.arrays, present, site.learned)
+        add_to(stats, site.key, self.suff_stats(data.arrays, present, site.learned))
 
     def seed(self, site: Site, data: Encoded, resp: np.ndarray, stats: Stats, splitter: Any) -> None:
         self.accumulate(site, None, data, resp, stats)
 
     def features(self, site: Site, data: Encoded) -> np.ndarray:
-        points = self.embed(data.arrays, site.learned)
-        if data.present is None:
-            return points
-        full = np.full((data.n_rows, points.shape[1]), np.nan)
-        full[data.present] = points
-        return full
+        return data.full(self.embed(data.arrays, site.learned), np.nan)
 
-    def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, out: dict) -> None:
-        out[site.key] = self.sample(site.values(params), z, rng)
+    def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, labels: dict) -> Any:
+        return self.decode(self.sample(site.values(params), z, rng), site.learned)
 
     def impute(
         self, site: Site, params: Params, evaluation: Evaluation, data: Encoded, z: np.ndarray, rng: Any, out: dict
     ) -> None:
         rows = data.missing_rows()
         if len(rows):
-            out[site.key] = self.sample(site.values(params), z[rows], rng)
+            out[site.place.path] = self.decode(self.sample(site.values(params), z[rows], rng), site.learned)
 
-    def graph(self, site: Site, variables: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-        value = values[site.key]
+    def expect(
+        self, site: Site, params: Params, evaluation: Evaluation, data: Encoded, resp: np.ndarray, out: dict
+    ) -> None:
+        rows = data.missing_rows()
+        if len(rows):
+            means = self.mean(site.values(params))
+            out[site.place.path] = out.get(site.place.path, 0.0) + resp[rows] @ means
+
+    def gaps(self, site: Site, data: Encoded) -> Iterator[Gap]:
+        rows = data.missing_rows()
+        if len(rows):
+            yield Gap(site.place.path, rows, site)
+
+    def graph(
+        self, site: Site, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]
+    ) -> Any:
+        value = observed[site.place.observed]
         missing = pt.isnan(value) if self.value_dtype == "float64" else pt.lt(value, 0)
         row_missing = missing.any(axis=-1) if self.value_ndim else missing
         # PyMC's densities must not see the mark of a missing cell: it is replaced by a value inside the support
         filled = pt.switch(missing, np.asarray(self.filler(site.learned), self.value_dtype), value)
-        dist = self.pymc_dist(self._flat_variables(site, variables))
-        return pt.switch(row_missing[:, None], 0.0, pm.logp(dist, filled[:, None]))
+        return pt.switch(row_missing[:, None], 0.0, self.pymc_logp(self._flat_variables(site, variables), filled))
 
-    def linear_blocks(self, site: Site, data: Encoded) -> list[np.ndarray]:
-        parts = self.row_statistics(data.arrays, site.learned).values()
-        rows = np.column_stack([np.asarray(part, float) for part in parts])
-        if data.present is None:
-            return [rows]
-        full = np.zeros((data.n_rows, rows.shape[1]))
-        full[data.present] = rows  # a missing cell has no statistics, hence log density 0
-        return [full]
+    def pymc_logp(self, params: Mapping[str, Any], value: Any) -> Any:
+        """PyMC's log density (N, K) at encoded values (N, ...): `log_density`, borrowed."""
+        dist = self.pymc_dist(params)
+        independent = self.value_ndim - dist.owner.op.ndim_supp
+        log_density = pm.logp(dist, value[:, None])
+        return log_density.sum(tuple(range(-independent, 0))) if independent else log_density
 
-    def linear_graph(self, site: Site, variables: Mapping[str, Any], blocks: Iterator[Any]) -> Any:
-        return pt.dot(next(blocks), self.natural_matrix(site, variables).T)
+    def observed(self, site: Site, data: Encoded) -> Iterator[Observed]:
+        mark = np.nan if self.value_dtype == "float64" else -1
+        values = data.full(np.asarray(data.arrays["value"], self.value_dtype), mark)
+        yield Observed(site.place.observed, values, dims=site.value_dims)
 
-    def natural_matrix(self, site: Site, variables: Mapping[str, Any]) -> Any:
-        """Natural parameters as one PyTensor matrix (K, J), in the order of `linear_blocks`."""
-        natural = self.natural(self._flat_variables(site, variables), _as_inputs(site.learned), pt)
-        columns = [pt.as_tensor(value) for value in natural.values()]
-        return pt.concatenate([c[:, None] if c.ndim == 1 else c for c in columns], axis=1)
-
-    def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict) -> None:
+    def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
         params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
-        out[site.key] = self.pymc_dist(params)
+        out[site.place.observed] = self.pymc_dist(params)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}
-
-
-def _as_inputs(learned: Any) -> Any:
-    """What was learned with its numbers as graph inputs.
-
-    As constants they would be compiled into the kernels, and every new table would be compiled anew.
-    """
-    numeric = [f.name for f in fields(learned) if f.type in ("float", "tuple[float, ...]")]
-    values = {name: np.asarray(getattr(learned, name)) for name in numeric}
-    return replace(learned, **{name: pytensor.shared(value, shape=value.shape) for name, value in values.items()})
 
 
 #: The methods that every family must write.

@@ -11,11 +11,11 @@ import numpy as np
 from bayesmix.data import Column
 
 
-def robust_center_and_scale(values: np.ndarray) -> tuple[float, float]:
+def robust_center_and_scale(values: np.ndarray, constant: float | None = None) -> tuple[float, float]:
     """Median and interquartile range / 1.349 of the finite values.
 
     Where the range is zero (more than half of the values tie) the standard deviation serves, and where that is
-    zero too (a constant column) the size of the constant, or 1.
+    zero too (a constant column) `constant`, which by default is the size of the value, or 1.
     """
     values = values[np.isfinite(values)]
     center = float(np.median(values))
@@ -24,7 +24,7 @@ def robust_center_and_scale(values: np.ndarray) -> tuple[float, float]:
     if not scale > 0:
         scale = float(np.std(values - center))
     if not scale > 0:
-        scale = abs(center) or 1.0
+        scale = constant or abs(center) or 1.0
     return center, scale
 
 
@@ -36,9 +36,16 @@ class Location:
     scale: float
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Location:
-        """Of a column with NaN in missing cells."""
-        return cls(*robust_center_and_scale(values))
+    def of(cls, values: np.ndarray, constant: float | None = None) -> Location:
+        """Of a column with NaN in missing cells. See `robust_center_and_scale`."""
+        return cls(*robust_center_and_scale(values, constant))
+
+
+@dataclass(frozen=True)
+class Size:
+    """Typical size of a column of positive numbers, in the column's units; > 0."""
+
+    scale: float
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class Bernoulli(Leaf):
     p: Any = None
 
     value_dtype = "int64"
+    value_kind = "truth"
     learned_type = Rate
 
     def learn_column(self, column):

@@ -57,6 +57,7 @@ class Categorical(Leaf):
     p: Any = None
 
     value_dtype = "int64"
+    value_kind = "symbol"
     learned_type = Levels
 
     def learn_column(self, column):

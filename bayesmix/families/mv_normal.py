@@ -175,8 +175,9 @@ class MvNormal(Leaf):
                 precision = np.linalg.inv(cov)
                 weight = n[:, None, None] * precision
                 prior_precision = np.broadcast_to(prior.precision, mu.shape)
-                right = np.einsum("kij,kj->ki", precision, stats["first"]) + prior_precision * (prior.mean - center)
-                left = weight + prior_precision[:, :, None] * np.eye(len(center))
+                right = prior.pool(np.einsum("kij,kj->ki", precision, stats["first"]))
+                right = right + prior_precision * (prior.mean - center)
+                left = prior.pool(weight) + prior_precision[:, :, None] * np.eye(len(center))
                 mu = np.linalg.solve(left, right[..., None])[..., 0]
             if "cov" in priors:
                 gap = mean - mu

@@ -8,8 +8,8 @@ from typing import Any, final
 import numpy as np
 import pymc as pm
 
-from bayesmix import conjugate
 from bayesmix.data import numbers
+from bayesmix.families import _gaussian
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Location
 from bayesmix.moments import normals
@@ -104,39 +104,16 @@ class Normal(Leaf):
         return pm.Normal.dist(params["mu"], params["sigma"])
 
     def row_statistics(self, data, learned):
-        """Powers of the deviation from the reference point: raw moments would cancel."""
-        deviation = data["value"] - learned.center
-        return {"n": np.ones_like(deviation), "first": deviation, "second": deviation * deviation}
+        """See `Leaf.row_statistics`."""
+        return _gaussian.row_statistics(data["value"] - learned.center)
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""
-        mu, sigma = params["mu"] - learned.center, params["sigma"]
-        precision = 1 / sigma**2
-        return {
-            "n": -xp.log(sigma) - 0.5 * np.log(2 * np.pi) - 0.5 * precision * mu**2,
-            "first": precision * mu,
-            "second": -0.5 * precision,
-        }
+        return _gaussian.natural(params["mu"] - learned.center, params["sigma"], xp)
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
-        n, first, second = stats["n"], stats["first"], stats["second"]
-        mu, sigma = params["mu"] - learned.center, params["sigma"]
-        if "mu" in priors:
-            prior = conjugate.Normal(priors["mu"].mean - learned.center, priors["mu"].precision)
-        for _ in range(25):
-            before = mu, sigma
-            if "mu" in priors:
-                mu = conjugate.location(prior, first, n, sigma**-2.0)
-            if "sigma" in priors:
-                # the sum of squares about mu, from sums about the mean so that nothing cancels
-                mean = first / np.where(n > 0, n, 1)
-                squares = np.maximum(second - mean * first, 0) + n * (mean - mu) ** 2
-                sigma = conjugate.scale(priors["sigma"], n, squares)
-            moved = np.abs(mu - before[0]) / learned.scale + np.abs(sigma / before[1] - 1)
-            if not np.nanmax(moved) > 1e-13 or len(priors) < 2:
-                break
-        return {"mu": mu + learned.center, "sigma": sigma}
+        return _gaussian.map_step(stats, priors, params, learned)
 
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""

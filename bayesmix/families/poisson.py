@@ -9,6 +9,7 @@ import numpy as np
 import pymc as pm
 from scipy.special import gammaln, xlogy
 
+from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate
@@ -55,6 +56,7 @@ class Poisson(Leaf):
     mu: Any = None
 
     value_dtype = "int64"
+    value_kind = "count"
     learned_type = Rate
 
     def learn_column(self, column):
@@ -96,8 +98,7 @@ class Poisson(Leaf):
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
-        prior = priors["mu"]
-        return {"mu": (stats["events"] + prior.alpha - 1) / (stats["n"] + prior.beta)}
+        return {"mu": conjugate.rate(priors["mu"], stats["events"], stats["n"])}
 
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""

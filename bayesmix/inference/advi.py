@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
@@ -109,7 +110,7 @@ def fit_advi(
     )
     return make_fit(
         bound,
-        {name: found[name][None] for name in bound.free_slots},
+        completed(bound, encoded, weights, {name: value[None] for name, value in found.items()}, rng),
         table=table,
         encoded=encoded,
         row_weights=given,

@@ -75,10 +75,11 @@ def fit_map(
         progressbar=progressbar,
     )
     warn_of_lone_rows(bound, encoded, weights, best.params)
-    model = model_of(bound, encoded, row_weights=given, initval=best.params)
+    positions = {name: best.params[name] for name in bound.discrete_slots}
+    model = model_of(bound.held(positions), encoded, row_weights=given, initval=best.params)
     target = Target(model, variables_at(bound, best.params), jacobian=False)
     mode, history, converged = climb(target, target.start, max_iter)
-    found = target.constrained(mode)
+    found = {**target.constrained(mode), **positions}
     if not converged:
         warnings.warn(
             f"fit_map stopped after {len(history)} steps with a gradient that is not zero: the mode may lie on the "

@@ -17,7 +17,7 @@ from bayesmix.moments.estimator import Estimator
 from bayesmix.moments.views import Split, conditional_means, nearest_possible, no_decomposition, random_splits
 from bayesmix.params import Slot
 from bayesmix.relabel import in_canonical_order
-from bayesmix.spec import Encoded, Node, Site, Stats
+from bayesmix.spec import Encoded, Node, Site, Stats, add_to
 
 #: Groups of rows that standard errors of cross moments are computed from, where rows repeat less often.
 _GROUPS = 200
@@ -172,8 +172,10 @@ def estimate(
     """
     bound.require_mixture()
     _check_estimable(bound)
-    component, block = bound.site.children[0], bound.site.node.child_data(data)[0]
-    fields = component.node.independent_fields(component, block)
+    fields: list[tuple[Site, Encoded]] = []
+    if len(bound.site.children) == 1:  # components of one spec
+        component, block = bound.site.children[0], bound.site.node.child_data(data)[0]
+        fields = component.node.independent_fields(component, block)
     if len(fields) == 1:
         (site, own), weights = fields[0], row_weights
         if own.present is not None:
@@ -185,7 +187,7 @@ def estimate(
     if sum(len(site.node.independent_columns(site.learned) or [0]) for site, _ in fields) >= 3:
         return _from_cross_moments(bound, data, row_weights, fields, rng, n_splits)
     raise SpecError(
-        f"{component.node!r}: a mixture of this has no estimator from moments. They can do with one family that offers "
+        f"{bound.spec!r}: this has no estimator from moments. They can do with one family that offers "
         'one, or three or more independent fields of any families. Use method="em".'
     )
 
@@ -255,10 +257,7 @@ def _in_slots(bound: Bound, site: Site, named: Arrays) -> Arrays:
     """A family's values (K, …) and the weights in the shapes of their slots, with what is fixed."""
     weights = bound.site.slots["weights"]
     out = {weights.name: named["weights"].reshape(weights.shape)}
-    for name, slot in site.slots.items():
-        if slot.free:
-            own = named[name] if _per_component(site, slot) else named[name][:1]
-            out[slot.name] = own.reshape(slot.shape)
+    out.update({slot.name: slot.of_components(named[name]) for name, slot in site.slots.items() if slot.free})
     return bound.with_fixed(out)
 
 
@@ -277,7 +276,7 @@ def _reordered(bound: Bound, site: Site, before: Arrays, after: Arrays, errors: 
 
 def _order(bound: Bound, before: Arrays, after: Arrays) -> np.ndarray:
     """Component of `before` that each component of `after` is, (K,)."""
-    axis = bound.site.children[0].place.axes[-1]
+    axis = bound.site.slots["weights"].event[0]
     names = [name for name, slot in bound.slots.items() if axis in (*slot.axes, *slot.event) and slot.free]
     size = len(axis)
     old, new = (np.column_stack([side[name].reshape(size, -1) for name in names]) for side in (before, after))
@@ -289,7 +288,7 @@ def _order(bound: Bound, before: Arrays, after: Arrays) -> np.ndarray:
 
 def _coincide(bound: Bound, params: Arrays) -> bool:
     """Whether two components have the same parameters."""
-    axis = bound.site.children[0].place.axes[-1]
+    axis = bound.site.slots["weights"].event[0]
     each = [params[name].reshape(len(axis), -1) for name, slot in bound.slots.items() if axis in slot.axes]
     rows = np.column_stack(each)
     return len(np.unique(rows, axis=0)) < len(rows)
@@ -452,7 +451,7 @@ def _as_stats(
             value = columns[:, at : at + width] * held[:, None]
             own[name] = value if vector else value[:, 0]
             at += width
-        stats[site.key] = own
+        add_to(stats, site.key, own)
     return stats, np.array(moved)
 
 

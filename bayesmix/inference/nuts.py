@@ -13,6 +13,7 @@ import xarray as xr
 
 from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
@@ -125,7 +126,8 @@ def fit_nuts(
         progressbar=progressbar,
         **sampler_kwargs,
     )
-    arrays: dict[str, Any] = {name: sampled["posterior"][name].values for name in bound.free_slots}
+    sampled_arrays = {name: sampled["posterior"][name].values for name in bound.sampled_slots}
+    arrays = completed(bound, encoded, weights, sampled_arrays, rng)
     status = _status(sampled)
     if not status.converged:
         warnings.warn(status.message, ConvergenceWarning, stacklevel=2)
@@ -149,7 +151,9 @@ def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) 
     names = []
     spread = laplace_sd(bound, target, factor)
     for site in bound.site.walk():
-        if "weights" not in site.slots or not exchangeable(site) or (name := location_slot(site)) is None:
+        if "weights" not in site.slots or (name := location_slot(site)) is None:
+            continue
+        if not exchangeable(site, bound.slots[name].axes[-1]):
             continue
         if len(site.slots["weights"].event[0]) < 2 or bound.slots[name].transform is not None:
             continue

@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 from bayesmix.data import Table
 from bayesmix.errors import DataError
 from bayesmix.params import Place
-from bayesmix.spec import Encoded, Evaluation, Node, Site
+from bayesmix.spec import Encoded, Evaluation, Node, Site, gather, places, spread
 
 
 @final
@@ -31,6 +31,8 @@ class Composite(Node):
         Positional fields; or one mapping from name to node, for names that are not identifiers.
     **named : Node
         Named fields.
+    tie : str, optional
+        Nodes of one name share their parameters.
 
     Notes
     -----
@@ -45,7 +47,8 @@ class Composite(Node):
     Composite({'body mass': Normal()})
     """
 
-    def __init__(self, *fields: Any, **named: Any):
+    def __init__(self, *fields: Any, tie: str | None = None, **named: Any):
+        self.tie = tie
         mapping: dict[str, Any] = {}
         if len(fields) == 1 and isinstance(fields[0], Mapping):
             mapping.update(fields[0])
@@ -71,8 +74,17 @@ class Composite(Node):
         """Whether the fields go by position."""
         return self._positional
 
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"tie": self.tie, "_positional": self._positional}
+
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Composite:
-        return Composite(*parts) if self._positional else Composite(dict(zip(self._fields, parts)))
+        return self._changed(_fields=dict(zip(self._fields, parts)))
+
+    @classmethod
+    def restore(cls, options, priors, parts):
+        new = cls({name: node for name, node in parts}, tie=options["tie"])
+        return new._changed(_positional=options["_positional"])
 
     def faults(self, path: str = "") -> list[str]:
         if not self._fields:
@@ -81,10 +93,12 @@ class Composite(Node):
 
     def __repr__(self) -> str:
         if self._positional:
-            return f"Composite({', '.join(map(repr, self._fields.values()))})"
-        if all(name.isidentifier() for name in self._fields):
-            return f"Composite({', '.join(f'{name}={node!r}' for name, node in self._fields.items())})"
-        return f"Composite({{{', '.join(f'{name!r}: {node!r}' for name, node in self._fields.items())}}})"
+            shown = list(map(repr, self._fields.values()))
+        elif all(name.isidentifier() and name != "tie" for name in self._fields):
+            shown = [f"{name}={node!r}" for name, node in self._fields.items()]
+        else:
+            shown = [f"{{{', '.join(f'{name!r}: {node!r}' for name, node in self._fields.items())}}}"]
+        return f"Composite({', '.join(shown + self._shown_priors())})"
 
     def _blocks(self, table: Table, place: Place) -> list[tuple[Place, Node, Table]]:
         """Each field with its place and its block of columns."""
@@ -114,16 +128,20 @@ class Composite(Node):
             for name, node in self._fields.items()
         ]
 
-    def learn(self, table, place, learned):
-        _gather(partial(node.learn, block, below, learned) for below, node, block in self._blocks(table, place))
+    def read(self, table, place, readers):
+        gather_faults(
+            partial(node.read_from, block, below, readers) for below, node, block in self._blocks(table, place)
+        )
 
     def layout(self, place, learned):
-        children = tuple(node.layout(place.field_place(name), learned) for name, node in self._fields.items())
+        children = tuple(node.lay_out(place.field_place(name), learned) for name, node in self._fields.items())
         return Site(self, place, {}, children)
 
     def encode(self, site, table, unseen):
         blocks = self._blocks(table, site.place)
-        children = _gather(partial(child.encode, block, unseen) for child, (_, _, block) in zip(site.children, blocks))
+        children = gather_faults(
+            partial(child.encode, block, unseen) for child, (_, _, block) in zip(site.children, blocks)
+        )
         return Encoded(table.n_rows, children=tuple(children))
 
     def child_data(self, data):
@@ -131,18 +149,19 @@ class Composite(Node):
 
     def evaluate(self, site, params, data):
         children = tuple(child.evaluate(params, block) for child, block in zip(site.children, data.children))
-        return Evaluation(sum(child.log_density for child in children), children)
+        terms = [spread(below.log_density, child.axes, site.axes) for child, below in zip(site.children, children)]
+        return Evaluation(sum(terms[1:], start=terms[0]), children)
 
     def accumulate(self, site, evaluation, data, resp, stats):
         for child, below, block in zip(site.children, evaluation.children, data.children):
-            child.accumulate(below, block, resp, stats)
+            child.accumulate(below, block, gather(resp, child.axes, site.axes), stats)
 
     def seed(self, site, data, resp, stats, splitter):
         for child, block in zip(site.children, data.children):
-            child.node.seed(child, block, resp, stats, splitter)
+            child.seed(block, gather(resp, child.axes, site.axes), stats, splitter)
 
     def features(self, site, data):
-        return np.column_stack([c.node.features(c, block) for c, block in zip(site.children, data.children)])
+        return np.column_stack([child.features(block) for child, block in zip(site.children, data.children)])
 
     def independent_fields(self, site, data):
         each = [child.node.independent_fields(child, block) for child, block in zip(site.children, data.children)]
@@ -151,38 +170,38 @@ class Composite(Node):
     def update(self, site, stats, params):
         return {}
 
-    def draw(self, site, params, z, rng, out):
-        for child in site.children:
-            child.node.draw(child, params, z, rng, out)
+    def draw(self, site, params, z, rng, labels):
+        return {
+            name: child.draw(params, places(child.axes, site.axes)[z], rng, labels)
+            for name, child in zip(self._fields, site.children)
+        }
 
     def impute(self, site, params, evaluation, data, z, rng, out):
         for child, below, block in zip(site.children, evaluation.children, data.children):
-            child.node.impute(child, params, below, block, z, rng, out)
+            child.impute(params, below, block, places(child.axes, site.axes)[z], rng, out)
 
-    def graph(self, site, variables, values):
-        return sum(child.node.graph(child, variables, values) for child in site.children)
+    def expect(self, site, params, evaluation, data, resp, out):
+        for child, below, block in zip(site.children, evaluation.children, data.children):
+            child.expect(params, below, block, gather(resp, child.axes, site.axes), out)
 
-    def linear_blocks(self, site, data):
-        # the families side by side in one matrix, so that one product serves them all; then what is below mixtures
-        pairs = list(zip(site.children, data.children))
-        own = [child.node.linear_blocks(child, block)[0] for child, block in pairs if not child.children]
-        below = [
-            matrix for child, block in pairs if child.children for matrix in child.node.linear_blocks(child, block)
-        ]
-        return ([np.hstack(own)] if own else []) + below
+    def gaps(self, site, data):
+        for child, block in zip(site.children, data.children):
+            yield from child.gaps(block)
 
-    def linear_graph(self, site, variables, blocks):
-        own = [child.node.natural_matrix(child, variables) for child in site.children if not child.children]
-        terms = [pt.dot(next(blocks), pt.concatenate(own, axis=1).T)] if own else []
-        terms += [child.node.linear_graph(child, variables, blocks) for child in site.children if child.children]
+    def graph(self, site, variables, observed, labels):
+        terms = [child.graph(variables, observed, labels)[:, places(child.axes, site.axes)] for child in site.children]
         return sum(terms[1:], start=terms[0])
 
-    def graph_draw(self, site, variables, z, out):
+    def observed(self, site, data):
+        for child, block in zip(site.children, data.children):
+            yield from child.observed(block)
+
+    def graph_draw(self, site, variables, z, out, label):
         for child in site.children:
-            child.node.graph_draw(child, variables, z, out)
+            child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
 
 
-def _gather(steps: Iterable[Callable[[], Any]]) -> list:
+def gather_faults(steps: Iterable[Callable[[], Any]]) -> list:
     """Take every step, and raise the data faults of all of them together."""
     found, faults = [], []
     for step in steps:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, final
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pymc as pm
@@ -12,11 +15,29 @@ import pytensor.tensor as pt
 from bayesmix import conjugate
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
-from bayesmix.params import SIMPLEX, Parameter, make_slot
-from bayesmix.spec import Evaluation, Node, Site
+from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot
+from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, spread
+from bayesmix.structure.composite import gather_faults
 
 
-@final
+@dataclass(frozen=True)
+class Group:
+    """Components that have one spec: they are one node with an axis of their own.
+
+    Attributes
+    ----------
+    node : Node
+    members : tuple of int
+        Which of the mixture's components these are, ascending.
+    name : str
+        Put before the names of the group's variables; empty where all components have one spec.
+    """
+
+    node: Node
+    members: tuple[int, ...]
+    name: str
+
+
 class Mixture(Node):
     r"""A finite mixture: each row comes from one of K components, which one is not observed.
 
@@ -24,17 +45,27 @@ class Mixture(Node):
 
     Parameters
     ----------
-    component : Node
-        Family or structure of every component. A mixture may stand in it, at any depth.
-    n_components : int
-        K, at least 1.
+    component : Node or list of Node
+        Family or structure of every component; or a list of K of them, of any families with one support. Equal ones
+        are computed together. Mixtures may stand in them, at any depth.
+    n_components : int, optional
+        K, at least 1. Not with a list.
     weights : prior, optional
         Probabilities of the components, shape (K,). Default ``Dirichlet(2, …, 2)``: worth one row a component,
         and zero where a component is empty.
+    min_weight : float
+        No weight lies below it (below 1/K). The prior is restricted to such weights.
+    shared : bool
+        In the component of another mixture: all of that mixture's components have the same inner components, and only
+        the inner weights are their own.
+    tie : str, optional
+        Nodes of one name share their parameters, weights included.
 
     Notes
     -----
     The axis of the components is the dim ``component`` (with the field's name before it inside a composite).
+    Different components take their family's name before their variables: ``exponential_scale
+    (exponential_component)``, labelled by the components' numbers.
     Given parameters, the sum is taken by log-sum-exp; EM's responsibilities are
     :math:`r_{nk} \propto w_k f_k(x_n)`, and the M-step for the weights is
     ``w ∝ Σ_n r_nk + concentration - 1``.
@@ -50,15 +81,37 @@ class Mixture(Node):
     Mixture(Composite(x=Mixture(Normal(), 2), y=Poisson()), 3)
     """
 
-    def __init__(self, component: Any, n_components: int, *, weights: Any = None):
-        self._component = component
-        self._n = n_components
+    #: Names of the axis and of the weights, and a prefix of what is below; by default by the place.
+    _axis: str | None = None
+    _weights_name: str | None = None
+    _prefix: str = ""
+
+    def __init__(
+        self,
+        component: Any,
+        n_components: int | None = None,
+        *,
+        weights: Any = None,
+        min_weight: float = 0.0,
+        shared: bool = False,
+        tie: str | None = None,
+    ):
+        self._listed = isinstance(component, Sequence) and not isinstance(component, (str, bytes))
+        if self._listed and n_components is not None:
+            raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
+        if not self._listed and n_components is None:
+            raise TypeError("Mixture: n_components is missing. Pass it, or a list of components.")
+        self._components = tuple(component) if self._listed else (component,)
+        self._n = len(component) if self._listed else n_components
         self._weights = weights
+        self._min_weight = min_weight
+        self._shared = shared
+        self.tie = tie
 
     @property
     def component(self) -> Node:
-        """The spec of one component."""
-        return self._component
+        """The spec of one component (the first of a list)."""
+        return self._components[0]
 
     @property
     def n_components(self) -> int:
@@ -66,66 +119,167 @@ class Mixture(Node):
         return self._n
 
     @property
+    def shared(self) -> bool:
+        """Whether the components around this mixture have its components in common."""
+        return self._shared
+
+    @property
+    def groups(self) -> list[Group]:
+        """The components, equal ones together."""
+        if not self._listed:
+            return [Group(self._components[0], tuple(range(self._n)), "")]
+        members: dict[Any, list[int]] = {}
+        for k, node in enumerate(self._components):
+            members.setdefault(_identity(node), []).append(k)
+        if len(members) == 1:
+            return [Group(self._components[0], tuple(range(self._n)), "")]
+        names: list[str] = []
+        for ks in members.values():
+            base = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self._components[ks[0]]).__name__).lower()
+            taken = sum(re.fullmatch(rf"{base}(_\d+)?", name) is not None for name in names)
+            names.append(f"{base}_{taken + 1}" if taken else base)
+        return [Group(self._components[ks[0]], tuple(ks), name) for ks, name in zip(members.values(), names)]
+
+    @property
     def parts(self) -> tuple[tuple[str, Node], ...]:
-        return (("", self._component),)
+        if not self._listed:
+            return (("", self._components[0]),)
+        return tuple((f"component[{k}]", node) for k, node in enumerate(self._components))
 
     @property
     def priors(self) -> dict[str, Any]:
         return {"weights": self._weights}
 
+    @property
+    def options(self) -> dict[str, Any]:
+        names = ("tie", "_n", "_listed", "_min_weight", "_shared", "_axis", "_weights_name", "_prefix")
+        return {name: getattr(self, name) for name in names}
+
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Mixture:
-        return Mixture(parts[0], self._n, weights=priors["weights"])
+        return self._changed(_weights=priors["weights"], _components=tuple(parts))
+
+    def named(self, *, axis: str | None = None, weights: str | None = None, prefix: str = "") -> Mixture:
+        """The same mixture with other names: of its axis, of its weights, and before what is below it."""
+        return self._changed(_axis=axis, _weights_name=weights, _prefix=prefix)
 
     def faults(self, path: str = "") -> list[str]:
         found = []
         if isinstance(self._n, bool) or not isinstance(self._n, (int, np.integer)) or self._n < 1:
             found.append(f"{path}n_components: a whole number of at least 1 is needed, not {self._n!r}.")
-        return found + super().faults(path)
+        elif not isinstance(self._min_weight, (int, float)) or not 0 <= self._min_weight < 1 / self._n:
+            found.append(f"{path}min_weight: a number of at least 0 and below 1/{self._n}, not {self._min_weight!r}.")
+        found += super().faults(path)
+        if not found and self._listed:
+            dtypes = {getattr(node, "value_dtype", None) for node in self._components} - {None}
+            if len(dtypes) > 1:
+                shown = ", ".join(type(node).__name__ for node in self._components)
+                found.append(f"{path or 'Mixture'}: {shown} have different supports (real numbers and whole ones).")
+        return found
 
     def __repr__(self) -> str:
-        return f"Mixture({', '.join([repr(self._component), str(self._n), *self._shown_priors()])})"
+        if self._listed:
+            shown = [f"[{', '.join(map(repr, self._components))}]"]
+        else:
+            shown = [repr(self._components[0]), str(self._n)]
+        shown += self._shown_priors()
+        shown += [f"min_weight={self._min_weight:g}"] if self._min_weight else []
+        shown += ["shared=True"] if self._shared else []
+        return f"Mixture({', '.join(shown)})"
 
-    def learn(self, table, place, learned):
-        self._component.learn(table, place.component_place(self._n), learned)
+    def _below(self, place: Place) -> list[Place]:
+        found = []
+        for i, group in enumerate(self.groups):
+            key = "component" if not group.name else f"component{i}"
+            prefix = self._prefix + (f"{group.name}_" if group.name else "")
+            axis = self._axis_name(place)
+            if group.name:
+                axis = f"{place.prefix}{prefix}component"
+            found.append(place.within(key, prefix=prefix, axis=Dim(axis, group.members), shared=self._shared))
+        return found
+
+    def _axis_name(self, place: Place) -> str:
+        return self._axis or place.name("component")
+
+    def read(self, table, place, readers):
+        below = self._below(place)
+        gather_faults(
+            lambda group=group, at=at: group.node.read_from(table, at, readers) for group, at in zip(self.groups, below)
+        )
 
     def layout(self, place, learned):
-        below = place.component_place(self._n)
         prior = pm.Dirichlet.dist(np.full(self._n, 2.0))
-        parameter = Parameter(SIMPLEX, prior, "dirichlet", (below.axes[-1],))
-        weights = make_slot(place.name("weights"), place.axes, parameter, self._weights)
-        return Site(self, place, {"weights": weights}, (self._component.layout(below, learned),))
+        axis = Dim(self._axis_name(place), tuple(range(self._n)))
+        parameter = Parameter(SIMPLEX, prior, "dirichlet", (axis,), floor=float(self._min_weight))
+        name = self._weights_name or place.name("weights")
+        weights = make_slot(name, place.axes, parameter, self._weights)
+        children = tuple(group.node.lay_out(at, learned) for group, at in zip(self.groups, self._below(place)))
+        return Site(self, place, {"weights": weights}, children)
 
     def encode(self, site, table, unseen):
-        return site.children[0].encode(table, unseen)
+        blocks = gather_faults(lambda child=child: child.encode(table, unseen) for child in site.children)
+        return blocks[0] if len(blocks) == 1 else Encoded(table.n_rows, children=tuple(blocks))
 
     def child_data(self, data):
-        return (data,)
+        return data.children if self.groups[0].name else (data,)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """Where each component stands among the groups' components put one after another, (K,)."""
+        return np.argsort([k for group in self.groups for k in group.members])
+
+    def _wide(self, site: Site, densities: list) -> Any:
+        """Log densities of the groups (N, K_child) as one array (N, K, G) of the components."""
+        parts = []
+        for group, child, density in zip(self.groups, site.children, densities):
+            axes = (*site.axes, self._group_axis(site, group))
+            wide = spread(density, child.axes, axes)
+            parts.append(wide.reshape(len(density), site.n_components, len(group.members)))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)[:, :, self._order]
+
+    def _narrow(self, site: Site, resp: np.ndarray) -> list[np.ndarray]:
+        """The transpose: responsibilities (N, K, G) for each group's site, (N, K_child)."""
+        found = []
+        for group, child in zip(self.groups, site.children):
+            axes = (*site.axes, self._group_axis(site, group))
+            own = resp[:, :, list(group.members)] if group.name else resp
+            found.append(gather(own.reshape(len(resp), -1), child.axes, axes))
+        return found
+
+    def _group_axis(self, site: Site, group: Group) -> Dim:
+        for at, other in zip(self._below(site.place), self.groups):
+            if other.members == group.members:
+                return at.axes[-1]
+        raise AssertionError("a group of this mixture")
 
     def evaluate(self, site, params, data):
-        below = site.children[0].evaluate(params, data)
+        below = tuple(child.evaluate(params, block) for child, block in zip(site.children, self.child_data(data)))
         with np.errstate(divide="ignore"):
             log_weights = np.log(site.values(params)["weights"])
-        joint = below.log_density.reshape(-1, *log_weights.shape) + log_weights
-        return Evaluation(log_sum_exp(joint), (below,), joint)
+        joint = self._wide(site, [each.log_density for each in below]) + log_weights
+        return Evaluation(log_sum_exp(joint), below, joint)
 
     def accumulate(self, site, evaluation, data, resp, stats):
         inner = resp[:, :, None] * posterior(evaluation)
-        stats[site.key] = {"n": inner.sum(0)}
-        site.children[0].accumulate(evaluation.children[0], data, inner.reshape(len(resp), -1), stats)
+        add_to(stats, site.key, {"n": inner.sum(0)})
+        for child, below, block, own in zip(
+            site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
+        ):
+            child.accumulate(below, block, own, stats)
 
     def seed(self, site, data, resp, stats, splitter):
-        child = site.children[0]
-        points = child.node.features(child, data)
-        inner = np.stack([splitter(points, r, self._n) * r[:, None] for r in resp.T], axis=1)
-        stats[site.key] = {"n": inner.sum(0)}
-        child.node.seed(child, data, inner.reshape(len(resp), -1), stats, splitter)
+        points = self.features(site, data)
+        around = resp.sum(1)[:, None] if self._shared else resp
+        split = np.stack([splitter(points, r, self._n) for r in around.T], axis=1)
+        inner = resp[:, :, None] * split
+        add_to(stats, site.key, {"n": inner.sum(0)})
+        for child, block, own in zip(site.children, self.child_data(data), self._narrow(site, inner)):
+            child.seed(block, own, stats, splitter)
 
     def features(self, site, data):
-        child = site.children[0]
-        return child.node.features(child, data)
+        return site.children[0].features(self.child_data(data)[0])
 
     def expected_logp(self, params, stats, learned, xp):
-        """Expected log probability of the labels, for the numeric M-step."""
+        """Expected log probability of the labels."""
         seen = stats["n"] > 0
         return (stats["n"] * xp.log(xp.where(seen, params["weights"], 1.0))).sum(-1)
 
@@ -135,42 +289,114 @@ class Mixture(Node):
             return {}
         if slot.hyper is None:
             return numeric_step(site, stats[site.key], params)
-        return {slot.name: conjugate.probabilities(slot.hyper, stats[site.key]["n"]).reshape(slot.shape)}
+        return {slot.name: slot.of_components(conjugate.probabilities(slot.priors, stats[site.key]["n"]))}
 
-    def draw(self, site, params, z, rng, out):
-        weights = site.values(params)["weights"]
-        child = site.children[0]
-        out[site.key] = choose(weights[z], rng)
-        child.node.draw(child, params, z * self._n + out[site.key], rng, out)
+    def draw(self, site, params, z, rng, labels):
+        chosen = choose(site.values(params)["weights"][z], rng)
+        labels[site.key] = chosen
+        drawn = []
+        for rows, child, below in self._members(site, z, chosen):
+            drawn.append((rows, child.draw(params, below, rng, labels)))
+        return merged(drawn, len(z))
+
+    def _members(self, site, z, chosen):
+        """For each group: its rows, its site, and the component of the site for each row."""
+        for group, child in zip(self.groups, site.children):
+            rows = np.arange(len(z)) if not group.name else np.flatnonzero(np.isin(chosen, group.members))
+            place = np.searchsorted(group.members, chosen[rows])
+            wide = z[rows] * len(group.members) + place
+            yield rows, child, places(child.axes, (*site.axes, self._group_axis(site, group)))[wide]
 
     def impute(self, site, params, evaluation, data, z, rng, out):
-        child = site.children[0]
         chosen = choose(posterior(evaluation)[np.arange(len(z)), z], rng)
-        out[site.key] = chosen
-        child.node.impute(child, params, evaluation.children[0], data, z * self._n + chosen, rng, out)
+        out["label", site.key] = chosen
+        if not self.groups[0].name:
+            [(_, child, below)] = self._members(site, z, chosen)
+            child.impute(params, evaluation.children[0], self.child_data(data)[0], below, rng, out)
+            return
+        # every group fills all missing cells; each row keeps those of its own group
+        kept: dict = {}
+        for (rows, child, below), before, block in zip(
+            self._members(site, z, chosen), evaluation.children, self.child_data(data)
+        ):
+            full = np.zeros(len(z), int)
+            full[rows] = below
+            filled: dict = {}
+            child.impute(params, before, block, full, rng, filled)
+            for gap in child.gaps(block):
+                own = np.isin(gap.rows, rows)
+                values = filled[gap.path]
+                if gap.path in kept:
+                    values = np.where(own.reshape(-1, *[1] * (values.ndim - 1)), values, kept[gap.path])
+                kept[gap.path] = values
+        out.update(kept)
 
-    def graph(self, site, variables, values):
-        child = site.children[0]
-        return self._sum_out(site, variables, child.node.graph(child, variables, values))
+    def expect(self, site, params, evaluation, data, resp, out):
+        inner = resp[:, :, None] * posterior(evaluation)
+        label = ("label", site.slots["weights"].name)
+        out[label] = out.get(label, 0.0) + inner.sum(1)
+        for child, below, block, own in zip(
+            site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
+        ):
+            child.expect(params, below, block, own, out)
 
-    def linear_blocks(self, site, data):
-        child = site.children[0]
-        return child.node.linear_blocks(child, data)
+    def gaps(self, site, data):
+        return site.children[0].gaps(self.child_data(data)[0])
 
-    def linear_graph(self, site, variables, blocks):
-        child = site.children[0]
-        return self._sum_out(site, variables, child.node.linear_graph(child, variables, blocks))
+    def graph(self, site, variables, observed, labels):
+        parts = []
+        for group, child in zip(self.groups, site.children):
+            axes = (*site.axes, self._group_axis(site, group))
+            density = child.graph(variables, observed, labels)[:, places(child.axes, axes)]
+            parts.append(density.reshape((-1, site.n_components, len(group.members))))
+        joint = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=2)[:, :, self._order]
+        if site.key in labels:
+            label = labels[site.key]
+            return joint[pt.arange(label.shape[0]), :, label]
+        slot = site.slots["weights"]
+        log_weights = pt.log(slot.components(variables[slot.name]))
+        flat = (joint + log_weights).reshape((-1, site.n_components * self._n))
+        return LogSumExp(int(self._n))(flat)[0]
 
-    def _sum_out(self, site, variables, density):
-        log_weights = pt.log(variables[site.slots["weights"].name].ravel())
-        return LogSumExp(int(self._n))(density + log_weights)[0]
+    def observed(self, site, data):
+        return site.children[0].observed(self.child_data(data)[0])
 
-    def graph_draw(self, site, variables, z, out):
-        child = site.children[0]
+    def graph_draw(self, site, variables, z, out, label):
         slot = site.slots["weights"]
         weights = slot.components(variables[slot.name])
-        label = pm.Categorical.dist(weights[z])
-        child.node.graph_draw(child, variables, z * self._n + label, out)
+        chosen = label(site, weights[z])
+        for group, child in zip(self.groups, site.children):
+            place = np.zeros(self._n, int)
+            place[list(group.members)] = np.arange(len(group.members))
+            to = pt.as_tensor(places(child.axes, (*site.axes, self._group_axis(site, group))))
+            drawn: dict = dict(out)
+            child.graph_draw(variables, to[z * len(group.members) + pt.as_tensor(place)[chosen]], drawn, label)
+            member = pt.as_tensor(np.isin(np.arange(self._n), group.members))[chosen]
+            for name, value in drawn.items():
+                if name in out and group.name and value is not out[name]:
+                    mask = member.reshape((-1, *[1] * (value.ndim - 1)))
+                    value = pt.switch(mask, value, out[name])
+                out[name] = value
+
+
+def _identity(node: Any) -> Any:
+    """Equal for nodes that are computed together."""
+    shown = repr(node)
+    return id(node) if "…" in shown or "<tensor>" in shown else shown
+
+
+def merged(parts: list[tuple[np.ndarray, Any]], n_rows: int) -> Any:
+    """Values drawn for some of the rows each, as values of all rows."""
+    if len(parts) == 1:
+        return parts[0][1]
+    first = parts[0][1]
+    if isinstance(first, dict):
+        return {name: merged([(rows, values[name]) for rows, values in parts], n_rows) for name in first}
+    kind = object if any(values.dtype == object for _, values in parts) else np.result_type(*[v for _, v in parts])
+    out = np.empty((n_rows, *first.shape[1:]), kind)
+    for rows, values in parts:
+        out[rows] = values
+    return out
 
 
 def log_sum_exp(joint: np.ndarray) -> np.ndarray:

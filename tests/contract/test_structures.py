@@ -36,6 +36,13 @@ TABLE: dict[str, Any] = {
     ],
     "b": _rng.random(_N) < np.array([0.2, 0.8])[_GROUP],
     "v": np.array([[0.0, 0.0], [6.0, -9.0]])[_GROUP] + _rng.normal(size=(_N, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]]),
+    "l": np.exp(np.array([-2.0, 5.0])[_GROUP] + _rng.normal(size=_N)),
+    "e": _rng.exponential(np.array([0.1, 90.0])[_GROUP]),
+    "s": [
+        frozenset(t for t, p in zip("pqr", ps) if _rng.random() < p)
+        for ps in np.array([[0.2, 0.9, 0.5], [0.8, 0.1, 0.5]])[_GROUP]
+    ],
+    "g": _rng.geometric(np.array([0.7, 0.01])[_GROUP]),
 }
 
 
@@ -77,9 +84,16 @@ IDENTIFIED = [
     Tree("Poisson", bm.Poisson(), "m"),
     Tree("Categorical", bm.Categorical(), "c"),
     Tree("Bernoulli", bm.Bernoulli(), "b"),
+    Tree("LogNormal", bm.LogNormal(), "l"),
+    Tree("Exponential", bm.Exponential(), "e"),
+    Tree("Geometric", bm.Geometric(), "g"),
+    Tree("BernoulliSet", bm.BernoulliSet(), "s"),
     Tree("Mixture-Normal", M(bm.Normal(), 2), "y"),
     Tree("Mixture-MvNormal", M(bm.MvNormal(), 2), "v"),
     Tree("Mixture-Poisson", M(bm.Poisson(), 2), "m"),
+    Tree("Mixture-LogNormal", M(bm.LogNormal(), 2), "l"),
+    Tree("Mixture-Exponential", M(bm.Exponential(), 2), "e"),
+    Tree("Mixture-Geometric", M(bm.Geometric(), 2), "g"),
     Tree("Mixture1-Normal", M(bm.Normal(), 1), "y"),
     Tree("Mixture1-Poisson", M(bm.Poisson(), 1), "m"),
     Tree("Composite-Normal-Poisson", C(y=bm.Normal(), m=bm.Poisson()), "ym"),
@@ -90,6 +104,12 @@ IDENTIFIED = [
         M(C(v=bm.MvNormal(), c=bm.Categorical(), b=bm.Bernoulli()), 2),
         "vcb",
     ),
+    Tree(
+        "Mixture-Composite-LogNormal-Exponential-Geometric",
+        M(C(l=bm.LogNormal(), e=bm.Exponential(), g=bm.Geometric()), 2),
+        "leg",
+    ),
+    Tree("Mixture-Composite-Normal-BernoulliSet", M(C(y=bm.Normal(), s=bm.BernoulliSet()), 2), "ys"),
     Tree("Mixture1-Composite-Normal-Bernoulli", M(C(y=bm.Normal(), b=bm.Bernoulli()), 1), "yb"),
     Tree("Composite-Mixture-Normal-Poisson", C(y=M(bm.Normal(), 2), m=M(bm.Poisson(), 2)), "ym"),
     Tree("Mixture-Composite-Mixture-Normal-Poisson", M(C(x=M(bm.Normal(), 2), m=bm.Poisson()), 2), "xm"),

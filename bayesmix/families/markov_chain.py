@@ -1,0 +1,341 @@
+"""The Markov chain family: sequences of symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import pymc as pm
+import pytensor
+import pytensor.tensor as pt
+
+from bayesmix import conjugate
+from bayesmix.data import Column, lengths_and_elements
+from bayesmix.errors import DataError
+from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
+from bayesmix.mstep import numeric_step
+from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
+from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
+from bayesmix.structure.sequence import Lengths
+
+#: Pairs of symbols above which starts look at the symbols' shares alone.
+_MANY_PAIRS = 64
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The symbols of a column of chains, their frequencies, and how often each length came."""
+
+    levels: tuple
+    frequencies: tuple[float, ...]
+    lengths: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
+@final
+class MarkovChain(Node):
+    r"""Sequences of symbols, each depending on the one before it.
+
+    .. math:: f(x_1, \ldots, x_n) = g(n)\, \pi_{x_1} \prod_{t=2}^{n} P_{x_{t-1} x_t}, \qquad f(()) = g(0)
+
+    ========  ==================================================
+    Support   sequences of symbols of any length, 0 included
+    ========  ==================================================
+
+    The symbols are those of the training data; they label the dims ``{field}_symbol`` (of ``initial``),
+    ``{field}_from`` and ``{field}_to`` (of ``transition``).
+
+    Parameters
+    ----------
+    initial : prior, optional
+        Probabilities of the first symbol, shape (S,). Default ``Dirichlet(1 + 2 f)``, with f the smoothed shares of
+        the symbols in the column: worth two symbols.
+    transition : prior, optional
+        Probabilities of the next symbol given the one before it, rows sum to 1, shape (S, S). Default
+        ``Dirichlet(1 + 2 f)`` for every row.
+    length : Node, optional
+        Family of the length n, for instance ``bm.Poisson()``. Without one the density is conditional on the lengths.
+    tie : str, optional
+        Nodes of one name share their parameters.
+
+    Notes
+    -----
+    M-step: both are proportional to the expected counts plus concentration - 1. A transition of probability zero makes
+    the log density -inf.
+
+    References
+    ----------
+    Anderson and Goodman 1957, *Annals of Mathematical Statistics* 28; Cadez et al. 2003, for mixtures of them.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.MarkovChain(length=bm.Poisson()), 2)
+    Mixture(MarkovChain(length=Poisson()), 2)
+    """
+
+    learned_type = Chains
+
+    def __init__(self, initial: Any = None, transition: Any = None, length: Any = None, *, tie: str | None = None):
+        self._initial = initial
+        self._transition = transition
+        self._length = length
+        self.tie = tie
+
+    @property
+    def parts(self) -> tuple[tuple[str, Node], ...]:
+        return (("length", self._length),) if self._length is not None else ()
+
+    @property
+    def priors(self) -> dict[str, Any]:
+        return {"initial": self._initial, "transition": self._transition}
+
+    def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> MarkovChain:
+        return self._changed(
+            _initial=priors.get("initial"), _transition=priors.get("transition"), _length=parts[0] if parts else None
+        )
+
+    def __repr__(self) -> str:
+        shown = self._shown_priors()
+        return f"MarkovChain({', '.join(shown + ([f'length={self._length!r}'] if self._length is not None else []))})"
+
+    def read(self, table, place, readers):
+        column = table.one(place.path)
+        lengths, _ = lengths_and_elements(column, "MarkovChain")
+        readers.setdefault(place.key, (self, []))[1].append(column)
+        if self._length is not None:
+            block = replace(table, columns=(lengths,), named=False)
+            self._length.read_from(block, place.field_place("length"), readers)
+
+    def learn(self, columns: list[Column]) -> Chains:
+        """Symbols and lengths of the columns together."""
+        column = Column.joined(columns)
+        lengths, elements = lengths_and_elements(column, "MarkovChain")
+        _check_symbols(column, elements, lengths)
+        if not len(elements):
+            raise DataError(
+                f"{column.name}: every sequence is empty, so MarkovChain has no symbols to learn. "
+                "Use a family of counts for the lengths alone, or leave the field out."
+            )
+        levels, known = Levels.of(elements), Lengths.of(lengths)
+        return Chains(levels.levels, levels.frequencies, known.lengths, known.shares)
+
+    def layout(self, place, learned):
+        known = learned[place.key]
+        one = pm.Dirichlet.dist(1 + 2 * np.array(known.frequencies))
+        symbol, source, target = (Dim(f"{place.prefix}{name}", known.levels) for name in ("symbol", "from", "to"))
+        parameters = {
+            "initial": Parameter(SIMPLEX, one, "dirichlet", (symbol,)),
+            "transition": Parameter(SIMPLEX, one, "dirichlet", (source, target)),
+        }
+        slots = {
+            name: make_slot(f"{place.prefix}{name}", place.axes, parameter, self.priors[name])
+            for name, parameter in parameters.items()
+        }
+        children = ()
+        if self._length is not None:
+            children = (self._length.lay_out(place.field_place("length"), learned),)
+        return Site(self, place, slots, children, known)
+
+    def encode(self, site, table, unseen):
+        column = table.one(site.place.path)
+        lengths, elements = lengths_and_elements(column, "MarkovChain")
+        _check_symbols(column, elements, lengths)
+        levels = site.learned.levels
+        codes = codes_of(symbols_of(elements), elements.missing, levels)
+        owner = np.repeat(np.arange(len(column)), lengths.values)
+        missing = column.missing.copy()
+        if (codes < 0).any():
+            at = int(np.flatnonzero(codes < 0)[0])
+            if unseen != "ignore":
+                raise DataError(
+                    f"{column.name}: row {owner[at]} has {elements.values[at]!r}, which the fitted data did not have. "
+                    'Pass unseen="ignore" to treat such rows as missing, or fit again with them.'
+                )
+            missing[owner[codes < 0]] = True
+            codes = np.maximum(codes, 0)
+        arrays = _arrays(codes, lengths.values.astype(np.int64), owner, len(levels))
+        children = ()
+        if self._length is not None:
+            children = (site.children[0].encode(replace(table, columns=(lengths,), named=False), unseen),)
+        if not missing.any():
+            return Encoded(len(column), arrays, None, children)
+        present = np.flatnonzero(~missing)
+        return Encoded(len(column), {name: array[present] for name, array in arrays.items()}, present, children)
+
+    def child_data(self, data):
+        return data.children
+
+    def evaluate(self, site, params, data):
+        values = site.values(params)
+        initial, transition = values["initial"], values["transition"].reshape(site.n_components, -1)
+        first, counts = data.arrays["first"], data.arrays["counts"]
+        with np.errstate(divide="ignore"):
+            density = np.where(first[:, None] >= 0, np.log(initial).T[first], 0.0)
+            logs = np.log(transition)
+        impossible = np.isneginf(logs)
+        density = density + counts @ np.where(impossible, 0.0, logs).T
+        if impossible.any():
+            density = np.where(counts @ impossible.T > 0, -np.inf, density)
+        total = data.full(density, 0.0)
+        below = tuple(child.evaluate(params, block) for child, block in zip(site.children, data.children))
+        for child, each in zip(site.children, below):
+            total = total + spread(each.log_density, child.axes, site.axes)
+        return Evaluation(total, below, values=values)
+
+    def accumulate(self, site, evaluation, data, resp, stats):
+        self._count(site, data, resp, stats)
+        for child, below, block in zip(site.children, evaluation.children, data.children):
+            child.accumulate(below, block, gather(resp, child.axes, site.axes), stats)
+
+    def seed(self, site, data, resp, stats, splitter):
+        self._count(site, data, resp, stats)
+        for child, block in zip(site.children, data.children):
+            child.seed(block, gather(resp, child.axes, site.axes), stats, splitter)
+
+    def _count(self, site, data, resp, stats):
+        present = resp if data.present is None else resp[data.present]
+        size = len(site.learned.levels)
+        first = data.arrays["first"]
+        begun = first >= 0
+        initial = [np.bincount(first[begun], weights=column[begun], minlength=size) for column in present.T]
+        transition = (present.T @ data.arrays["counts"]).reshape(-1, size, size)
+        add_to(stats, site.key, {"initial": np.array(initial).reshape(-1, size), "transition": transition})
+
+    def features(self, site, data):
+        """Shares of the pairs of neighbours (of the symbols where there are many pairs) on a common scale."""
+        size = len(site.learned.levels)
+        counts = data.arrays["counts"]
+        if size * size > _MANY_PAIRS:
+            counts = counts.reshape(-1, size, size).sum(2)
+        total = counts.sum(1, keepdims=True)
+        share = (counts.sum(0) + 0.5) / (counts.sum() + 0.5 * counts.shape[1])
+        points = (counts - total * share) / np.sqrt(np.maximum(total, 1) * share)
+        parts = [data.full(points, np.nan)]
+        parts += [child.features(block) for child, block in zip(site.children, data.children)]
+        return np.column_stack(parts)
+
+    def expected_logp(self, params, stats, learned, xp):
+        """From the expected counts of first symbols and of pairs."""
+        initial = (stats["initial"] * safe_log(params["initial"], xp)).sum(-1)
+        return initial + (stats["transition"] * safe_log(params["transition"], xp)).sum((-1, -2))
+
+    def update(self, site, stats, params):
+        own = stats[site.key]
+        free = {name: slot for name, slot in site.slots.items() if slot.free}
+        if any(slot.hyper is None for slot in free.values()):
+            return numeric_step(site, own, params)
+        return {
+            slot.name: slot.of_components(conjugate.probabilities(slot.priors, own[name]))
+            for name, slot in free.items()
+        }
+
+    def draw(self, site, params, z, rng, labels):
+        if self._length is not None:
+            child = site.children[0]
+            lengths = child.draw(params, places(child.axes, site.axes)[z], rng, labels).astype(int)
+        else:
+            lengths = rng.choice(site.learned.lengths, len(z), p=site.learned.shares)
+        values = site.values(params)
+        initial, transition = values["initial"].cumsum(-1), values["transition"].cumsum(-1)
+        codes = np.zeros((len(z), max(lengths.max(initial=0), 1)), int)
+        for t in range(lengths.max(initial=0)):
+            cumulative = initial[z] if t == 0 else transition[z, codes[:, t - 1]]
+            codes[:, t] = (cumulative[:, :-1] < (rng.random(len(z)) * cumulative[:, -1])[:, None]).sum(1)
+        levels = site.learned.levels
+        out = np.empty(len(z), object)
+        out[:] = [[levels[code] for code in row[:n]] for row, n in zip(codes.tolist(), lengths.tolist())]
+        return out
+
+    def impute(self, site, params, evaluation, data, z, rng, out):
+        rows = data.missing_rows()
+        if len(rows):
+            out[site.place.path] = self.draw(site, params, z[rows], rng, {})
+
+    def expect(self, site, params, evaluation, data, resp, out):
+        pass  # a sequence of symbols has no mean
+
+    def gaps(self, site, data):
+        rows = data.missing_rows()
+        if len(rows):
+            yield Gap(site.place.path, rows, site)
+
+    def graph(self, site, variables, observed, labels):
+        values = {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}
+        codes = observed[site.place.observed]
+        first, before, after = codes[:, 0], codes[:, :-1], codes[:, 1:]
+        start = pt.log(values["initial"])[:, pt.maximum(first, 0)]
+        steps = pt.log(values["transition"])[:, pt.maximum(before, 0), pt.maximum(after, 0)]
+        total = pt.switch(first >= 0, start, 0.0).T + pt.switch(after >= 0, steps, 0.0).sum(-1).T
+        for child in site.children:
+            total = total + child.graph(variables, observed, labels)[:, places(child.axes, site.axes)]
+        return total
+
+    def observed(self, site, data):
+        lengths = data.arrays["length"]
+        codes = np.full((data.n_rows, max(int(lengths.max(initial=0)), 1)), -1, np.int64)
+        rows = np.arange(data.n_rows) if data.present is None else data.present
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        codes[np.repeat(rows, lengths), within] = np.concatenate([[], *data.arrays["codes"]]).astype(np.int64)
+        steps = Dim(f"{site.place.prefix}step", tuple(range(codes.shape[1])))
+        yield Observed(site.place.observed, codes, dims=(steps,))
+        if site.children:
+            yield from site.children[0].observed(data.children[0])
+        else:
+            yield Observed(site.place.field_place("length").observed, data.full(lengths, -1))
+
+    def graph_draw(self, site, variables, z, out, label):
+        name = site.place.field_place("length").observed
+        if name in out:
+            pass
+        elif site.children:
+            child = site.children[0]
+            child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
+        else:
+            which = pm.Categorical.dist(np.array(site.learned.shares), shape=(z.shape[0],))
+            out[name] = pt.as_tensor(np.array(site.learned.lengths))[which]
+        values = {key: slot.components(variables[slot.name]) for key, slot in site.slots.items()}
+        initial, transition = pt.cumsum(values["initial"], -1)[z], pt.cumsum(values["transition"], -1)
+        steps = pt.maximum(out[name].max(), 1)
+        uniform = pm.Uniform.dist(0.0, 1.0, shape=(steps, z.shape[0]))
+
+        def choose(cumulative, u):
+            return pt.lt(cumulative[:, :-1], (u * cumulative[:, -1])[:, None]).sum(1)
+
+        begin = choose(initial, uniform[0])
+        following = pytensor.scan(
+            lambda u, before, z, transition: choose(transition[z, before], u),
+            sequences=[uniform[1:]],
+            outputs_info=[begin],
+            non_sequences=[z, transition],
+            strict=True,
+            return_updates=False,
+        )
+        codes = pt.concatenate([begin[None], following]).T
+        out[site.place.observed] = pt.switch(pt.arange(steps) < out[name][:, None], codes, -1)
+
+
+def _arrays(codes: np.ndarray, lengths: np.ndarray, owner: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """First symbol (-1 where empty), counts of pairs (N, S²), lengths, and the symbols themselves of each row."""
+    n_rows = len(lengths)
+    starts = np.cumsum(lengths) - lengths
+    first = np.full(n_rows, -1)
+    first[lengths > 0] = codes[starts[lengths > 0]]
+    same = owner[1:] == owner[:-1]
+    pair = owner[1:][same] * (size * size) + codes[:-1][same] * size + codes[1:][same]
+    counts = np.bincount(pair, minlength=n_rows * size * size).reshape(n_rows, size * size).astype(float)
+    rows = np.empty(n_rows, object)
+    rows[:] = np.split(codes, np.cumsum(lengths)[:-1]) if n_rows else []
+    return {"first": first, "counts": counts, "length": lengths, "codes": rows}
+
+
+def _check_symbols(column: Column, elements: Column, lengths: Column) -> None:
+    if elements.missing.any():
+        at = int(np.flatnonzero(elements.missing)[0])
+        row = int(np.searchsorted(np.cumsum(lengths.values), at, side="right"))
+        raise DataError(
+            f"{column.name}: row {row} has a missing symbol at place {at - lengths.values[:row].sum()}; "
+            "MarkovChain needs whole sequences. Drop it, give it its own symbol, or mark the whole row missing (None)."
+        )

@@ -1,0 +1,221 @@
+"""Cells whose missingness says something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, final
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+
+from bayesmix import conjugate
+from bayesmix.data import Column
+from bayesmix.families._summaries import Rate
+from bayesmix.mstep import numeric_step
+from bayesmix.params import UNIT, Parameter, make_slot
+from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
+from bayesmix.structure.sequence import cells
+
+
+@final
+class Optional(Node):
+    r"""A value that may be missing, with a probability that depends on the component.
+
+    .. math:: f(\text{missing}) = p, \qquad f(x) = (1 - p)\, f_{\text{child}}(x)
+
+    Without it a missing cell is taken as missing at random and says nothing of its row's component.
+
+    Parameters
+    ----------
+    child : Node
+        Family or structure of the values that are present.
+    p : prior, or False
+        Probability that the cell is missing. Default ``Beta(1 + 2 m, 3 - 2 m)`` with m the share of missing cells
+        (half a cell of each kind added): its mode is m, its weight two rows. With False the missingness says nothing,
+        as without `Optional`.
+    tie : str, optional
+        Nodes of one name share their parameters.
+
+    Notes
+    -----
+    The variable is called ``{field}_p_missing``; the PyMC model observes ``{field}_missing``, 0 or 1.
+    M-step: ``p = (Σ r [missing] + alpha - 1) / (Σ r + alpha + beta - 2)``.
+
+    References
+    ----------
+    Little and Rubin 2019, *Statistical Analysis with Missing Data*, 3rd ed., chapter 15 (not missing at random).
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> bm.Mixture(bm.Composite(visits=bm.Optional(bm.Geometric()), age=bm.Normal()), 2)
+    Mixture(Composite(visits=Optional(Geometric()), age=Normal()), 2)
+    """
+
+    learned_type = Rate
+
+    def __init__(self, child: Any, p: Any = None, *, tie: str | None = None):
+        self._child = child
+        self._informative = p is not False
+        self._p = p if self._informative else None
+        self.tie = tie
+
+    @property
+    def parts(self) -> tuple[tuple[str, Node], ...]:
+        return (("", self._child),)
+
+    @property
+    def priors(self) -> dict[str, Any]:
+        return {"p": self._p} if self._informative else {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"tie": self.tie, "_informative": self._informative}
+
+    def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Optional:
+        return self._changed(_child=parts[0], _p=priors.get("p"))
+
+    def __repr__(self) -> str:
+        shown = [] if self._informative else ["p=False"]
+        return f"Optional({', '.join([repr(self._child), *shown, *self._shown_priors()])})"
+
+    def faults(self, path: str = "") -> list[str]:
+        found = super().faults(path)
+        if isinstance(self._p, bool):
+            found.append(f"{path}p: a probability, a prior, or False is needed, not {self._p!r}.")
+        return found
+
+    def _child_place(self, place):
+        return replace(place, key=f"{place.key}/value")
+
+    def read(self, table, place, readers):
+        gone = table.missing()
+        readers.setdefault(place.key, (self, []))[1].append(
+            Column(place.path or "data", gone, np.zeros(len(gone), bool), "bool")
+        )
+        self._child.read_from(table, self._child_place(place), readers)
+
+    def learn(self, columns):
+        """The share of missing cells, kept off 0 and 1."""
+        gone = np.concatenate([column.values for column in columns])
+        return Rate((gone.sum() + 0.5) / (len(gone) + 1))
+
+    def layout(self, place, learned):
+        known = learned[place.key]
+        slots = {}
+        if self._informative:
+            prior = pm.Beta.dist(1 + 2 * known.mean, 3 - 2 * known.mean)
+            slots["p"] = make_slot(f"{place.prefix}p_missing", place.axes, Parameter(UNIT, prior, "beta"), self._p)
+        return Site(self, place, slots, (self._child.lay_out(self._child_place(place), learned),), known)
+
+    def encode(self, site, table, unseen):
+        return Encoded(table.n_rows, {"missing": table.missing()}, None, (site.children[0].encode(table, unseen),))
+
+    def child_data(self, data):
+        return data.children
+
+    def evaluate(self, site, params, data):
+        child = site.children[0]
+        below = child.evaluate(params, data.children[0])
+        total = spread(below.log_density, child.axes, site.axes)
+        if self._informative:
+            p = site.values(params)["p"]
+            with np.errstate(divide="ignore"):
+                total = total + np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+        return Evaluation(total, (below,))
+
+    def accumulate(self, site, evaluation, data, resp, stats):
+        child = site.children[0]
+        own = gather(self._own(site, data, resp, stats), child.axes, site.axes)
+        child.accumulate(evaluation.children[0], data.children[0], own, stats)
+
+    def seed(self, site, data, resp, stats, splitter):
+        child = site.children[0]
+        own = gather(self._own(site, data, resp, stats), child.axes, site.axes)
+        child.seed(data.children[0], own, stats, splitter)
+
+    def _own(self, site, data, resp, stats):
+        """Responsibilities of the rows that are present; the counts go into `stats`."""
+        present = resp * ~data.arrays["missing"][:, None]
+        if self._informative:
+            counts = present.sum(0)
+            add_to(stats, site.key, {"present": counts, "missing": resp.sum(0) - counts})
+        return present
+
+    def features(self, site, data):
+        points = site.children[0].features(data.children[0])
+        if not self._informative:
+            return points
+        gone = data.arrays["missing"].astype(float)
+        share = site.learned.mean
+        return np.column_stack([points, (gone - share) / np.sqrt(share * (1 - share))])
+
+    def expected_logp(self, params, stats, learned, xp):
+        """Expected log probability of being there or not."""
+        p, missing, present = params["p"], stats["missing"], stats["present"]
+        # a count of zero has no part in it, whatever p is
+        log_p = xp.log(xp.where(missing > 0, p, 1.0))
+        log_q = xp.log1p(-xp.where(present > 0, p, 0.0))
+        return missing * log_p + present * log_q
+
+    def update(self, site, stats, params):
+        if not self._informative or not site.slots["p"].free:
+            return {}
+        slot, own = site.slots["p"], stats[site.key]
+        if slot.hyper is None:
+            return numeric_step(site, own, params)
+        found = conjugate.probability(slot.priors, own["missing"], own["missing"] + own["present"])
+        return {slot.name: slot.of_components(found)}
+
+    def draw(self, site, params, z, rng, labels):
+        child = site.children[0]
+        values = child.draw(params, places(child.axes, site.axes)[z], rng, labels)
+        p = site.values(params)["p"][z] if self._informative else np.full(len(z), site.learned.mean)
+        gone = rng.random(len(z)) < p
+        if not isinstance(values, dict) and values.dtype.kind == "f" and values.ndim == 1:
+            return np.where(gone, np.nan, values)
+        out = np.empty(len(z), object)
+        out[:] = [None if lost else value for lost, value in zip(gone, cells(self._child, values))]
+        return out
+
+    def impute(self, site, params, evaluation, data, z, rng, out):
+        child = site.children[0]
+        child.impute(params, evaluation.children[0], data.children[0], places(child.axes, site.axes)[z], rng, out)
+
+    def expect(self, site, params, evaluation, data, resp, out):
+        child = site.children[0]
+        own = gather(resp, child.axes, site.axes)
+        child.expect(params, evaluation.children[0], data.children[0], own, out)
+
+    def gaps(self, site, data):
+        return site.children[0].gaps(data.children[0])
+
+    def graph(self, site, variables, observed, labels):
+        child = site.children[0]
+        total = child.graph(variables, observed, labels)[:, places(child.axes, site.axes)]
+        if not self._informative:
+            return total
+        slot = site.slots["p"]
+        missing = observed[f"{site.place.observed}_missing"]
+        return total + pm.logp(pm.Bernoulli.dist(slot.components(variables[slot.name])), missing[:, None])
+
+    def observed(self, site, data):
+        yield from site.children[0].observed(data.children[0])
+        if self._informative:
+            yield Observed(f"{site.place.observed}_missing", data.arrays["missing"].astype(np.int64))
+
+    def graph_draw(self, site, variables, z, out, label):
+        child = site.children[0]
+        child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
+        if not self._informative:
+            return
+        slot = site.slots["p"]
+        gone = pm.Bernoulli.dist(slot.components(variables[slot.name])[z])
+        out[f"{site.place.observed}_missing"] = gone
+        if child.is_leaf:  # marked as missing, as in the observed data
+            value = out[child.place.observed]
+            mark = np.nan if value.dtype.startswith("float") else -1
+            mask = pt.eq(gone, 1).reshape((-1, *[1] * (value.ndim - 1)))
+            out[child.place.observed] = pt.switch(mask, np.asarray(mark, value.dtype), value)
