@@ -176,6 +176,7 @@ def estimate(
     if len(bound.site.children) == 1:  # components of one spec
         component, block = bound.site.children[0], bound.site.node.child_data(data)[0]
         fields = component.node.independent_fields(component, block)
+    _check_own(bound, fields)
     if len(fields) == 1:
         (site, own), weights = fields[0], row_weights
         if own.present is not None:
@@ -204,6 +205,20 @@ def _check_estimable(bound: Bound) -> None:
         faults.append(f'{weights.name}: fixed, but the method of moments estimates the weights. Use method="em".')
     if faults:
         raise SpecError(faults)
+
+
+def _check_own(bound: Bound, fields: list[tuple[Site, Encoded]]) -> None:
+    """Raise `SpecError` where a family has one set of parameters for all of the mixture's components."""
+    axis = bound.site.slots["weights"].event[0]
+    faults = [
+        f"{slot.name}: tied, so the components have it in common, and the method of moments does not estimate that. "
+        'Use method="em".'
+        for site, _ in fields
+        if axis not in site.place.axes
+        for slot in site.slots.values()
+    ]
+    if faults:
+        raise SpecError(sorted(set(faults)))
 
 
 # ------------------------------------------------------------ one family
@@ -406,6 +421,9 @@ def _from_cross_moments(
     _, params, moved, split = answers[0]
     errors = _cross_errors(bound, group.ravel(), weights, params, lambda share: solve(share, split, moved), rng)
     errors = _without_moved(bound, fields, errors, moved)
+    errors.update(
+        {name: np.full_like(errors[name], np.nan) for name in bound.discrete_slots}
+    )  # they do not vary smoothly
     ordered = in_canonical_order(bound, params)
     errors = _reordered(bound, bound.site.children[0], params, ordered, errors)
     message = f"Cross moments of {len(fields.views)} fields; the best of {len(answers)} projections by likelihood." + (

@@ -173,7 +173,6 @@ def test_one_sigma_always_has_an_answer_Normal(size):
         assert len(np.unique(found["mu"])) == size
 
 
-@pytest.mark.skipif(not hasattr(bm, "Shared"), reason="bm.Shared is not there")
 def test_shared_sigma_Normal():
     truth = ([0.2, 0.5, 0.3], [-4.0, 0.0, 5.0], [1.5, 1.5, 1.5])
     values, weights = normal_rows(*truth)
@@ -222,10 +221,10 @@ def test_exact_moments_Exponential(weights, scale):
     nodes, node_weights = laggauss(16)
     values = (np.array(scale)[:, None] * nodes).ravel()
     row_weights = (np.array(weights)[:, None] * node_weights).ravel()
-    estimator = mixing.of_exponential(values, one_axis(len(scale), "scale"), row_weights)
-    found = estimator.named(solve(estimator, row_weights)[0].theta)
-    np.testing.assert_allclose(found["scale"], scale, rtol=1e-6)
-    np.testing.assert_allclose(found["weights"], weights, atol=1e-6)
+    found = bm.fit_moments(M(bm.Exponential(), len(scale)), values, row_weights=row_weights).params
+    order = np.argsort(found["scale"])  # the engine's is by weight
+    np.testing.assert_allclose(found["scale"][order], scale, rtol=1e-6)
+    np.testing.assert_allclose(found["weights"][order], weights, atol=1e-6)
 
 
 @pytest.mark.parametrize(("weights", "p"), [([0.4, 0.6], [0.8, 0.2]), ([0.3, 0.5, 0.2], [0.9, 0.4, 0.15])])
@@ -233,10 +232,19 @@ def test_exact_moments_Geometric(weights, p):
     """Trials from 1 weighted by scipy's probabilities."""
     values = np.arange(1, 600)
     row_weights = np.array(weights) @ stats.geom.pmf(values, np.array(p)[:, None])
-    estimator = mixing.of_geometric(values, one_axis(len(p), "p"), row_weights)
-    found = estimator.named(solve(estimator, row_weights)[0].theta)
-    np.testing.assert_allclose(found["p"], p, rtol=1e-6)
-    np.testing.assert_allclose(found["weights"], weights, atol=1e-6)
+    found = bm.fit_moments(M(bm.Geometric(), len(p)), values, row_weights=row_weights).params
+    order = np.argsort(-found["p"])
+    np.testing.assert_allclose(found["p"][order], p, rtol=1e-6)
+    np.testing.assert_allclose(found["weights"][order], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [None, bm.Shared(), 0.5])
+def test_exact_moments_of_the_logarithm_LogNormal(sigma):
+    values, weights = normal_rows([0.3, 0.7], [0.0, 2.0], [0.5, 0.5])
+    fit = bm.fit_moments(M(bm.LogNormal(sigma=sigma), 2), np.exp(values), row_weights=weights)
+    np.testing.assert_allclose(fit.params["mu"], [0, 2], atol=1e-8)
+    np.testing.assert_allclose(fit.params["sigma"], 0.5, atol=1e-8)
+    np.testing.assert_allclose(fit.params["weights"], [0.3, 0.7], atol=1e-8)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -399,6 +407,23 @@ def test_exact_cross_moments_give_the_parameters(family):
         np.testing.assert_allclose(value if value.ndim == 1 else value[:, 1], p[:, j], atol=1e-8)
 
 
+def test_sets_are_latent_classes_of_their_symbols_BernoulliSet():
+    """One field, of which every symbol is a view of its own."""
+    p = np.array([[0.2, 0.7, 0.4, 0.9], [0.8, 0.3, 0.6, 0.2]])
+    rows, probability = patterns([0.65, 0.35], p)
+    sets = [{"abcd"[j] for j in np.flatnonzero(row)} for row in rows]
+    fit = bm.fit_moments(M(bm.BernoulliSet(), 2), sets, row_weights=probability, random_seed=1)
+    assert fit.status.converged
+    np.testing.assert_allclose(fit.params["weights"], [0.65, 0.35], atol=1e-8)
+    np.testing.assert_allclose(fit.params["p"], p, atol=1e-8)
+    # beside another field it is four of five views
+    x = np.tile([-1.0, 3.0], len(sets)) + 0.0
+    both = M(C(tags=bm.BernoulliSet(), x=bm.Normal()), 2)
+    table = {"tags": [cell for cell in sets for _ in range(2)], "x": x}
+    beside = bm.fit_moments(both, table, row_weights=np.repeat(probability, 2), random_seed=1)
+    np.testing.assert_allclose(beside.params["tags_p"], p, atol=1e-8)
+
+
 def mixed_table(rng, size=6000):
     z = rng.choice(3, size, p=[0.5, 0.3, 0.2])
     return {
@@ -523,6 +548,9 @@ REFUSED = {
     "one field of symbols": (M(bm.Bernoulli(), 2), "three or more independent fields"),
     "two fields": (M(C(a=bm.Normal(), b=bm.Poisson()), 2), "three or more independent fields"),
     "a mixture within": (M(M(bm.Poisson(), 2), 2), "three or more independent fields"),
+    "different families": (M([bm.Exponential(), bm.LogNormal()]), "three or more independent fields"),
+    "tied fields": (M(C(*[bm.Bernoulli(tie="same")] * 3), 2), "same_p.*components"),
+    "sequences": (M(bm.Sequence(bm.Poisson()), 2), "three or more independent fields"),
     "fixed weights": (M(bm.Normal(), 2, weights=[0.5, 0.5]), "weights: fixed"),
     "fixed parameter": (M(bm.Poisson(mu=3.0), 2), "mu.*fixed or shared"),
 }
@@ -532,9 +560,11 @@ REFUSED = {
 def test_what_moments_cannot_do_is_said(why):
     spec, message = REFUSED[why]
     table = {"a": [0, 1, 1, 0, 1], "b": [0, 2, 4, 1, 7]}
-    column = "a" if "symbols" in why else "b"
+    column = {"one field of symbols": table["a"], "two fields": table, "different families": [0.5, 1, 2, 3, 9]}
+    column["tied fields"] = [(0, 1, 0), (1, 1, 0), (1, 1, 1)]
+    column["sequences"] = [[1], [2, 3], [], [4, 0, 2], [7]]
     with pytest.raises(SpecError, match=message):
-        bm.fit_moments(spec, table if why == "two fields" else table[column])
+        bm.fit_moments(spec, column.get(why, table["b"]))
 
 
 def test_fields_that_are_too_few_for_the_components():
