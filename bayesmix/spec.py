@@ -484,6 +484,13 @@ class Node(ABC):
         """`read`; a tied node in its own place."""
         self.read(table, place.tied(self.tie) if self.tie else place, readers)
 
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        """The families, with their data, that make up a row independently of each other given the component.
+
+        Empty for a node that is more than that. The method of moments estimates from their cross moments.
+        """
+        return []
+
     def with_flat_priors(self) -> Node:
         """The same tree with improper flat priors on every free parameter: plain maximum likelihood.
 

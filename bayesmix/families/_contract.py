@@ -154,6 +154,21 @@ class Leaf(Node):
         """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
         return np.zeros(len(next(iter(params.values()))), bool)
 
+    def moment_estimator(self, site: Site, data: Arrays, row_weights: np.ndarray) -> Any:
+        """How a mixture of this family alone is estimated from moments: a `bayesmix.moments.estimator.Estimator`.
+
+        None where there is no such way. `data` are the rows that are present, `row_weights` (N,) their weights > 0.
+        Raises `SpecError` where there is a way, but not for what is free, shared and fixed at this site.
+        """
+        return None
+
+    def independent_columns(self, learned: Any) -> list[np.ndarray] | None:
+        """Columns of the stacked `row_statistics` by parts of a row that are independent given the component.
+
+        None where a row is one such part. For moments of a composite's fields.
+        """
+        return None
+
     def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
         """Named axes of one row's value: none, or the coordinates of a vector."""
         return ()
@@ -234,6 +249,9 @@ class Leaf(Node):
 
     def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
         return ()
+
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        return [(site, data)]
 
     def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         own = stats[site.key]

@@ -13,6 +13,7 @@ from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.accelerate import Anderson, Coordinates
+from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
 from bayesmix.progress import Progress
@@ -64,7 +65,7 @@ def fit_em(
     spec: Node,
     data: Any,
     *,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | str | None = None,
     n_starts: int = 16,
     max_iter: int = 2000,
     tol: float = 1e-8,
@@ -85,9 +86,10 @@ def fit_em(
         With ``spec.with_flat_priors()`` the mode is the maximum of the likelihood.
     data : table
         N rows; see `bayesmix.fit`.
-    start : dict, optional
+    start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
-        and shapes are those of ``fit.params``.
+        and shapes are those of ``fit.params``. ``"moments"``: from the answers of `fit_moments`,
+        each that is admissible, or of the ten best projections.
     n_starts : int
     max_iter : int
         Iterations a start may take.
@@ -173,7 +175,7 @@ def maximise(
     data: Encoded,
     row_weights: np.ndarray,
     *,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | str | None = None,
     n_starts: int = 16,
     max_iter: int = 2000,
     tol: float = 1e-8,
@@ -184,7 +186,11 @@ def maximise(
     """The best run, in canonical order of components, and every run. See `fit_em`."""
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
-    if start is not None:
+    if isinstance(start, str):
+        if start != "moments":
+            raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
+        runs = [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
+    elif start is not None:
         runs = [Run(_given_start(bound, start))]
     elif n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")

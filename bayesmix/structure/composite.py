@@ -163,6 +163,10 @@ class Composite(Node):
     def features(self, site, data):
         return np.column_stack([child.features(block) for child, block in zip(site.children, data.children)])
 
+    def independent_fields(self, site, data):
+        each = [child.node.independent_fields(child, block) for child, block in zip(site.children, data.children)]
+        return [field for fields in each for field in fields] if all(each) else []
+
     def update(self, site, stats, params):
         return {}
 
