@@ -1,17 +1,18 @@
 """The fused likelihood: one PyTensor Op for the log density of every row, with the labels summed out.
 
-Its value is one E-step. Its pullback is the gradient of the expected log density at the expected statistics, which is
-the gradient of the marginal log-likelihood (Fisher's identity):
+Its input are the natural parameters of the whole tree as one vector, in which every family's log density is linear. Its
+value is one pass of the E-step kernel; and so is its gradient, the expected statistics (Fisher's identity):
 
-    ∇ Σ_n g_n log p(x_n | θ) = ∇ Σ_sites expected_logp(θ; statistics under weights g r)
+    ∂/∂η Σ_n g_n log p(x_n | η) = expected statistics, each row with weight g_n
 
-So a gradient costs one E-step more and a graph as small as the parameters, whatever the spec; no engine and no node
-writes a derivative.
+The rest of the graph, from PyMC's variables to natural parameters, is as small as the parameters are. Where a node has
+no linear form (vectors that lack coordinates) the walks in numpy take the kernel's place, over the slots' values.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,56 +23,114 @@ from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 
 from bayesmix.bound import Bound
-from bayesmix.spec import Encoded, Evaluation, Stats
+from bayesmix.plan import Plan
+from bayesmix.spec import Encoded, NotLinear, Stats
 
 
 class Rows:
     """The encoded rows that a likelihood speaks of; `bayesmix.set_data` swaps them.
 
-    Holds the last evaluation of each thread: value and pullback are asked for at the same parameters.
+    One E-step gives the rows' log densities and the statistics. Value and gradient are asked for one after the other
+    at one point: the last E-step of each thread is kept.
+
+    Parameters
+    ----------
+    bound : Bound
+    data : Encoded
+    weights : ndarray, shape (N,), optional
+        Of the rows, in the statistics that are found together with the densities.
     """
 
-    def __init__(self, bound: Bound, data: Encoded):
+    def __init__(self, bound: Bound, data: Encoded, weights: np.ndarray | None = None):
         self.bound, self.data = bound, data
+        self.weights = np.ones(data.n_rows) if weights is None else np.asarray(weights, float)
+        try:
+            self.plan: Plan | None = Plan(bound, data)
+        except NotLinear:
+            self.plan = None
         self._last = threading.local()
 
-    def swap(self, data: Encoded) -> None:
+    def swap(self, data: Encoded, weights: np.ndarray | None = None) -> None:
         """Put other rows in their place."""
-        self.data = data
-        self._last = threading.local()
+        self.__init__(self.bound, data, weights)  # type: ignore[misc]
 
-    def evaluate(self, arrays: list[np.ndarray]) -> Evaluation:
-        """Log densities at the slots' values."""
+    def log_density(self, natural: np.ndarray) -> np.ndarray:
+        """Log density (N,) of every row."""
+        return self._e_step(natural, self.weights)[0]
+
+    def statistics(self, natural: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Expected statistics, each row with its weight."""
+        return self._e_step(natural, weights)[1]
+
+    def _e_step(self, natural: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self.plan is not None
         last = getattr(self._last, "found", None)
-        if last is not None and all(np.array_equal(a, b) for a, b in zip(last[0], arrays)):
-            return last[1]
-        params = dict(zip(self.bound.slots, arrays))
-        with np.errstate(all="ignore"):  # far from the data a density underflows, and that is its value
-            evaluation = self.bound.site.evaluate(params, self.data)
-        self._last.found = [np.array(a) for a in arrays], evaluation
-        return evaluation
-
-    def statistics(self, arrays: list[np.ndarray], row_weights: np.ndarray) -> Stats:
-        """Expected sufficient statistics at the slots' values, each row with its weight."""
-        evaluation = self.evaluate(arrays)
-        stats: Stats = {}
-        with np.errstate(all="ignore"):
-            self.bound.site.accumulate(evaluation, self.data, np.asarray(row_weights)[:, None], stats)
-        return stats
+        if last is not None and np.array_equal(last[0], natural) and np.array_equal(last[1], weights):
+            return last[2]
+        found = self.plan.run(natural, np.asarray(weights, float))
+        self._last.found = natural.copy(), np.array(weights), found
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"bound": self.bound, "data": self.data}
+        return {"bound": self.bound, "data": self.data, "weights": self.weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 
+def row_log_density(rows: Rows, variables: Mapping[str, Any]) -> Any:
+    """Log density (N,) of every row as a PyTensor expression of the slots' variables."""
+    if rows.plan is not None:
+        return RowLogDensity(rows)(rows.plan.natural_graph(variables))
+    return WalkedLogDensity(rows)(*[variables[name] for name in rows.bound.slots])
+
+
 class RowLogDensity(Op):
-    """Log density (N,) of every row at the values of the slots, in the order of `Bound.slots`."""
+    """Log density (N,) of every row at a vector of natural parameters."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
-        self._statistics: RowStatistics | None = None
+
+    def make_node(self, natural):
+        """One vector in, one out."""
+        return Apply(self, [pt.as_tensor(natural).astype("float64")], [pt.vector(dtype="float64")])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        density = self.rows.log_density(inputs[0])
+        # no parameters, no likelihood: NaN would send a sampler astray where it steps out of bounds
+        output_storage[0][0] = np.where(np.isnan(density), -np.inf, density)
+
+    def pullback(self, inputs, outputs, cotangents):
+        """The expected statistics."""
+        return [RowStatistics(self.rows)(inputs[0], cotangents[0])]
+
+
+class RowStatistics(Op):
+    """Expected statistics at natural parameters, each row with its weight (N,)."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def make_node(self, natural, weights):
+        """Natural parameters and weights in, a vector of the natural parameters' size out."""
+        inputs = [pt.as_tensor(value).astype("float64") for value in (natural, weights)]
+        return Apply(self, inputs, [inputs[0].type()])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        output_storage[0][0] = self.rows.statistics(*inputs)
+
+    def pullback(self, inputs, outputs, cotangents):
+        """Second derivatives are not of this form."""
+        raise NotImplementedError(_FIRST_ONLY)
+
+
+class WalkedLogDensity(Op):
+    """Log density (N,) of every row at the values of the slots, by the walks in numpy."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
 
     def make_node(self, *slots):
         """Slot values in, one vector out."""
@@ -79,31 +138,29 @@ class RowLogDensity(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        density = self.rows.evaluate(inputs).log_density[:, 0]
-        # no parameters, no likelihood: NaN would send a sampler astray where it steps out of bounds
+        rows = self.rows
+        with np.errstate(all="ignore"):  # far from the data a density underflows, and that is its value
+            density = rows.bound.log_density(dict(zip(rows.bound.slots, inputs)), rows.data)
         output_storage[0][0] = np.where(np.isnan(density), -np.inf, density)
 
     def pullback(self, inputs, outputs, cotangents):
         """Gradient of the expected log density at the expected statistics."""
-        if self._statistics is None:
-            self._statistics = RowStatistics(self.rows)
         bound = self.rows.bound
-        found = self._statistics(*inputs, cotangents[0], return_list=True)
-        own = [variable.type() for variable in inputs]
-        given = [variable.type() for variable in found]
-        values, stats = dict(zip(bound.slots, own)), self._statistics.unpack(given)
+        statistics = WalkedStatistics(self.rows)
+        found = statistics(*inputs, cotangents[0], return_list=True)
+        own, given = [variable.type() for variable in inputs], [variable.type() for variable in found]
+        values, stats = dict(zip(bound.slots, own)), statistics.unpack(given)
         total = pt.zeros(())
         for site in bound.site.distinct():
-            if site.key not in stats:
-                continue
-            params = {name: slot.components(values[slot.name]) for name, slot in site.slots.items()}
-            total = total + site.node.expected_logp(params, stats[site.key], site.learned, pt).sum()
+            if site.key in stats:
+                params = {name: slot.components(values[slot.name]) for name, slot in site.slots.items()}
+                total = total + site.node.expected_logp(params, stats[site.key], site.learned, pt).sum()
         gradients = grad(total, own, consider_constant=given, disconnected_inputs="ignore", return_disconnected="zero")
         return clone_replace(gradients, dict(zip([*own, *given], [*inputs, *found])))
 
 
-class RowStatistics(Op):
-    """Expected sufficient statistics of every site, each row with its weight: slots and weights (N,) in, arrays out."""
+class WalkedStatistics(Op):
+    """Expected statistics of every site at the values of the slots, each row with its weight (N,)."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
@@ -113,16 +170,14 @@ class RowStatistics(Op):
         """Site key, name and number of axes of every statistic."""
         from bayesmix.inference.start import middle
 
-        one = self.rows.data.take(np.zeros(1, int))
-        bound = self.rows.bound
-        params = {
-            name: np.zeros(slot.shape) if slot.kind == "tensor" else value
-            for (name, slot), value in zip(bound.slots.items(), middle(bound).values())
-        }
-        stats: Stats = {}
-        with np.errstate(all="ignore"):
-            bound.site.accumulate(bound.site.evaluate(params, one), one, np.ones((1, 1)), stats)
+        stats = self._found(middle(self.rows.bound), self.rows.data.take(np.zeros(1, int)), np.ones(1))
         return [(key, name, np.ndim(value)) for key, own in stats.items() for name, value in own.items()]
+
+    def _found(self, params: Mapping[str, Any], data: Encoded, weights: np.ndarray) -> Stats:
+        site, stats = self.rows.bound.site, Stats()
+        with np.errstate(all="ignore"):
+            site.accumulate(site.evaluate(params, data), data, weights[:, None], stats)
+        return stats
 
     def unpack(self, arrays: list) -> dict[str, dict[str, Any]]:
         """Outputs by site key and name."""
@@ -139,13 +194,16 @@ class RowStatistics(Op):
     def perform(self, node, inputs, output_storage):
         """See the class."""
         *slots, weights = inputs
-        stats = self.rows.statistics(slots, weights)
+        stats = self._found(dict(zip(self.rows.bound.slots, slots)), self.rows.data, weights)
         for (key, name, _), storage in zip(self.layout, output_storage):
             storage[0] = np.ascontiguousarray(stats[key][name], float)
 
     def pullback(self, inputs, outputs, cotangents):
         """Second derivatives are not of this form."""
-        raise NotImplementedError(
-            "The fused likelihood has first derivatives only. Differentiate its gradient numerically, or build the "
-            'model with likelihood="graph".'
-        )
+        raise NotImplementedError(_FIRST_ONLY)
+
+
+_FIRST_ONLY = (
+    "The fused likelihood has first derivatives only. Differentiate its gradient numerically, or build the "
+    'model with likelihood="graph".'
+)

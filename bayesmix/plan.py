@@ -18,7 +18,7 @@ import pytensor.tensor as pt
 from bayesmix.bound import Bound
 from bayesmix.kernels import e_step as kernel
 from bayesmix.params import Dim, Params
-from bayesmix.spec import Encoded, Site, Stats, places
+from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
 
 #: Numbers of a block, over all buffers: what stays in the second cache.
@@ -304,6 +304,35 @@ class Plan:
             return rows, part(0, n_blocks)
         with ThreadPoolExecutor(n_jobs) as pool:
             return rows, sum(pool.map(part, cuts[:-1], cuts[1:]), start=np.zeros(self.size))
+
+
+class EStep:
+    """One E-step of a spec over its rows: by the kernel, or by the walks where a node has no linear form.
+
+    Parameters
+    ----------
+    bound : Bound
+    data : Encoded
+    row_weights : ndarray, shape (N,)
+    n_jobs : int
+        Threads; -1 is all processors.
+    """
+
+    def __init__(self, bound: Bound, data: Encoded, row_weights: np.ndarray, n_jobs: int = 1):
+        self.bound, self.data, self.row_weights, self.n_jobs = bound, data, row_weights, n_jobs
+        try:
+            self._plan: Plan | None = Plan(bound, data)
+        except NotLinear:
+            self._plan = None
+
+    def __call__(self, params: Params) -> tuple[float, Stats]:
+        """Log-likelihood and expected statistics."""
+        if self._plan is None:
+            return self.bound.e_step(params, self.data, self.row_weights)
+        with np.errstate(all="ignore"):
+            natural = self._plan.natural(params)
+        rows, flat = self._plan.run(natural, self.row_weights, n_jobs=self.n_jobs)
+        return float(self.row_weights @ rows), self._plan.statistics(flat)
 
 
 def _blocks(levels: list[tuple[int, np.ndarray]], n_rows: int) -> np.ndarray:
