@@ -350,6 +350,7 @@ def _observe(
     inputs = [*variables.values(), containers[arrays[0].name].shape[0], *labels.values()]
     if row_weights is not None:
         inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
+        inputs[-1].tag.row_weights = True
     for each, rv in zip(arrays, _rows_rv(parts, inputs)):
         dims = (each.row_dim, *[dim.name for dim in each.dims])
         model.register_rv(rv, each.name, observed=containers[each.name], dims=dims)

@@ -11,16 +11,20 @@ no linear form (vectors that lack coordinates) the walks in numpy take the kerne
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import grad
+from pytensor.gradient import DisconnectedType, grad
 from pytensor.graph.basic import Apply
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.scalar.basic import Mul
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Sum
 
 from bayesmix.bound import Bound
 from bayesmix.plan import Plan
@@ -30,15 +34,12 @@ from bayesmix.spec import Encoded, NotLinear, Stats
 class Rows:
     """The encoded rows that a likelihood speaks of; `bayesmix.set_data` swaps them.
 
-    One E-step gives the rows' log densities and the statistics. Value and gradient are asked for one after the other
-    at one point: the last E-step of each thread is kept.
-
     Parameters
     ----------
     bound : Bound
     data : Encoded
     weights : ndarray, shape (N,), optional
-        Of the rows, in the statistics that are found together with the densities.
+        Of the rows, in the log-likelihood of the whole table.
     """
 
     def __init__(self, bound: Bound, data: Encoded, weights: np.ndarray | None = None):
@@ -48,28 +49,10 @@ class Rows:
             self.plan: Plan | None = Plan(bound, data)
         except NotLinear:
             self.plan = None
-        self._last = threading.local()
 
     def swap(self, data: Encoded, weights: np.ndarray | None = None) -> None:
         """Put other rows in their place."""
         self.__init__(self.bound, data, weights)  # type: ignore[misc]
-
-    def log_density(self, natural: np.ndarray) -> np.ndarray:
-        """Log density (N,) of every row."""
-        return self._e_step(natural, self.weights)[0]
-
-    def statistics(self, natural: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Expected statistics, each row with its weight."""
-        return self._e_step(natural, weights)[1]
-
-    def _e_step(self, natural: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        assert self.plan is not None
-        last = getattr(self._last, "found", None)
-        if last is not None and np.array_equal(last[0], natural) and np.array_equal(last[1], weights):
-            return last[2]
-        found = self.plan.run(natural, np.asarray(weights, float))
-        self._last.found = natural.copy(), np.array(weights), found
-        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {"bound": self.bound, "data": self.data, "weights": self.weights}
@@ -97,9 +80,7 @@ class RowLogDensity(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        density = self.rows.log_density(inputs[0])
-        # no parameters, no likelihood: NaN would send a sampler astray where it steps out of bounds
-        output_storage[0][0] = np.where(np.isnan(density), -np.inf, density)
+        output_storage[0][0], _ = self.rows.plan.run(inputs[0], self.rows.weights, down=False)
 
     def pullback(self, inputs, outputs, cotangents):
         """The expected statistics."""
@@ -119,11 +100,64 @@ class RowStatistics(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        output_storage[0][0] = self.rows.statistics(*inputs)
+        natural, weights = inputs
+        _, output_storage[0][0] = self.rows.plan.run(natural, np.ascontiguousarray(weights))
 
     def pullback(self, inputs, outputs, cotangents):
         """Second derivatives are not of this form."""
         raise NotImplementedError(_FIRST_ONLY)
+
+
+class LogLikelihood(Op):
+    """Weighted sum of the rows' log densities, and its gradient: both from one E-step."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def make_node(self, natural):
+        """One vector in; a number and a vector out."""
+        natural = pt.as_tensor(natural).astype("float64")
+        return Apply(self, [natural], [pt.scalar(dtype="float64"), natural.type()])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        rows, stats = self.rows.plan.run(inputs[0], self.rows.weights)
+        output_storage[0][0] = np.asarray(self.rows.weights @ rows)
+        output_storage[1][0] = stats
+
+    def run_into(self, arguments, results):
+        """`perform`, into arrays made beforehand."""
+        rows, results[1][...] = self.rows.plan.run(arguments[0], self.rows.weights)
+        results[0][...] = self.rows.weights @ rows
+
+    def pullback(self, inputs, outputs, cotangents):
+        """The statistics are the gradient."""
+        if not isinstance(cotangents[1].type, DisconnectedType):
+            raise NotImplementedError(_FIRST_ONLY)
+        return [cotangents[0] * outputs[1]]
+
+
+@node_rewriter([Sum])
+def _summed(fgraph, node):
+    """The sum of the rows' log densities, with the table's own weights, is the log-likelihood: one E-step, not two."""
+    [value] = node.inputs
+    if value.ndim != 1 or value.owner is None:
+        return None
+    parts = value.owner.inputs if isinstance(value.owner.op, Elemwise) else [value]
+    rows = [part for part in parts if part.owner is not None and isinstance(part.owner.op, RowLogDensity)]
+    weights = [part for part in parts if part not in rows]
+    if len(rows) != 1 or any(getattr(part.tag, "row_weights", None) is not True for part in weights):
+        return None
+    if isinstance(value.owner.op, Elemwise) and not isinstance(value.owner.op.scalar_op, Mul):
+        return None
+    return [LogLikelihood(rows[0].owner.op.rows)(rows[0].owner.inputs[0])[0]]
+
+
+def with_log_likelihood(logp: Any) -> Any:
+    """A log posterior with the sum over rows as one operation."""
+    graph = FunctionGraph(outputs=[logp], clone=False)
+    dfs_rewriter(_summed).rewrite(graph)
+    return graph.outputs[0]
 
 
 class WalkedLogDensity(Op):

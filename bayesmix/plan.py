@@ -235,6 +235,7 @@ class Plan:
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
         self._float_data = np.concatenate([*self._floats, np.zeros(1)])
         self._ints, self._floats, self._columns = [], [], {}
+        self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 
     # ------------------------------------------------------------ what engines call
 
@@ -273,37 +274,45 @@ class Plan:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log densities (N,), and statistics under row weights (N,) as one vector (zeros where not `down`).
 
-        It may be called from several threads at once, and releases the GIL.
+        It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
         """
         rows, n_blocks = np.empty(self.n_rows), self._bounds.shape[1] - 1
         n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, max(n_blocks, 1))
-        cuts = np.linspace(0, n_blocks, n_jobs + 1).astype(int)
-
-        def part(first: int, last: int) -> np.ndarray:
-            stats = np.zeros(self.size)
-            kernel.e_step(
-                self._program,
-                self._int_data,
-                self._float_data,
-                nat,
-                weights,
-                self._bounds,
-                self._caps,
-                self._root_at,
-                first,
-                last,
-                np.zeros(self._work),
-                np.zeros(self._work if down else 1),
-                rows,
-                stats,
-                down,
-            )
-            return stats
-
         if n_jobs == 1:
-            return rows, part(0, n_blocks)
+            return rows, self._part(nat, weights, rows, down, 0, n_blocks)
+        cuts = [n_blocks * i // n_jobs for i in range(n_jobs + 1)]
         with ThreadPoolExecutor(n_jobs) as pool:
-            return rows, sum(pool.map(part, cuts[:-1], cuts[1:]), start=np.zeros(self.size))
+            parts = pool.map(lambda a, b: self._part(nat, weights, rows, down, a, b), cuts[:-1], cuts[1:])
+            return rows, sum(parts, start=np.zeros(self.size))
+
+    def _part(
+        self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int
+    ) -> np.ndarray:
+        """Blocks `first` to `last`: fills their `rows`, and gives their statistics."""
+        try:
+            work, resp = self._idle.pop()
+        except IndexError:
+            work, resp = np.zeros(self._work), np.zeros(self._work)
+        stats = np.zeros(self.size)
+        kernel.e_step(
+            self._program,
+            self._int_data,
+            self._float_data,
+            nat,
+            weights,
+            self._bounds,
+            self._caps,
+            self._root_at,
+            first,
+            last,
+            work,
+            resp,
+            rows,
+            stats,
+            down,
+        )
+        self._idle.append((work, resp))
+        return stats
 
 
 class EStep:

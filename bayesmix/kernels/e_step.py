@@ -201,7 +201,9 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, root, first, last, wo
                             total += work[source + e - offset]
                         target[r] += total
         begin, end = bounds[0, block], bounds[0, block + 1]
-        rows[begin:end] = work[root : root + end - begin]
+        for r in range(end - begin):
+            value = work[root + r]
+            rows[begin + r] = -np.inf if np.isnan(value) else value
         if not down:
             continue
         resp[:] = 0.0
