@@ -393,7 +393,8 @@ def test_log_posteriors_agree_with_pytensor(name, likelihood, monkeypatch):
         found, slope = target(u)
         np.testing.assert_allclose(found, value, rtol=1e-12)
         size = np.abs(gradient[np.isfinite(gradient)]).max(initial=1.0)
-        np.testing.assert_allclose(slope, gradient, rtol=1e-9, atol=1e-11 * size)
+        # sums over rows in another order
+        np.testing.assert_allclose(slope, gradient, rtol=1e-8, atol=1e-10 * size)
 
 
 @pytest.mark.parametrize("name", ["three normals, ordered", "20,000 rows"])
