@@ -199,7 +199,9 @@ class Leaf(Node):
         return cls(**priors, **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._shown_priors())})"
+        others = {name: value for name, value in self.options.items() if name != "tie" and value is not None}
+        shown = [f"{name}={list(value) if isinstance(value, tuple) else value!r}" for name, value in others.items()]
+        return f"{type(self).__name__}({', '.join(self._shown_priors() + shown)})"
 
     def read(self, table: Table, place: Place, readers: Readers) -> None:
         readers.setdefault(place.key, (self, []))[1].append(self._column(table, place.path))
@@ -215,7 +217,7 @@ class Leaf(Node):
         return self.learn_column(column)
 
     def layout(self, place: Place, learned: Learned) -> Site:
-        known = learned[place.key]
+        known = self.known(learned, place)
         slots = {
             name: make_slot(f"{place.prefix}{name}", place.axes, parameter, self.priors[name])
             for name, parameter in self.parameters(known, place.prefix, place.n_components).items()

@@ -90,6 +90,13 @@ class SpikeAndSlab(Leaf):
         counts = np.bincount(np.clip(values - lower, 0, upper - lower).astype(int), minlength=upper - lower + 1) + 0.5
         return Range(lower, upper, tuple((counts / counts.sum()).tolist()))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        if self.lower is None or self.upper is None:
+            raise SpecError(f"{place.path or 'SpikeAndSlab'}: lower and upper are missing. Give the range.")
+        size = int(self.upper) - int(self.lower) + 1
+        return Range(int(self.lower), int(self.upper), (1 / size,) * size)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         position = pm.DiscreteUniform.dist(learned.lower, learned.upper)

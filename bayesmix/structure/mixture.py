@@ -216,6 +216,12 @@ class Mixture(Node):
         children = tuple(group.node.lay_out(at, learned) for group, at in zip(self.groups, self._below(place)))
         return Site(self, place, {"weights": weights}, children)
 
+    def _fixed_parts(self, site, params):
+        found = {}
+        for group, child in zip(self.groups, site.children):
+            found.update(dict.fromkeys(group.members, child.node.fixed_at(child, params)))
+        return tuple(found[k] for k in range(self._n)) if self._listed else (found[0],)
+
     def encode(self, site, table, unseen):
         blocks = gather_faults(lambda child=child: child.encode(table, unseen) for child in site.children)
         return blocks[0] if len(blocks) == 1 else Encoded(table.n_rows, children=tuple(blocks))

@@ -102,8 +102,12 @@ class Optional(Node):
         gone = np.concatenate([column.values for column in columns])
         return Rate((gone.sum() + 0.5) / (len(gone) + 1))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Rate(0.5)
+
     def layout(self, place, learned):
-        known = learned[place.key]
+        known = self.known(learned, place)
         slots = {}
         if self._informative:
             prior = pm.Beta.dist(1 + 2 * known.mean, 3 - 2 * known.mean)
