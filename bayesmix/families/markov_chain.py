@@ -76,6 +76,7 @@ class MarkovChain(Node):
     Mixture(MarkovChain(length=Poisson()), 2)
     """
 
+    value_kind = "chain"
     learned_type = Chains
 
     def __init__(self, initial: Any = None, transition: Any = None, length: Any = None, *, tie: str | None = None):
