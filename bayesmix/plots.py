@@ -595,6 +595,7 @@ def _draw_coordinate(axis: Any, view: _View, coordinate: int) -> None:
 
     drawn = [view.encoded(column)[:, coordinate] for column in view.drawn]
     values = view.values[:, coordinate]
+    values = values[~np.isnan(values)]
     low, high = _histogram(axis, values if len(values) else np.concatenate(drawn), False)
     grid = np.linspace(low - 0.08 * (high - low), high + 0.08 * (high - low), _GRID_POINTS)
     present = view.amounts(lambda column: (~column.missing).sum())
@@ -734,10 +735,12 @@ def _imputed_panels(imputation: Imputation, prob: float) -> Iterator[tuple[str, 
         if column is not None and column.kind == "number":
             observed = column.values[~column.missing].astype(float)
         if draws.ndim == 3:
-            own = imputation.columns[field]
+            own, lacking = imputation.columns[field], imputation.coordinates.get(field)
             for d in range(draws.shape[2]):
                 title = imputation.source.columns[own[d]].name if len(own) == draws.shape[2] else f"{field}[{d}]"
-                yield title, at, partial(_draw_intervals, draws=draws[:, :, d], prob=prob)
+                some = np.arange(len(at)) if lacking is None else np.flatnonzero(lacking[:, d])
+                if len(some):
+                    yield title, [at[i] for i in some], partial(_draw_intervals, draws=draws[:, some, d], prob=prob)
         elif isinstance(draws.flat[0], list):
             lengths = np.vectorize(len, otypes=[float])(draws)
             yield f"{field} (length)", at, partial(_draw_intervals, draws=lengths, prob=prob)

@@ -44,6 +44,8 @@ class Leaf(Node):
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
     value_kind : str
         ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
+    partly_missing : bool
+        Whether a vector may lack some of its coordinates; they are NaN in its values.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
@@ -54,6 +56,7 @@ class Leaf(Node):
     value_ndim: ClassVar[int] = 0
     value_dtype: ClassVar[str] = "float64"
     value_kind: ClassVar[str] = "real"
+    partly_missing: ClassVar[bool] = False
     learned_type: ClassVar[type]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -103,7 +106,8 @@ class Leaf(Node):
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
         """What the log density is linear in: name -> (N,) or (N, J), the constant 1 included where it has weight.
 
-        With `natural`, ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
+        A `bayesmix.statistics.OneHot` or `Products` stands for a matrix that need not be written out. With `natural`,
+        ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
         over rows that could cancel are taken about the learned reference point.
         """
 
@@ -138,16 +142,32 @@ class Leaf(Node):
 
     def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
         """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
-        return {name: resp.T @ value for name, value in self.row_statistics(data, learned).items()}
+        return {name: resp.T @ np.asarray(value) for name, value in self.row_statistics(data, learned).items()}
 
-    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
-        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
-        terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
-        return sum(term if term.ndim == 1 else term.sum(-1) for term in terms)
+    def expected_stats(
+        self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
+    ) -> dict[str, np.ndarray]:
+        """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start)."""
+        return self.suff_stats(data, resp, learned)
 
     def collapsed(self, params: Arrays, learned: Any) -> np.ndarray:
         """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
         return np.zeros(len(next(iter(params.values()))), bool)
+
+    def moment_estimator(self, site: Site, data: Arrays, row_weights: np.ndarray) -> Any:
+        """How a mixture of this family alone is estimated from moments: a `bayesmix.moments.estimator.Estimator`.
+
+        None where there is no such way. `data` are the rows that are present, `row_weights` (N,) their weights > 0.
+        Raises `SpecError` where there is a way, but not for what is free, shared and fixed at this site.
+        """
+        return None
+
+    def independent_columns(self, learned: Any) -> list[np.ndarray] | None:
+        """Columns of the stacked `row_statistics` by parts of a row that are independent given the component.
+
+        None where a row is one such part. For moments of a composite's fields.
+        """
+        return None
 
     def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
         """Named axes of one row's value: none, or the coordinates of a vector."""
@@ -223,10 +243,15 @@ class Leaf(Node):
         return Encoded(len(missing), {name: array[present] for name, array in arrays.items()}, present)
 
     def _column(self, table: Table, path: str) -> Column:
-        return table.vector(path, type(self).__name__) if self.value_ndim else table.one(path)
+        if not self.value_ndim:
+            return table.one(path)
+        return table.vector(path, type(self).__name__, partly=self.partly_missing)
 
     def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
         return ()
+
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        return [(site, data)]
 
     def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         own = stats[site.key]
@@ -251,7 +276,8 @@ class Leaf(Node):
 
     def accumulate(self, site: Site, evaluation: Evaluation | None, data: Encoded, resp: Any, stats: Stats) -> None:
         present = resp if data.present is None else resp[data.present]
-        add_to(stats, site.key, self.suff_stats(data.arrays, present, site.learned))
+        values = None if evaluation is None else evaluation.values
+        add_to(stats, site.key, self.expected_stats(values, data.arrays, present, site.learned))
 
     def seed(self, site: Site, data: Encoded, resp: np.ndarray, stats: Stats, splitter: Any) -> None:
         self.accumulate(site, None, data, resp, stats)
@@ -307,6 +333,9 @@ class Leaf(Node):
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
         params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
         out[site.place.observed] = self.pymc_dist(params)
+
+    def plan(self, site: Site, data: Encoded, plan: Any, into: Any, level: int) -> Any:
+        return plan.linear(site, data, self.row_statistics(data.arrays, site.learned), into, level)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}

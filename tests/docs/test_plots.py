@@ -116,10 +116,12 @@ MORE = {
 }
 MORE["q"][2], MORE["m"][3], MORE["t"][4], MORE["d"][6] = None, None, None, None
 MORE["q"][10] = [1.0, None]
+MORE["h"] = [(None, 1.0), (2.0, None), None, *MORE["v"][3:]]
 
 TREES = {
     "leaf": (bm.Bernoulli(), "b", ["x"]),
     "leaf-vector": (bm.MvNormal(), "v", ["x1", "x2"]),
+    "vectors-with-gaps": (M(C(h=bm.MvNormal()), 2), "h", ["h[0]", "h[1]"]),
     "composite": (C(n=bm.Poisson(), e=bm.Exponential()), "ne", ["n", "e"]),
     "composite-mixtures": (C(a=M(bm.Normal(), 2), c=M(bm.Poisson(), 2)), "ac", ["a", "c"]),
     "composite-tied": (C(a=bm.Normal(tie="z"), e=bm.Normal(tie="z")), "ae", ["a", "e"]),
@@ -328,13 +330,14 @@ def test_imputation_of_every_kind_of_cell():
         2,
     )
     table = {name: list(MORE[name]) for name in "tqmvod"}
-    table["v"][8] = None
+    table["v"][8], table["v"][9] = None, (None, 1.0)
     fit = bm.fit_em(spec, table, n_starts=3, random_seed=1)
     figure, axes = plots.plot_imputation(fit.impute(n_draws=50, random_seed=1))
     titles = ["t", "q (length)", "q[]", "m (length)", "v[0]", "v[1]", "o", "d.k", "d.l"]
     assert [axis.get_title(loc="left") for axis in axes] == titles
     labels = [label.get_text() for label in axes[0].get_yticklabels()]
     assert "10[1]" in labels
+    assert [len(axis.lines[0].get_ydata()) for axis in axes[4:6]] == [2, 1]  # of row 9 the first coordinate only
     assert labels[:2] == ["2", "3"]
     figure.canvas.draw()
 
