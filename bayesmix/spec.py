@@ -347,6 +347,8 @@ class Node(ABC):
 
     tie: str | None = None
     is_family: ClassVar[bool] = False
+    #: What one value is: `Leaf`'s kinds, ``"chain"`` for a sequence of symbols; empty where only the parts have values.
+    value_kind: ClassVar[str] = ""
     #: Keywords of `priors` that are never estimated (the ends of a range).
     constants: ClassVar[tuple[str, ...]] = ()
 

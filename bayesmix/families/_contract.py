@@ -264,9 +264,8 @@ class Leaf(Node):
             discrete = {name: slot for name, slot in free.items() if slot.discrete}
             if not discrete:
                 return numeric_step(site, own, params)
-            found = self.map_step(
-                own, {name: slot.priors for name, slot in discrete.items()}, site.values(params), site.learned
-            )
+            positions: dict[str, Any] = {name: slot.priors for name, slot in discrete.items()}
+            found = self.map_step(own, positions, site.values(params), site.learned)
             chosen = {slot.name: slot.of_components(found[name]) for name, slot in discrete.items()}
             return {**chosen, **numeric_step(site, own, {**params, **chosen})}
         priors: dict[str, Any] = {name: slot.priors for name, slot in free.items()}

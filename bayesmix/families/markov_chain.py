@@ -80,6 +80,7 @@ class MarkovChain(Node):
     Mixture(MarkovChain(length=Poisson()), 2)
     """
 
+    value_kind = "chain"
     learned_type = Chains
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, cast, final
 
 from bayesmix.structure.composite import Composite
 from bayesmix.structure.mixture import Mixture
@@ -57,7 +57,8 @@ class JointMixture(Mixture):
         self._axis = f"{first}_component"
 
     def __repr__(self) -> str:
-        (first, outer), (second, linked) = self.component.parts
+        (first, outer), (second, inner) = self.component.parts
+        linked = cast(Mixture, inner)
         outers = [record.parts[0][1] for _, record in self.parts]
         inners = [node for _, node in linked.parts]
         x = repr(outers) if self._listed else f"({outer!r}, {self.n_components})"

@@ -98,12 +98,14 @@ class Mixture(Node):
         tie: str | None = None,
     ):
         self._listed = isinstance(component, Sequence) and not isinstance(component, (str, bytes))
-        if self._listed and n_components is not None:
-            raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
-        if not self._listed and n_components is None:
+        if self._listed:
+            if n_components is not None:
+                raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
+            n_components = len(component)
+        elif n_components is None:
             raise TypeError("Mixture: n_components is missing. Pass it, or a list of components.")
         self._components = tuple(component) if self._listed else (component,)
-        self._n = len(component) if self._listed else n_components
+        self._n = n_components
         self._weights = weights
         self._min_weight = min_weight
         self._shared = shared

@@ -127,7 +127,8 @@ class Optional(Node):
         if self._informative:
             p = site.values(params)["p"]
             with np.errstate(divide="ignore"):
-                total = total + np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+                own = np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+            total = total + data.full(own, 0.0)  # of rows that are blank nothing is known
         return Evaluation(total, (below,))
 
     def accumulate(self, site, evaluation, data, resp, stats):
