@@ -99,7 +99,7 @@ class SpikeAndSlab(Leaf):
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
-        position = pm.DiscreteUniform.dist(learned.lower, learned.upper)
+        position = pm.DiscreteUniform.dist(np.int64(learned.lower), np.int64(learned.upper))
         return {
             "p": Parameter(UNIT, pm.Beta.dist(2.0, 2.0), "beta"),
             "k": Parameter(POSITION, position, "position"),
