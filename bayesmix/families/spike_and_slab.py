@@ -101,7 +101,7 @@ class SpikeAndSlab(Leaf):
         """See `Leaf.parameters`."""
         position = pm.DiscreteUniform.dist(np.int64(learned.lower), np.int64(learned.upper))
         return {
-            "p": Parameter(UNIT, pm.Beta.dist(2.0, 2.0), "beta"),
+            "p": Parameter(UNIT, pm.Beta.dist(np.float64(2), np.float64(2)), "beta"),
             "k": Parameter(POSITION, position, "position"),
             "lower": Parameter(POSITION, learned.lower, "position"),
             "upper": Parameter(POSITION, learned.upper, "position"),
