@@ -15,7 +15,7 @@ import pytensor.tensor as pt
 from bayesmix import conjugate
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
-from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot
+from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot, size_of
 from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, spread
 from bayesmix.structure.composite import gather_faults
 
@@ -242,7 +242,7 @@ class Mixture(Node):
         for group, child in zip(self.groups, site.children):
             axes = (*site.axes, self._group_axis(site, group))
             own = resp[:, :, list(group.members)] if group.name else resp
-            found.append(gather(own.reshape(len(resp), -1), child.axes, axes))
+            found.append(gather(own.reshape(len(resp), size_of(axes)), child.axes, axes))
         return found
 
     def _group_axis(self, site: Site, group: Group) -> Dim:
