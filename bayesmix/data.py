@@ -118,10 +118,11 @@ class Table:
             )
         return replace(self.columns[0], name=path or self.columns[0].name)
 
-    def vector(self, path: str, family: str) -> Column:
+    def vector(self, path: str, family: str, *, partly: bool = False) -> Column:
         """The whole block as one column of vectors, (N, D): its columns, or the vectors in its one column.
 
-        ``levels`` holds the names of the D coordinates. A row is missing where all its coordinates are.
+        ``levels`` holds the names of the D coordinates. A row is missing where all its coordinates are; rows that lack
+        some of them are an error unless `partly` allows them, with NaN there.
         """
         columns = self.columns
         if len(columns) == 1 and columns[0].kind == "object":
@@ -130,9 +131,9 @@ class Table:
             numbers(column, family)
         values = np.column_stack([numbers(column, family) for column in columns])
         missing = np.column_stack([column.missing for column in columns])
-        partly = missing.any(1) & ~missing.all(1)
-        if partly.any():
-            row = int(np.flatnonzero(partly)[0])
+        some = missing.any(1) & ~missing.all(1)
+        if some.any() and not partly:
+            row = int(np.flatnonzero(some)[0])
             gone = ", ".join(column.name for column, cell in zip(columns, missing[row]) if cell)
             raise DataError(
                 f"{path or 'data'}: row {row} lacks {gone} but has the other coordinates; {family} takes whole "

@@ -35,6 +35,9 @@ class Imputation:
     positions : dict
         Field -> ndarray of int (n_missing,): places of missing elements in their row's sequence; such fields are called
         ``name[]``.
+    coordinates : dict
+        Field of vectors -> ndarray of bool (n_missing, D): which coordinates are missing. The draws hold whole vectors,
+        with the observed coordinates as they are.
     """
 
     draws: dict[str, np.ndarray]
@@ -43,6 +46,7 @@ class Imputation:
     columns: dict[str, list[int]]
     means: dict[str, np.ndarray]
     positions: dict[str, np.ndarray]
+    coordinates: dict[str, np.ndarray]
     source: Table
 
     @property
@@ -72,6 +76,8 @@ class Imputation:
                 named = [(at, cell)]
                 if cell.ndim == 2:
                     named = list(zip(self._coordinates(field, cell.shape[1]), cell.T))
+                    lacking = self.coordinates.get(field)
+                    named = [each for d, each in enumerate(named) if lacking is None or lacking[j, d]]
                 lines += [
                     {"field": name, "row": self._label(row), **_summary(draws, self.kinds[field], prob)}
                     for name, draws in named
@@ -98,8 +104,10 @@ class Imputation:
             fill = self.draws[field][draw] if draw is not None else self._centre(field)
             positions = self.columns[field]
             parts = [fill] if len(positions) == 1 else list(fill.T)
-            for position, part in zip(positions, parts):
-                frame = _with_cells(frame, position, rows, part, self.kinds[field], field, self.positions.get(field))
+            at, lacking = self.positions.get(field), self.coordinates.get(field)
+            for d, (position, part) in enumerate(zip(positions, parts)):
+                own = slice(None) if lacking is None or len(positions) == 1 else lacking[:, d]
+                frame = _with_cells(frame, position, rows[own], part[own], self.kinds[field], field, at)
         return frame.copy() if frame is self.source.native and isinstance(frame, pd.DataFrame) else frame
 
     def _centre(self, field: str) -> np.ndarray:
@@ -137,7 +145,7 @@ def impute(
     """
     all_gaps = list(bound.site.gaps(encoded))
     if not all_gaps:
-        return Imputation({}, {}, {}, {}, {}, {}, table)
+        return Imputation({}, {}, {}, {}, {}, {}, {}, table)
     needed = np.unique(np.concatenate([gap.rows for gap in all_gaps])).astype(int)
     part = encoded.take(needed)
     gaps = {gap.path: gap for gap in bound.site.gaps(part)}
@@ -165,6 +173,7 @@ def impute(
         {name[path]: _source_columns(gap.site, table) for path, gap in gaps.items()},
         {name[path]: value for path, value in means.items()},
         {name[path]: gap.positions for path, gap in gaps.items() if gap.positions is not None},
+        {name[path]: gap.coordinates for path, gap in gaps.items() if gap.coordinates is not None},
         table,
     )
 

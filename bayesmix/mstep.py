@@ -17,6 +17,7 @@ import pytensor.tensor as pt
 
 from bayesmix.compilation import QuickFunction
 from bayesmix.params import Params
+from bayesmix.tape import Tape
 
 _LOG = logging.getLogger("bayesmix")
 
@@ -34,6 +35,7 @@ class _Objective:
         flat = pt.vector("u")
         offset = 0
         self.forwards: list[Callable] = []
+        examples: list[np.ndarray] = []
         params: dict[str, Any] = {name: slot.components(pt.as_tensor(slot.value)) for name, slot in fixed.items()}
         log_prior = pt.zeros(())
         for name, slot in self.slots.items():
@@ -42,6 +44,7 @@ class _Objective:
             forward = QuickFunction([raw], moved)
             self.forwards.append(forward)
             example = forward(_example(slot))
+            examples.append(np.ravel(example))
             size = int(example.size)
             piece = flat[offset : offset + size].reshape(example.shape)
             offset += size
@@ -53,8 +56,9 @@ class _Objective:
         value = site.node.expected_logp(params, inputs, site.learned, pt).sum() + log_prior
         gradient = pt.grad(value, flat, disconnected_inputs="ignore")
         # a component without rows can leave a parameter that nothing but a flat prior speaks of
-        self.function = QuickFunction([flat, *inputs.values()], [value, gradient])
-        self.back = QuickFunction([flat], values)
+        start = np.concatenate(examples)
+        self.function = Tape([flat, *inputs.values()], [value, gradient], [start, *stats.values()])
+        self.back = Tape([flat], values, [start])
 
     def start(self, params: Params) -> np.ndarray:
         """The current point in unconstrained coordinates."""
@@ -84,7 +88,7 @@ def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dic
 
     def evaluate(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective.function(u, *arrays)
-        return float(value), np.asarray(gradient)
+        return float(value), gradient
 
     best = _newton(evaluate, objective.start(params))
     found = objective.back(best)

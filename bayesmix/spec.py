@@ -325,6 +325,8 @@ class Gap:
     rows : ndarray of int, shape (n_missing,)
     positions : ndarray of int or None, shape (n_missing,)
         Within the row's sequence.
+    coordinates : ndarray of bool or None, shape (n_missing, D)
+        Which coordinates of a vector are missing; None where all are.
     site : Site
         Of the family, or of the structure whose whole value is missing.
     """
@@ -333,6 +335,7 @@ class Gap:
     rows: np.ndarray
     site: Site
     positions: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
 
 
 class Node(ABC):

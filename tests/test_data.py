@@ -375,11 +375,6 @@ FAULTS = {
     "several columns for one family": (bm.Normal(), {"x": X, "n": N}, ["2", "x", "n", "Composite"]),
     "vectors of unequal length": (bm.MvNormal(), {"v": [[1.0, 2.0], [3.0]]}, ["row 1", "1", "2"]),
     "string for a vector": (bm.MvNormal(), {"v": [[1.0, 2.0], "ab"]}, ["row 1", "'ab'", "vectors"]),
-    "half a vector": (
-        bm.MvNormal(),
-        np.array([[1.0, NAN], [2.0, 3.0], [0.0, 1.0]]),
-        ["row 0", "x2", "Normal for each"],
-    ),
     "inf in a vector": (bm.MvNormal(), np.array([[1.0, np.inf], [2.0, 3.0], [0.0, 1.0]]), ["row 0", "inf"]),
     "empty list": (bm.Normal(), [], ["no rows"]),
     "empty frame": (SPEC, pd.DataFrame({"x": [], "n": []}), ["no rows"]),

@@ -44,6 +44,8 @@ class Leaf(Node):
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
     value_kind : str
         ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
+    partly_missing : bool
+        Whether a vector may lack some of its coordinates; they are NaN in its values.
     learned_type : type
         The frozen dataclass that `learn_column` returns.
     """
@@ -54,6 +56,7 @@ class Leaf(Node):
     value_ndim: ClassVar[int] = 0
     value_dtype: ClassVar[str] = "float64"
     value_kind: ClassVar[str] = "real"
+    partly_missing: ClassVar[bool] = False
     learned_type: ClassVar[type]
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -140,6 +143,12 @@ class Leaf(Node):
         """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
         return {name: resp.T @ value for name, value in self.row_statistics(data, learned).items()}
 
+    def expected_stats(
+        self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
+    ) -> dict[str, np.ndarray]:
+        """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start)."""
+        return self.suff_stats(data, resp, learned)
+
     def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
         """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
         terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
@@ -223,7 +232,9 @@ class Leaf(Node):
         return Encoded(len(missing), {name: array[present] for name, array in arrays.items()}, present)
 
     def _column(self, table: Table, path: str) -> Column:
-        return table.vector(path, type(self).__name__) if self.value_ndim else table.one(path)
+        if not self.value_ndim:
+            return table.one(path)
+        return table.vector(path, type(self).__name__, partly=self.partly_missing)
 
     def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
         return ()
@@ -252,7 +263,8 @@ class Leaf(Node):
 
     def accumulate(self, site: Site, evaluation: Evaluation | None, data: Encoded, resp: Any, stats: Stats) -> None:
         present = resp if data.present is None else resp[data.present]
-        add_to(stats, site.key, self.suff_stats(data.arrays, present, site.learned))
+        values = None if evaluation is None else evaluation.values
+        add_to(stats, site.key, self.expected_stats(values, data.arrays, present, site.learned))
 
     def seed(self, site: Site, data: Encoded, resp: np.ndarray, stats: Stats, splitter: Any) -> None:
         self.accumulate(site, None, data, resp, stats)

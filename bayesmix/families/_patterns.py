@@ -214,6 +214,20 @@ def impute(
     return whole
 
 
+def conditional_means(value: np.ndarray, patterns: Patterns, mu: np.ndarray, cov: np.ndarray) -> np.ndarray:
+    """Each row completed by its conditional mean under each component: (N, K, D)."""
+    found = np.broadcast_to(value[:, None, :], (len(value), *mu.shape)).copy()
+    for group in patterns.groups:
+        o, m = group.observed, group.missing
+        if not len(m):
+            continue
+        slope, _ = _conditional(cov, group)
+        deviation = group.seen(value)[:, None, :] - mu[:, o]
+        rows = np.arange(len(value))[group.rows]
+        found[np.ix_(rows, np.arange(len(mu)), m)] = mu[:, m] + np.einsum("kmo,nko->nkm", slope, deviation)
+    return found
+
+
 def _conditional(cov: np.ndarray, group: Pattern) -> tuple[np.ndarray, np.ndarray]:
     """B (K, M, O), and a factor (K, M, M) of C, of the module's docstring."""
     order = np.concatenate([group.observed, group.missing])

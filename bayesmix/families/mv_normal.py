@@ -7,21 +7,25 @@ from typing import Any, final
 
 import numpy as np
 import pymc as pm
+import pytensor.tensor as pt
 
 from bayesmix import conjugate
 from bayesmix.distributions import InverseWishart, whitener
+from bayesmix.families import _patterns
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.params import COVARIANCE, REAL, Dim, Parameter
+from bayesmix.spec import Encoded, Gap
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Reference point and scale of each coordinate, and the coordinates' names."""
+    """Reference point and scale of each coordinate, the coordinates' names, and whether rows lack some of them."""
 
     center: tuple[float, ...]
     scale: tuple[float, ...]
     labels: tuple[str, ...]
+    partly: bool = False
 
 
 @final
@@ -39,7 +43,8 @@ class MvNormal(Leaf):
     ========  =========================================
 
     As the root's family it reads all columns of the table; as a field, a column of vectors. The coordinates
-    label the dim ``{field}_coordinate`` (and ``{field}_coordinate_bis`` for the matrix's columns).
+    label the dim ``{field}_coordinate`` (and ``{field}_coordinate_bis`` for the matrix's columns). A row may lack
+    some of its coordinates: they are integrated out, and imputed given the others.
 
     Parameters
     ----------
@@ -53,7 +58,8 @@ class MvNormal(Leaf):
 
     Notes
     -----
-    M-step: the conditional maxima of mu and of cov in turn until neither moves.
+    M-step: the conditional maxima of mu and of cov in turn until neither moves. A missing coordinate enters the
+    statistics with its conditional mean, and with its conditional covariance (Little and Rubin 2019, section 11.2).
 
     References
     ----------
@@ -71,13 +77,14 @@ class MvNormal(Leaf):
     cov: Any = None
 
     value_ndim = 1
+    partly_missing = True
     learned_type = Cloud
 
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         pairs = [robust_center_and_scale(values) for values in column.values.T]
         center, scale = zip(*pairs)
-        return Cloud(center, scale, column.levels)
+        return Cloud(center, scale, column.levels, bool(np.isnan(column.values[~column.missing]).any()))
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
@@ -93,7 +100,7 @@ class MvNormal(Leaf):
 
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
-        return {"value": column.values}
+        return {"value": column.values, "pattern": _patterns.pattern_codes(column.values)}
 
     def decode(self, values, learned):
         """See `Leaf.decode`."""
@@ -113,20 +120,27 @@ class MvNormal(Leaf):
         return np.array(learned.center)
 
     def log_density(self, params, data):
-        """One matrix product whitens the rows for all components."""
-        value, mu = data["value"], params["mu"]
-        n_components, dimension = mu.shape
-        half, logdet = _whitener(params["cov"])
-        middle = mu.mean(0)  # a common offset of rows and means would cost digits
-        z = (value - middle) @ half.transpose(2, 0, 1).reshape(dimension, -1)
-        z -= np.einsum("kij,kj->ki", half, mu - middle).ravel()
-        z *= z
-        squares = z.reshape(-1, n_components, dimension).sum(-1)
-        return -0.5 * (squares + logdet + dimension * np.log(2 * np.pi))
+        """See `Leaf.log_density`."""
+        return _patterns.log_density(data["value"], _grouped(data), params["mu"], params["cov"])
 
     def pymc_dist(self, params):
         """See `Leaf.pymc_dist`."""
         return pm.MvNormal.dist(params["mu"], cov=params["cov"])
+
+    def graph(self, site, variables, observed, labels):
+        """`Leaf.graph`; rows that lack some coordinates have a covariance of their own, which is slow."""
+        if not site.learned.partly:
+            return super().graph(site, variables, observed, labels)
+        value = observed[site.place.observed]
+        params = self._flat_variables(site, variables)
+        mu, cov, dimension = params["mu"], params["cov"], len(site.learned.labels)
+        missing = pt.isnan(value)[:, None, :]
+        # a missing coordinate stands at the mean of a unit normal of its own, whose density is taken off again
+        apart = missing[..., :, None] | missing[..., None, :]
+        marginal = pt.switch(apart, np.eye(dimension), cov)
+        filled = pt.switch(missing, mu, value[:, None, :])
+        extra = 0.5 * np.log(2 * np.pi) * missing.sum(axis=-1)
+        return pm.logp(pm.MvNormal.dist(mu=mu, cov=marginal), filled) + extra
 
     def row_statistics(self, data, learned):
         """One, the deviation from the reference point, and its products (the upper triangle, row by row)."""
@@ -155,10 +169,16 @@ class MvNormal(Leaf):
 
     def suff_stats(self, data, resp, learned):
         """Weight, sums, and sums of products, without the products of single rows."""
-        deviation = data["value"] - np.array(learned.center)
-        rows, columns = np.triu_indices(deviation.shape[1])
-        second = np.array([((deviation * r[:, None]).T @ deviation)[rows, columns] for r in resp.T])
-        return {"n": resp.sum(0), "first": resp.T @ deviation, "second": second.reshape(resp.shape[1], -1)}
+        return self.expected_stats(None, data, resp, learned)
+
+    def expected_stats(self, params, data, resp, learned):
+        """See `Leaf.expected_stats`; a start takes the coordinates as independent."""
+        center, scale = np.array(learned.center), np.array(learned.scale)
+        if params is None:
+            mu = np.broadcast_to(center, (resp.shape[1], len(center)))
+            cov = np.broadcast_to(np.diag(scale**2), (resp.shape[1], len(center), len(center)))
+            params = {"mu": mu, "cov": cov}
+        return _patterns.suff_stats(data["value"], _grouped(data), resp, params["mu"], params["cov"], center)
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
@@ -189,6 +209,28 @@ class MvNormal(Leaf):
                 break
         return {"mu": mu + center, "cov": cov}
 
+    def gaps(self, site, data):
+        """Rows that lack some coordinates, or all of them."""
+        rows, value = _incomplete(data)
+        if len(rows):
+            yield Gap(site.place.path, rows, site, coordinates=np.isnan(value))
+
+    def impute(self, site, params, evaluation, data, z, rng, out):
+        """See `Node.impute`: given the coordinates that are observed."""
+        rows, value = _incomplete(data)
+        if len(rows):
+            mu, cov = (site.values(params)[name] for name in ("mu", "cov"))
+            out[site.place.path] = _patterns.impute(value, _patterns.Patterns.of(value), z[rows], mu, cov, rng)
+
+    def expect(self, site, params, evaluation, data, resp, out):
+        """See `Node.expect`."""
+        rows, value = _incomplete(data)
+        if len(rows):
+            mu, cov = (site.values(params)[name] for name in ("mu", "cov"))
+            given = _patterns.conditional_means(value, _patterns.Patterns.of(value), mu, cov)
+            means = np.einsum("nk,nkd->nd", resp[rows], given)
+            out[site.place.path] = out.get(site.place.path, 0.0) + means
+
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         factor = np.linalg.cholesky(params["cov"])[z]
@@ -202,6 +244,21 @@ class MvNormal(Leaf):
     def embed(self, data, learned):
         """See `Leaf.embed`."""
         return (data["value"] - np.array(learned.center)) / np.array(learned.scale)
+
+
+def _grouped(data) -> _patterns.Patterns:
+    return _patterns.Patterns.of(data["value"], data["pattern"])
+
+
+def _incomplete(data: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that lack a coordinate, ascending, and their values with NaN for it, (n, D)."""
+    whole, some = data.missing_rows(), np.flatnonzero(data.arrays["pattern"])
+    partly = some if data.present is None else data.present[some]
+    rows = np.concatenate([whole, partly])
+    value = data.arrays["value"]
+    value = np.vstack([np.full((len(whole), value.shape[1]), np.nan), value[some]])
+    order = np.argsort(rows)
+    return rows[order], value[order]
 
 
 def _symmetric(packed: np.ndarray, dimension: int) -> np.ndarray:

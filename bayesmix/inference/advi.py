@@ -89,7 +89,7 @@ def fit_advi(
     rng = np.random.default_rng(random_seed)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar)
     model = model_of(bound, encoded, index=table.index, row_weights=given, initval=mode.params)
-    target = Target(model, variables_at(bound, mode.params), jacobian=True, compiled=True)
+    target = Target(model, variables_at(bound, mode.params), jacobian=True)
     family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)
     points = fixed_points(len(target.start), n_points, rng)
     best, history, converged = ascend(target, family, points, max_iter, tol)

@@ -22,8 +22,6 @@ from bayesmix.params import Params
 from bayesmix.relabel import exchangeable, location_slot
 from bayesmix.spec import Node
 
-#: Coordinates above which the Hessian is taken with a compiled gradient.
-_COMPILE_ABOVE = 400
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
 _SEPARATION = 5.0
 #: Chains start within this many Laplace standard deviations of the mode, in each principal direction.
@@ -104,11 +102,11 @@ def fit_nuts(
         return model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=mode.params)
 
     model = model_with(None if order == "auto" else order)
-    target = _target(model, bound, mode.params)
+    target = Target(model, variables_at(bound, mode.params), jacobian=True)
     factor = laplace_factor(target.hessian(target.start))
     if order == "auto" and (names := separated(bound, mode.params, target, factor)):
         model = model_with(names)
-        target = _target(model, bound, mode.params)
+        target = Target(model, variables_at(bound, mode.params), jacobian=True)
         factor = laplace_factor(target.hessian(target.start))
     rng = np.random.default_rng(seeds[1])
     noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
@@ -179,23 +177,15 @@ def laplace_sd(bound: Bound, target: Target, factor: np.ndarray) -> dict[str, np
     return found
 
 
-def _target(model: pm.Model, bound: Bound, params: Params) -> Target:
-    size = sum(int(np.prod(slot.shape)) for slot in bound.free_slots.values())
-    return Target(model, variables_at(bound, params), jacobian=True, compiled=size > _COMPILE_ABOVE)
-
-
 def _nutpie(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
-    """Sample through nutpie's interface for functions: ours is compiled already, and runs without the GIL.
+    """Sample through nutpie's interface for functions: a tape needs no compiling, and runs without the GIL.
 
-    nutpie's own compilation wraps the same code anew in every process, which takes 10 to 20 s; from here a second
-    process starts within a second (PyTensor's cache), and the draws are transformed all at once at the end.
+    nutpie's own way compiles each model for a minute. The draws are transformed all at once at the end.
     """
     import nutpie
     from nutpie.compiled_pyfunc import from_pyfunc
 
     size = len(target.start)
-    target = target if target.compiled else target.with_numba()
-    target(target.start)  # compiles, before threads ask for it
     queue = iter(starts)
     compiled = from_pyfunc(
         ndim=size,

@@ -12,15 +12,16 @@ import pytensor.tensor as pt
 from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 
-from bayesmix.compilation import CompiledFunction, QuickFunction
+from bayesmix.compilation import QuickFunction
 from bayesmix.mstep import hessian_by_differences
+from bayesmix.tape import Tape
 
 
 class Target:
     """Log posterior and gradient of a PyMC model in its unconstrained coordinates.
 
     The coordinates are those of ``model.value_vars``, ravelled and joined in order, d in all; nutpie uses the
-    same.
+    same. It runs as a `Tape`, from any number of threads.
 
     Parameters
     ----------
@@ -30,13 +31,10 @@ class Target:
     jacobian : bool
         Whether to add the log Jacobians of PyMC's transforms: with them, the density of the coordinates
         (what NUTS samples); without them, the density of the declared variables (whose mode is the MAP).
-    compiled : bool
-        Compile with numba (seconds once, then fast) or run op by op (at once, slower a call).
     """
 
-    def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool, compiled: bool = False):
-        self.model, self.jacobian, self.compiled = model, jacobian, compiled
-        self._at = at
+    def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool):
+        self.model = model
         self.point = {}
         for rv in model.free_RVs:
             transform, raw = model.rvs_to_transforms[rv], rv.type()
@@ -47,7 +45,7 @@ class Target:
         logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
         gradients: Any = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
-        self._function = CompiledFunction(flat, replaced) if compiled else QuickFunction([flat], replaced)
+        self._function = Tape([flat], replaced, [self.start])
 
     def _joined(self, outputs: list) -> tuple[Any, list]:
         """One vector in place of the model's value variables, and the outputs as expressions of it."""
@@ -60,10 +58,6 @@ class Target:
             offset += point.size
         return flat, clone_replace(outputs, replacements)
 
-    def with_numba(self) -> Target:
-        """The same function, compiled."""
-        return Target(self.model, self._at, jacobian=self.jacobian, compiled=True)
-
     @property
     def start(self) -> np.ndarray:
         """The point `at` in unconstrained coordinates, shape (d,)."""
@@ -72,7 +66,7 @@ class Target:
     def __call__(self, u: np.ndarray) -> tuple[float, np.ndarray]:
         """Log density and gradient (d,) at `u` (d,)."""
         value, gradient = self._function(u)
-        return float(value), np.asarray(gradient, float)
+        return float(value), gradient
 
     def hessian(self, u: np.ndarray) -> np.ndarray:
         """Hessian (d, d) at `u`, central differences of the gradient."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numba as nb
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type
@@ -12,7 +13,7 @@ from pytensor.graph.op import Op
 from pytensor.link.numba.dispatch import basic as numba_basic
 
 #: Part of the key of PyTensor's cache on disk: raise it whenever the numba code below changes.
-VERSION = 2
+VERSION = 3
 #: Rows that stay in the first cache while they are worked on.
 BLOCK = 256
 
@@ -23,6 +24,11 @@ _SERIES = tuple(1.0 / math.factorial(n) for n in range(12, -1, -1))
 _C12, _C11, _C10, _C9, _C8, _C7, _C6, _C5, _C4, _C3, _C2, _C1, _C0 = _SERIES
 
 
+# no fast-math: -inf and NaN must come through, and reassociation would break the exponential's range reduction
+_jit = nb.njit(error_model="numpy", nogil=True, cache=True)
+
+
+@_jit
 def exp_in_place(values, scratch):
     """Replace non-positive `values` (M,) by their exponentials, in loops that vectorise; relative error < 1e-15.
 
@@ -51,6 +57,73 @@ def exp_in_place(values, scratch):
         values[i] = p if values[i] >= -708.0 else (0.0 if values[i] < -708.0 else values[i])
     for i in range(size):
         values[i] *= powers[i]
+
+
+@_jit
+def log_in_place(values):
+    """Replace `values` (M,), each at least 1, by their logarithms, in a loop that vectorises; infinity and NaN stay.
+
+    The reduction and the polynomial of fdlibm's ``log``: relative error < 1e-15.
+    """
+    bits = values.view(np.int64)
+    for i in range(values.size):
+        x = values[i]
+        # powers of two out, so that the rest lies between sqrt(1/2) and sqrt(2)
+        shifted = bits[i] + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
+        k = (shifted >> 52) - 1023
+        bits[i] = (shifted & 0x000FFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD
+        f = values[i] - 1.0
+        s = f / (2.0 + f)
+        z = s * s
+        r = 0.1479819860511658591 * z + 0.1531383769920937332
+        r = r * z + 0.1818357216161805012
+        r = r * z + 0.2222219843214978396
+        r = r * z + 0.2857142874366239149
+        r = r * z + 0.3999999999940941908
+        r = r * z + 0.6666666666666735130
+        half = 0.5 * f * f
+        found = k * _LN2_HIGH - ((half - (s * (half + r * z) + k * _LN2_LOW)) - f)
+        values[i] = found if x < np.inf else x
+
+
+@_jit
+def log_sum_exp(x, n_terms, out, shares):
+    """Fill `out` (N, K) and `shares` (N, K G) from `x` (N, K G); see `LogSumExp`.
+
+    A block of rows at a time, and in it term by term, so that the inner loops run over rows and vectorise.
+    """
+    n_rows, n_columns = x.shape
+    block = min(BLOCK, n_rows)
+    terms, scratch = np.empty(n_terms * block), np.empty(n_terms * block, np.int64)
+    tops, totals, inverses = np.empty(block), np.empty(block), np.empty(block)
+    for first in range(0, n_rows, BLOCK):
+        size = min(BLOCK, n_rows - first)
+        for k in range(n_columns // n_terms):
+            for n in range(size):
+                tops[n] = x[first + n, k * n_terms]
+            for g in range(k * n_terms + 1, (k + 1) * n_terms):
+                for n in range(size):
+                    value = x[first + n, g]
+                    tops[n] = value if value > tops[n] or value != value else tops[n]
+            for g in range(n_terms):
+                for n in range(size):
+                    shift = 0.0 if tops[n] == -np.inf else tops[n]
+                    terms[g * size + n] = x[first + n, k * n_terms + g] - shift
+            exp_in_place(terms[: n_terms * size], scratch)
+            totals[:size] = 0.0
+            for g in range(n_terms):
+                for n in range(size):
+                    totals[n] += terms[g * size + n]
+            for n in range(size):
+                excluded = tops[n] == -np.inf  # by every term
+                inverses[n] = 0.0 if excluded else 1.0 / totals[n]
+                totals[n] = 1.0 if excluded else totals[n]
+            log_in_place(totals[:size])
+            for n in range(size):
+                out[first + n, k] = tops[n] + totals[n]
+            for g in range(n_terms):
+                for n in range(size):
+                    shares[first + n, k * n_terms + g] = terms[g * size + n] * inverses[n]
 
 
 class LogSumExp(Op):
@@ -83,15 +156,10 @@ class LogSumExp(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        x = inputs[0].reshape(len(inputs[0]), -1, self.n_terms)
-        top = x.max(-1)
-        safe = np.where(np.isneginf(top), 0.0, top)
-        terms = np.exp(x - safe[..., None])
-        total = terms.sum(-1)
-        with np.errstate(divide="ignore"):
-            output_storage[0][0] = safe + np.log(total)
-        shares = terms / np.where(total > 0, total, 1.0)[..., None]
-        output_storage[1][0] = shares.reshape(inputs[0].shape)
+        x = np.ascontiguousarray(inputs[0])
+        out, shares = np.empty((x.shape[0], x.shape[1] // self.n_terms), x.dtype), np.empty_like(x)
+        log_sum_exp(x, self.n_terms, out, shares)
+        output_storage[0][0], output_storage[1][0] = out, shares
 
     def infer_shape(self, node, input_shapes):
         """Shapes from the input's."""
@@ -119,45 +187,10 @@ class LogSumExp(Op):
 def _numba_log_sum_exp(op, node, **kwargs):
     n_terms = op.n_terms
 
-    exp_of = numba_basic.numba_njit(fastmath=False, error_model="numpy")(exp_in_place)
-
-    # no fast-math: -inf and NaN must come through, and reassociation would break the exponential's range reduction
     @numba_basic.numba_njit(fastmath=False, error_model="numpy")
-    def log_sum_exp(x):
-        n_rows, n_columns = x.shape
-        n_groups = n_columns // n_terms
-        out = np.empty((n_rows, n_groups))
-        shares = np.empty((n_rows, n_columns))
-        tops = np.empty(BLOCK * n_groups)
-        scratch = np.empty(BLOCK * n_columns, np.int64)
-        for first in range(0, n_rows, BLOCK):
-            last = min(first + BLOCK, n_rows)
-            for n in range(first, last):
-                for k in range(n_groups):
-                    top = x[n, k * n_terms]
-                    for g in range(k * n_terms + 1, (k + 1) * n_terms):
-                        if x[n, g] > top or np.isnan(x[n, g]):
-                            top = x[n, g]
-                    tops[(n - first) * n_groups + k] = top
-                    shift = 0.0 if top == -np.inf else top
-                    for g in range(k * n_terms, (k + 1) * n_terms):
-                        shares[n, g] = x[n, g] - shift
-            exp_of(shares[first:last].reshape(-1), scratch)
-            for n in range(first, last):
-                for k in range(n_groups):
-                    total = 0.0
-                    for g in range(k * n_terms, (k + 1) * n_terms):
-                        total += shares[n, g]
-                    top = tops[(n - first) * n_groups + k]
-                    if top == -np.inf:
-                        out[n, k] = top
-                        for g in range(k * n_terms, (k + 1) * n_terms):
-                            shares[n, g] = 0.0
-                    else:
-                        out[n, k] = top + np.log(total)
-                        inverse = 1.0 / total
-                        for g in range(k * n_terms, (k + 1) * n_terms):
-                            shares[n, g] *= inverse
+    def log_sum_exp_of(x):
+        out, shares = np.empty((x.shape[0], x.shape[1] // n_terms), x.dtype), np.empty(x.shape, x.dtype)
+        log_sum_exp(x, n_terms, out, shares)
         return out, shares
 
-    return log_sum_exp, VERSION
+    return log_sum_exp_of, VERSION

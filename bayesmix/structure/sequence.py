@@ -244,7 +244,7 @@ class Sequence(Node):
         starts = np.cumsum(lengths) - lengths
         for gap in site.children[0].gaps(data.children[0]):
             at = gap.rows
-            yield Gap(_element_path(site, gap.path), owner[at], gap.site, at - starts[owner[at]])
+            yield Gap(_element_path(site, gap.path), owner[at], gap.site, at - starts[owner[at]], gap.coordinates)
 
     def graph(self, site, variables, observed, labels):
         lengths = observed[site.place.field_place("length").observed]
