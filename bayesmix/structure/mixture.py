@@ -16,7 +16,7 @@ from bayesmix import conjugate
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot, size_of
-from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, spread
+from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
 from bayesmix.structure.composite import gather_faults
 
 
@@ -130,7 +130,7 @@ class Mixture(Node):
             return [Group(self._components[0], tuple(range(self._n)), "")]
         members: dict[Any, list[int]] = {}
         for k, node in enumerate(self._components):
-            members.setdefault(_identity(node), []).append(k)
+            members.setdefault(signature(node), []).append(k)
         if len(members) == 1:
             return [Group(self._components[0], tuple(range(self._n)), "")]
         names: list[str] = []
@@ -377,12 +377,6 @@ class Mixture(Node):
                     mask = member.reshape((-1, *[1] * (value.ndim - 1)))
                     value = pt.switch(mask, value, out[name])
                 out[name] = value
-
-
-def _identity(node: Any) -> Any:
-    """Equal for nodes that are computed together."""
-    shown = repr(node)
-    return id(node) if "…" in shown or "<tensor>" in shown else shown
 
 
 def merged(parts: list[tuple[np.ndarray, Any]], n_rows: int) -> Any:
