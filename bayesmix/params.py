@@ -464,6 +464,8 @@ class Place:
         components share it.
     depth : int
         Mixtures around this node that share its prefix.
+    level : int
+        Sequences around this node that share its path.
     """
 
     key: str = "root"
@@ -471,6 +473,7 @@ class Place:
     prefix: str = ""
     axes: tuple[Dim, ...] = ()
     depth: int = 0
+    level: int = 0
 
     @property
     def n_components(self) -> int:
@@ -486,16 +489,31 @@ class Place:
         path = f"{self.path}.{name}" if self.path else name
         return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
 
+    @property
+    def lengths(self) -> Place:
+        """The place of the lengths of the sequences here."""
+        return self.field_place("element_" * self.level + "length")
+
+    @property
+    def element(self) -> Place:
+        """The place of their elements: the same path, rows of its own."""
+        return replace(self, key=f"{self.key}/element", level=self.level + 1)
+
+    @property
+    def element_dim(self) -> str:
+        """Dim of those rows."""
+        return self.observed + "_element" * (self.level + 1)
+
     def within(self, key: str, *, prefix: str = "", axis: Dim | None = None, shared: bool = False) -> Place:
         """The place of a mixture's component: the same data, one more axis."""
         around = self.axes[:-1] if shared else self.axes
         axes = around if axis is None else (*around, axis)
         depth = 0 if prefix else self.depth + 1
-        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth)
+        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth, self.level)
 
     def tied(self, name: str) -> Place:
         """The place of a tied node: one set of parameters, wherever it stands."""
-        return Place(f"tie:{name}", self.path, f"{name}_")
+        return Place(f"tie:{name}", self.path, f"{name}_", level=self.level)
 
     def name(self, base: str) -> str:
         """Name of a variable or axis of a mixture here: nested mixtures of one field say ``sub``."""

@@ -306,12 +306,15 @@ class Observed:
         Dim of the first axis: ``"row"``, or that of a sequence's elements.
     dims : tuple of Dim
         The other axes.
+    shapes : bool
+        Whether draws take their shape from it: the lengths of sequences.
     """
 
     name: str
     values: np.ndarray
     row_dim: str = "row"
     dims: tuple[Dim, ...] = ()
+    shapes: bool = False
 
 
 @dataclass(frozen=True)
@@ -454,7 +457,11 @@ class Node(ABC):
 
     @abstractmethod
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
-        """Draw what is `observed`, as PyTensor expressions by name; lengths that are in `out` already stay."""
+        """Draw what is `observed`, as PyTensor expressions by name into `out`.
+
+        ``out["table", name]`` holds what the table has (draws of sequences take their shape from it), and
+        ``out["rows", name]`` is set to the row of each element where a variable's rows are elements of sequences.
+        """
 
     def lay_out(self, place: Place, learned: Learned) -> Site:
         """`layout`; a tied node in its own place."""

@@ -373,9 +373,9 @@ class Mixture(Node):
             child.graph_draw(variables, to[z * len(group.members) + pt.as_tensor(place)[chosen]], drawn, label)
             member = pt.as_tensor(np.isin(np.arange(self._n), group.members))[chosen]
             for name, value in drawn.items():
-                if name in out and group.name and value is not out[name]:
-                    mask = member.reshape((-1, *[1] * (value.ndim - 1)))
-                    value = pt.switch(mask, value, out[name])
+                if name in out and group.name and not isinstance(name, tuple) and value is not out[name]:
+                    own = member[drawn["rows", name]] if ("rows", name) in drawn else member
+                    value = pt.switch(own.reshape((-1, *[1] * (value.ndim - 1))), value, out[name])
                 out[name] = value
 
 
