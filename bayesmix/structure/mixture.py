@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -333,7 +333,7 @@ class Mixture(Node):
 
     def expect(self, site, params, evaluation, data, resp, out):
         inner = resp[:, :, None] * posterior(evaluation)
-        label = ("label", site.slots["weights"].name)
+        label = ("label", site.place.path, site.slots["weights"].name)
         out[label] = out.get(label, 0.0) + inner.sum(1)
         for child, below, block, own in zip(
             site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
@@ -359,7 +359,12 @@ class Mixture(Node):
         return LogSumExp(int(self._n))(flat)[0]
 
     def observed(self, site, data):
-        return site.children[0].observed(self.child_data(data)[0])
+        first, *others = [list(c.observed(block)) for c, block in zip(site.children, self.child_data(data))]
+        for at, each in enumerate(first):
+            if each.values.dtype.kind == "i":  # families differ in what marks a missing cell: the least does for all
+                lowest = np.minimum.reduce([each.values, *[other[at].values for other in others]])
+                each = replace(each, values=lowest)
+            yield each
 
     def graph_draw(self, site, variables, z, out, label):
         slot = site.slots["weights"]
