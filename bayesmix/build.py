@@ -317,6 +317,8 @@ def _add_labels(
         rv = pm.Categorical.dist(probabilities)
         at = initial.get(("label", site.key))
         name = site.place.name("label")
+        if site.key in found:
+            raise SpecError(f'labels="explicit": {name} would be the label of two fields, which are tied.')
         found[site.key] = model.register_rv(rv, name, dims=(row_dims[site.key],), initval=at)
         return found[site.key]
 
