@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
-import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix.data import Column, Table, lengths_and_elements
