@@ -8,6 +8,7 @@ from bayesmix.errors import (
     ConvergenceWarning,
     DataError,
     DegenerateWarning,
+    MomentsError,
     SpecError,
 )
 from bayesmix.families import (
@@ -28,6 +29,7 @@ from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
 from bayesmix.inference.map import fit_map
+from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
 from bayesmix.params import Flat, Shared
@@ -55,6 +57,7 @@ __all__ = [
     "LogNormal",
     "MarkovChain",
     "Mixture",
+    "MomentsError",
     "MvNormal",
     "Normal",
     "Optional",
@@ -69,6 +72,7 @@ __all__ = [
     "fit_advi",
     "fit_em",
     "fit_map",
+    "fit_moments",
     "fit_nuts",
     "load",
     "set_data",

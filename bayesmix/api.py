@@ -10,10 +10,17 @@ from bayesmix.fit import Fit
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
 from bayesmix.inference.map import fit_map
+from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.spec import Node
 
-ENGINES: dict[str, Callable[..., Fit]] = {"em": fit_em, "map": fit_map, "nuts": fit_nuts, "advi": fit_advi}
+ENGINES: dict[str, Callable[..., Fit]] = {
+    "em": fit_em,
+    "map": fit_map,
+    "nuts": fit_nuts,
+    "advi": fit_advi,
+    "moments": fit_moments,
+}
 
 
 def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
@@ -27,9 +34,9 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
         at random.
-    method : {"em", "map", "nuts", "advi"}
+    method : {"em", "map", "nuts", "advi", "moments"}
         The engine: `fit_em` (posterior mode in milliseconds), `fit_map` (the same, polished), `fit_nuts` (full
-        posterior), `fit_advi` (normal approximation).
+        posterior), `fit_advi` (normal approximation), `fit_moments` (from the sample's moments, without a start).
     **kwargs
         What the engine takes.
 

@@ -30,7 +30,7 @@ from bayesmix.bound import Bound, check_row_weights, prepare
 from bayesmix.data import read
 from bayesmix.discrete import combinations
 from bayesmix.errors import DataError, SpecError
-from bayesmix.likelihood import RowLogDensity, Rows
+from bayesmix.likelihood import Rows, row_log_density
 from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import Mixture
@@ -59,8 +59,8 @@ class RowsParts:
     bound : Bound
     observed : tuple of str
         Names of the outputs; the first has one entry a row.
-    fused : RowLogDensity or None
-        The likelihood of the model's own table; None takes PyMC's densities.
+    fused : Rows or None
+        The model's own table, for the fused likelihood; None takes PyMC's densities.
     weighted : bool
         Whether the last input is the rows' weights.
     labels : tuple of str
@@ -71,7 +71,7 @@ class RowsParts:
 
     bound: Bound
     observed: tuple[str, ...]
-    fused: RowLogDensity | None
+    fused: Rows | None
     weighted: bool
     labels: tuple[str, ...]
     tables: tuple[str, ...]
@@ -95,7 +95,7 @@ def _rows_logprob(op, values, *inputs, **kwargs):
 
     def log_density(variables):
         if fused:
-            return parts.fused(*variables.values())
+            return row_log_density(parts.fused, variables)
         return parts.bound.site.graph(variables, dict(zip(parts.observed, values)), labels)[:, 0]
 
     every = combinations(parts.bound)
@@ -359,7 +359,7 @@ def _observe(
     parts = RowsParts(
         bound,
         tuple(containers),
-        RowLogDensity(Rows(bound, data)) if fused else None,
+        Rows(bound, data, row_weights) if fused else None,
         row_weights is not None,
         tuple(labels),
         tuple(each.name for each in arrays if each.shapes),
@@ -368,6 +368,7 @@ def _observe(
     inputs += [containers[name] for name in parts.tables]
     if row_weights is not None:
         inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
+        inputs[-1].tag.row_weights = True
     for each, rv in zip(arrays, _rows_rv(parts, inputs)):
         dims = (each.row_dim, *[dim.name for dim in each.dims])
         model.register_rv(rv, each.name, observed=containers[each.name], dims=dims)
@@ -452,7 +453,8 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
         for dim in each.dims:  # the steps of chains: as many as the longest has
             if len(dim) != len(model.coords[dim.name]):
                 model.set_dim(dim.name, len(dim), _labels(dim.labels))
+    weights = check_row_weights(row_weights, encoded.n_rows) if parts.weighted else None
     if parts.fused is not None:
-        parts.fused.rows.swap(encoded)
-    if parts.weighted:
-        node.inputs[-1].set_value(check_row_weights(row_weights, encoded.n_rows))
+        parts.fused.swap(encoded, weights)
+    if weights is not None:
+        node.inputs[-1].set_value(weights)

@@ -32,6 +32,10 @@ class DataError(_Faults):
     noun = "faults in the data"
 
 
+class MomentsError(ValueError):
+    """Moments that no mixture of the asked kind has. The message says what to try instead."""
+
+
 class BayesmixWarning(UserWarning):
     """Base class of the library's warnings, so that one filter catches them all."""
 

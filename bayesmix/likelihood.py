@@ -1,77 +1,170 @@
 """The fused likelihood: one PyTensor Op for the log density of every row, with the labels summed out.
 
-Its value is one E-step. Its pullback is the gradient of the expected log density at the expected statistics, which is
-the gradient of the marginal log-likelihood (Fisher's identity):
+Its input are the natural parameters of the whole tree as one vector, in which every family's log density is linear. Its
+value is one pass of the E-step kernel; and so is its gradient, the expected statistics (Fisher's identity):
 
-    ∇ Σ_n g_n log p(x_n | θ) = ∇ Σ_sites expected_logp(θ; statistics under weights g r)
+    ∂/∂η Σ_n g_n log p(x_n | η) = expected statistics, each row with weight g_n
 
-So a gradient costs one E-step more and a graph as small as the parameters, whatever the spec; no engine and no node
-writes a derivative.
+The rest of the graph, from PyMC's variables to natural parameters, is as small as the parameters are. Where a node has
+no linear form (vectors that lack coordinates) the walks in numpy take the kernel's place, over the slots' values.
 """
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import grad
+from pytensor.gradient import DisconnectedType, grad
 from pytensor.graph.basic import Apply
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.scalar.basic import Mul
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Sum
 
 from bayesmix.bound import Bound
-from bayesmix.spec import Encoded, Evaluation, Stats
+from bayesmix.plan import Plan
+from bayesmix.spec import Encoded, NotLinear, Stats
 
 
 class Rows:
     """The encoded rows that a likelihood speaks of; `bayesmix.set_data` swaps them.
 
-    Holds the last evaluation of each thread: value and pullback are asked for at the same parameters.
+    Parameters
+    ----------
+    bound : Bound
+    data : Encoded
+    weights : ndarray, shape (N,), optional
+        Of the rows, in the log-likelihood of the whole table.
     """
 
-    def __init__(self, bound: Bound, data: Encoded):
+    def __init__(self, bound: Bound, data: Encoded, weights: np.ndarray | None = None):
         self.bound, self.data = bound, data
-        self._last = threading.local()
+        self.weights = np.ones(data.n_rows) if weights is None else np.asarray(weights, float)
+        try:
+            self.plan: Plan | None = Plan(bound, data)
+        except NotLinear:
+            self.plan = None
 
-    def swap(self, data: Encoded) -> None:
+    def swap(self, data: Encoded, weights: np.ndarray | None = None) -> None:
         """Put other rows in their place."""
-        self.data = data
-        self._last = threading.local()
-
-    def evaluate(self, arrays: list[np.ndarray]) -> Evaluation:
-        """Log densities at the slots' values."""
-        last = getattr(self._last, "found", None)
-        if last is not None and all(np.array_equal(a, b) for a, b in zip(last[0], arrays)):
-            return last[1]
-        params = dict(zip(self.bound.slots, arrays))
-        with np.errstate(all="ignore"):  # far from the data a density underflows, and that is its value
-            evaluation = self.bound.site.evaluate(params, self.data)
-        self._last.found = [np.array(a) for a in arrays], evaluation
-        return evaluation
-
-    def statistics(self, arrays: list[np.ndarray], row_weights: np.ndarray) -> Stats:
-        """Expected sufficient statistics at the slots' values, each row with its weight."""
-        evaluation = self.evaluate(arrays)
-        stats: Stats = {}
-        with np.errstate(all="ignore"):
-            self.bound.site.accumulate(evaluation, self.data, np.asarray(row_weights)[:, None], stats)
-        return stats
+        self.__init__(self.bound, data, weights)  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"bound": self.bound, "data": self.data}
+        return {"bound": self.bound, "data": self.data, "weights": self.weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 
+def row_log_density(rows: Rows, variables: Mapping[str, Any]) -> Any:
+    """Log density (N,) of every row as a PyTensor expression of the slots' variables."""
+    if rows.plan is not None:
+        return RowLogDensity(rows)(rows.plan.natural_graph(variables))
+    return WalkedLogDensity(rows)(*[variables[name] for name in rows.bound.slots])
+
+
 class RowLogDensity(Op):
-    """Log density (N,) of every row at the values of the slots, in the order of `Bound.slots`."""
+    """Log density (N,) of every row at a vector of natural parameters."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
-        self._statistics: RowStatistics | None = None
+
+    def make_node(self, natural):
+        """One vector in, one out."""
+        return Apply(self, [pt.as_tensor(natural).astype("float64")], [pt.vector(dtype="float64")])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        output_storage[0][0], _ = self.rows.plan.run(inputs[0], self.rows.weights, down=False)
+
+    def pullback(self, inputs, outputs, cotangents):
+        """The expected statistics."""
+        return [RowStatistics(self.rows)(inputs[0], cotangents[0])]
+
+
+class RowStatistics(Op):
+    """Expected statistics at natural parameters, each row with its weight (N,)."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def make_node(self, natural, weights):
+        """Natural parameters and weights in, a vector of the natural parameters' size out."""
+        inputs = [pt.as_tensor(value).astype("float64") for value in (natural, weights)]
+        return Apply(self, inputs, [inputs[0].type()])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        natural, weights = inputs
+        _, output_storage[0][0] = self.rows.plan.run(natural, np.ascontiguousarray(weights))
+
+    def pullback(self, inputs, outputs, cotangents):
+        """Second derivatives are not of this form."""
+        raise NotImplementedError(_FIRST_ONLY)
+
+
+class LogLikelihood(Op):
+    """Weighted sum of the rows' log densities, and its gradient: both from one E-step."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
+
+    def make_node(self, natural):
+        """One vector in; a number and a vector out."""
+        natural = pt.as_tensor(natural).astype("float64")
+        return Apply(self, [natural], [pt.scalar(dtype="float64"), natural.type()])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        rows, stats = self.rows.plan.run(inputs[0], self.rows.weights)
+        output_storage[0][0] = np.asarray(self.rows.weights @ rows)
+        output_storage[1][0] = stats
+
+    def run_into(self, arguments, results):
+        """`perform`, into arrays made beforehand."""
+        rows, results[1][...] = self.rows.plan.run(arguments[0], self.rows.weights)
+        results[0][...] = self.rows.weights @ rows
+
+    def pullback(self, inputs, outputs, cotangents):
+        """The statistics are the gradient."""
+        if not isinstance(cotangents[1].type, DisconnectedType):
+            raise NotImplementedError(_FIRST_ONLY)
+        return [cotangents[0] * outputs[1]]
+
+
+@node_rewriter([Sum])
+def _summed(fgraph, node):
+    """The sum of the rows' log densities, with the table's own weights, is the log-likelihood: one E-step, not two."""
+    [value] = node.inputs
+    if value.ndim != 1 or value.owner is None:
+        return None
+    parts = value.owner.inputs if isinstance(value.owner.op, Elemwise) else [value]
+    rows = [part for part in parts if part.owner is not None and isinstance(part.owner.op, RowLogDensity)]
+    weights = [part for part in parts if part not in rows]
+    if len(rows) != 1 or any(getattr(part.tag, "row_weights", None) is not True for part in weights):
+        return None
+    if isinstance(value.owner.op, Elemwise) and not isinstance(value.owner.op.scalar_op, Mul):
+        return None
+    return [LogLikelihood(rows[0].owner.op.rows)(rows[0].owner.inputs[0])[0]]
+
+
+def with_log_likelihood(logp: Any) -> Any:
+    """A log posterior with the sum over rows as one operation."""
+    graph = FunctionGraph(outputs=[logp], clone=False)
+    dfs_rewriter(_summed).rewrite(graph)
+    return graph.outputs[0]
+
+
+class WalkedLogDensity(Op):
+    """Log density (N,) of every row at the values of the slots, by the walks in numpy."""
+
+    def __init__(self, rows: Rows):
+        self.rows = rows
 
     def make_node(self, *slots):
         """Slot values in, one vector out."""
@@ -79,31 +172,29 @@ class RowLogDensity(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        density = self.rows.evaluate(inputs).log_density[:, 0]
-        # no parameters, no likelihood: NaN would send a sampler astray where it steps out of bounds
+        rows = self.rows
+        with np.errstate(all="ignore"):  # far from the data a density underflows, and that is its value
+            density = rows.bound.log_density(dict(zip(rows.bound.slots, inputs)), rows.data)
         output_storage[0][0] = np.where(np.isnan(density), -np.inf, density)
 
     def pullback(self, inputs, outputs, cotangents):
         """Gradient of the expected log density at the expected statistics."""
-        if self._statistics is None:
-            self._statistics = RowStatistics(self.rows)
         bound = self.rows.bound
-        found = self._statistics(*inputs, cotangents[0], return_list=True)
-        own = [variable.type() for variable in inputs]
-        given = [variable.type() for variable in found]
-        values, stats = dict(zip(bound.slots, own)), self._statistics.unpack(given)
+        statistics = WalkedStatistics(self.rows)
+        found = statistics(*inputs, cotangents[0], return_list=True)
+        own, given = [variable.type() for variable in inputs], [variable.type() for variable in found]
+        values, stats = dict(zip(bound.slots, own)), statistics.unpack(given)
         total = pt.zeros(())
         for site in bound.site.distinct():
-            if site.key not in stats:
-                continue
-            params = {name: slot.components(values[slot.name]) for name, slot in site.slots.items()}
-            total = total + site.node.expected_logp(params, stats[site.key], site.learned, pt).sum()
+            if site.key in stats:
+                params = {name: slot.components(values[slot.name]) for name, slot in site.slots.items()}
+                total = total + site.node.expected_logp(params, stats[site.key], site.learned, pt).sum()
         gradients = grad(total, own, consider_constant=given, disconnected_inputs="ignore", return_disconnected="zero")
         return clone_replace(gradients, dict(zip([*own, *given], [*inputs, *found])))
 
 
-class RowStatistics(Op):
-    """Expected sufficient statistics of every site, each row with its weight: slots and weights (N,) in, arrays out."""
+class WalkedStatistics(Op):
+    """Expected statistics of every site at the values of the slots, each row with its weight (N,)."""
 
     def __init__(self, rows: Rows):
         self.rows = rows
@@ -113,16 +204,14 @@ class RowStatistics(Op):
         """Site key, name and number of axes of every statistic."""
         from bayesmix.inference.start import middle
 
-        one = self.rows.data.take(np.zeros(1, int))
-        bound = self.rows.bound
-        params = {
-            name: np.zeros(slot.shape) if slot.kind == "tensor" else value
-            for (name, slot), value in zip(bound.slots.items(), middle(bound).values())
-        }
-        stats: Stats = {}
-        with np.errstate(all="ignore"):
-            bound.site.accumulate(bound.site.evaluate(params, one), one, np.ones((1, 1)), stats)
+        stats = self._found(middle(self.rows.bound), self.rows.data.take(np.zeros(1, int)), np.ones(1))
         return [(key, name, np.ndim(value)) for key, own in stats.items() for name, value in own.items()]
+
+    def _found(self, params: Mapping[str, Any], data: Encoded, weights: np.ndarray) -> Stats:
+        site, stats = self.rows.bound.site, Stats()
+        with np.errstate(all="ignore"):
+            site.accumulate(site.evaluate(params, data), data, weights[:, None], stats)
+        return stats
 
     def unpack(self, arrays: list) -> dict[str, dict[str, Any]]:
         """Outputs by site key and name."""
@@ -139,13 +228,16 @@ class RowStatistics(Op):
     def perform(self, node, inputs, output_storage):
         """See the class."""
         *slots, weights = inputs
-        stats = self.rows.statistics(slots, weights)
+        stats = self._found(dict(zip(self.rows.bound.slots, slots)), self.rows.data, weights)
         for (key, name, _), storage in zip(self.layout, output_storage):
             storage[0] = np.ascontiguousarray(stats[key][name], float)
 
     def pullback(self, inputs, outputs, cotangents):
         """Second derivatives are not of this form."""
-        raise NotImplementedError(
-            "The fused likelihood has first derivatives only. Differentiate its gradient numerically, or build the "
-            'model with likelihood="graph".'
-        )
+        raise NotImplementedError(_FIRST_ONLY)
+
+
+_FIRST_ONLY = (
+    "The fused likelihood has first derivatives only. Differentiate its gradient numerically, or build the "
+    'model with likelihood="graph".'
+)

@@ -432,7 +432,6 @@ def show(prior: Any) -> str:
     if isinstance(prior, TensorVariable):
         if not is_prior(prior):
             return prior.name or "<tensor>"
-        op = prior.owner.op
         numbers = _hyperparameters(prior)
         arguments = "…" if numbers is None else ", ".join(map(_number, numbers))
         return f"pm.{_op_name(prior)}.dist({arguments})"

@@ -341,6 +341,10 @@ class Gap:
     coordinates: np.ndarray | None = None
 
 
+class NotLinear(Exception):
+    """A node whose log density is not linear in statistics that do not depend on the parameters."""
+
+
 class Node(ABC):
     """A node of the specification: a family or a structure. Immutable."""
 
@@ -412,12 +416,28 @@ class Node(ABC):
     def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         """The M-step: new values of this site's free slots, maximising expected log density + log prior."""
 
+    def natural(self, params: Mapping[str, Any], learned: Any, xp: Any) -> dict[str, Any]:
+        """Natural parameters of this site, (K, ...), by the names of its statistics, in which the density is linear.
+
+        `xp` is numpy or pytensor.tensor.
+        """
+        return {}
+
     def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
         """Expected log density (K,) of this site's own parameters from its statistics alone.
 
-        `xp` is numpy or pytensor.tensor. Its gradient is the gradient of the log-likelihood (Fisher's identity).
+        Its gradient is the gradient of the log-likelihood (Fisher's identity).
         """
-        raise NotImplementedError(f"{type(self).__name__} has no parameters.")
+        terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
+        return sum(term if term.ndim == 1 else term.sum(tuple(range(1, term.ndim))) for term in terms)
+
+    @abstractmethod
+    def plan(self, site: Site, data: Encoded, plan: Any, into: Any, level: int) -> Any:
+        """Write the instructions of `evaluate` and `accumulate` into a `bayesmix.plan.Plan`.
+
+        The log densities are added to the buffer `into`, or to a new one where it is None; the buffer is returned.
+        Raises `NotLinear` where there is no linear form.
+        """
 
     @abstractmethod
     def draw(self, site: Site, params: Params, z: np.ndarray, rng: np.random.Generator, labels: dict) -> Any:
@@ -470,6 +490,13 @@ class Node(ABC):
     def read_from(self, table: Table, place: Place, readers: Readers) -> None:
         """`read`; a tied node in its own place."""
         self.read(table, place.tied(self.tie) if self.tie else place, readers)
+
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        """The families, with their data, that make up a row independently of each other given the component.
+
+        Empty for a node that is more than that. The method of moments estimates from their cross moments.
+        """
+        return []
 
     def with_flat_priors(self) -> Node:
         """The same tree with improper flat priors on every free parameter: plain maximum likelihood.

@@ -205,6 +205,8 @@ class _State:
 def _quick(node: Any, shapes: list[tuple[int, ...]]) -> Callable[[list, list], None] | None:
     """An operation on large arrays of doubles that writes to arrays made beforehand, with less ado than `perform`."""
     op = node.op
+    if hasattr(op, "run_into"):
+        return op.run_into
     if any(v.type.dtype != "float64" for v in (*node.inputs, *node.outputs)):
         return None
     if isinstance(op, ptm.Dot):

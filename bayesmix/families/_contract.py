@@ -106,7 +106,8 @@ class Leaf(Node):
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
         """What the log density is linear in: name -> (N,) or (N, J), the constant 1 included where it has weight.
 
-        With `natural`, ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
+        A `bayesmix.statistics.OneHot` or `Products` stands for a matrix that need not be written out. With `natural`,
+        ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
         over rows that could cancel are taken about the learned reference point.
         """
 
@@ -141,7 +142,7 @@ class Leaf(Node):
 
     def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
         """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
-        return {name: resp.T @ value for name, value in self.row_statistics(data, learned).items()}
+        return {name: resp.T @ np.asarray(value) for name, value in self.row_statistics(data, learned).items()}
 
     def expected_stats(
         self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
@@ -149,14 +150,24 @@ class Leaf(Node):
         """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start)."""
         return self.suff_stats(data, resp, learned)
 
-    def expected_logp(self, params: Mapping[str, Any], stats: Mapping[str, Any], learned: Any, xp: Any) -> Any:
-        """``Σ_n r_nk log f(x_n; θ_k)``, shape (K,), from the statistics alone; `xp` is numpy or pytensor.tensor."""
-        terms = [value * stats[name] for name, value in self.natural(params, learned, xp).items()]
-        return sum(term if term.ndim == 1 else term.sum(-1) for term in terms)
-
     def collapsed(self, params: Arrays, learned: Any) -> np.ndarray:
         """Components that have shrunk onto a point, (K,) of bool: their density has no upper bound."""
         return np.zeros(len(next(iter(params.values()))), bool)
+
+    def moment_estimator(self, site: Site, data: Arrays, row_weights: np.ndarray) -> Any:
+        """How a mixture of this family alone is estimated from moments: a `bayesmix.moments.estimator.Estimator`.
+
+        None where there is no such way. `data` are the rows that are present, `row_weights` (N,) their weights > 0.
+        Raises `SpecError` where there is a way, but not for what is free, shared and fixed at this site.
+        """
+        return None
+
+    def independent_columns(self, learned: Any) -> list[np.ndarray] | None:
+        """Columns of the stacked `row_statistics` by parts of a row that are independent given the component.
+
+        None where a row is one such part. For moments of a composite's fields.
+        """
+        return None
 
     def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
         """Named axes of one row's value: none, or the coordinates of a vector."""
@@ -167,7 +178,7 @@ class Leaf(Node):
         return value
 
     def mark(self, learned: Any) -> Any:
-        """What stands in missing cells of a PyMC model's observed data: NaN, or in whole numbers what is at most this."""
+        """What stands in missing cells of a model's observed data: NaN, or, in whole numbers, this or less."""
         return np.nan if self.value_dtype == "float64" else -1
 
     def filler(self, learned: Any) -> Any:
@@ -242,6 +253,9 @@ class Leaf(Node):
 
     def child_data(self, data: Encoded) -> tuple[Encoded, ...]:
         return ()
+
+    def independent_fields(self, site: Site, data: Encoded) -> list[tuple[Site, Encoded]]:
+        return [(site, data)]
 
     def update(self, site: Site, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         own = stats[site.key]
@@ -323,6 +337,9 @@ class Leaf(Node):
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
         params = {name: value[z] for name, value in self._flat_variables(site, variables).items()}
         out[site.place.observed] = self.pymc_dist(params)
+
+    def plan(self, site: Site, data: Encoded, plan: Any, into: Any, level: int) -> Any:
+        return plan.linear(site, data, self.row_statistics(data.arrays, site.learned), into, level)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}

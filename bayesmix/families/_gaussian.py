@@ -13,11 +13,12 @@ import numpy as np
 
 from bayesmix import conjugate
 from bayesmix.families._summaries import Location
+from bayesmix.statistics import Products
 
 
-def row_statistics(deviation: np.ndarray) -> dict[str, np.ndarray]:
+def row_statistics(deviation: np.ndarray) -> dict[str, Any]:
     """Powers of the deviation from the reference point, (N,) each: raw moments would cancel."""
-    return {"n": np.ones_like(deviation), "first": deviation, "second": deviation * deviation}
+    return {"n": np.ones_like(deviation), "first": deviation, "second": Products(deviation)}
 
 
 def natural(mu: Any, sigma: Any, xp: Any) -> dict[str, Any]:

@@ -165,6 +165,10 @@ class BernoulliSet(Leaf):
         """See `Leaf.mean`."""
         return params["p"]
 
+    def independent_columns(self, learned):
+        """One symbol each; the first statistic is the constant."""
+        return [np.array([s + 1]) for s in range(len(learned.levels))]
+
     def embed(self, data, learned):
         """Standardised indicators, as `Bernoulli`'s; one of a rare symbol is not stretched to be far from all rows."""
         shares = np.array(learned.shares)

@@ -14,6 +14,7 @@ from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
 from bayesmix.params import SIMPLEX, Dim, Parameter
+from bayesmix.statistics import OneHot
 
 
 @final
@@ -97,7 +98,7 @@ class Categorical(Leaf):
 
     def row_statistics(self, data, learned):
         """Indicators of the symbols, (N, S)."""
-        return {"counts": np.eye(len(learned.levels))[data["value"]]}
+        return {"counts": OneHot(data["value"], len(learned.levels))}
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""

@@ -12,6 +12,7 @@ from scipy.special import gamma
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Size
+from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 
 
@@ -106,6 +107,10 @@ class Exponential(Leaf):
     def mean(self, params):
         """See `Leaf.mean`."""
         return params["scale"]
+
+    def moment_estimator(self, site, data, row_weights):
+        """See `Leaf.moment_estimator`."""
+        return mixing.of_exponential(data["value"], site, row_weights)
 
     def embed(self, data, learned):
         """Cube roots, standardised: they are nearly normal (Wilson and Hilferty 1931), and zero has one."""

@@ -13,6 +13,7 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate, safe_log
+from bayesmix.moments import mixing
 from bayesmix.params import UNIT, Parameter
 
 
@@ -109,6 +110,10 @@ class Geometric(Leaf):
     def mean(self, params):
         """See `Leaf.mean`."""
         return 1 / params["p"]
+
+    def moment_estimator(self, site, data, row_weights):
+        """See `Leaf.moment_estimator`."""
+        return mixing.of_geometric(data["value"], site, row_weights)
 
     def embed(self, data, learned):
         """Logarithms: a component with small p has the same spread whatever its p."""

@@ -12,6 +12,7 @@ from bayesmix.data import numbers
 from bayesmix.families import _gaussian
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Location
+from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
 
 
@@ -124,6 +125,10 @@ class LogNormal(Leaf):
         """See `Leaf.mean`."""
         with np.errstate(over="ignore"):
             return np.exp(params["mu"] + 0.5 * params["sigma"] ** 2)
+
+    def moment_estimator(self, site, data, row_weights):
+        """See `Leaf.moment_estimator`."""
+        return normals.estimator_of(data["log"], site, row_weights)
 
     def embed(self, data, learned):
         """See `Leaf.embed`."""

@@ -18,6 +18,7 @@ from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
+from bayesmix.statistics import OneHot
 from bayesmix.structure.sequence import Lengths, draw_lengths
 
 #: Pairs of symbols above which starts look at the symbols' shares alone.
@@ -217,10 +218,19 @@ class MarkovChain(Node):
         parts += [child.features(block) for child, block in zip(site.children, data.children)]
         return np.column_stack(parts)
 
-    def expected_logp(self, params, stats, learned, xp):
-        """From the expected counts of first symbols and of pairs."""
-        initial = (stats["initial"] * safe_log(params["initial"], xp)).sum(-1)
-        return initial + (stats["transition"] * safe_log(params["transition"], xp)).sum((-1, -2))
+    def natural(self, params, learned, xp):
+        """Logarithms of the probabilities; the statistics are counts of first symbols and of pairs."""
+        return {"initial": safe_log(params["initial"], xp), "transition": safe_log(params["transition"], xp)}
+
+    def plan(self, site, data, plan, into, level):
+        counts = {
+            "initial": OneHot(data.arrays["first"], len(site.learned.levels)),
+            "transition": data.arrays["counts"],
+        }
+        out = plan.linear(site, data, counts, into, level)
+        for child, block in zip(site.children, data.children):
+            child.node.plan(child, block, plan, out, level)
+        return out
 
     def update(self, site, stats, params):
         own = stats[site.key]

@@ -15,7 +15,8 @@ from bayesmix.families import _patterns
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.params import COVARIANCE, REAL, Dim, Parameter
-from bayesmix.spec import Encoded, Gap
+from bayesmix.spec import Encoded, Gap, NotLinear
+from bayesmix.statistics import Products
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class MvNormal(Leaf):
         return {
             "n": np.ones(len(deviation)),
             "first": deviation,
-            "second": deviation[:, rows] * deviation[:, columns],
+            "second": Products(deviation, rows, columns),
         }
 
     def natural(self, params, learned, xp):
@@ -208,6 +209,12 @@ class MvNormal(Leaf):
             if not max(moved) > 1e-13 or len(priors) < 2:
                 break
         return {"mu": mu + center, "cov": cov}
+
+    def plan(self, site, data, plan, into, level):
+        """Vectors that lack coordinates have statistics that depend on the parameters."""
+        if data.arrays["pattern"].any():
+            raise NotLinear
+        return super().plan(site, data, plan, into, level)
 
     def gaps(self, site, data):
         """Rows that lack some coordinates, or all of them."""

@@ -12,6 +12,7 @@ from bayesmix.data import numbers
 from bayesmix.families import _gaussian
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Location
+from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
 
 
@@ -121,6 +122,10 @@ class Normal(Leaf):
     def mean(self, params):
         """See `Leaf.mean`."""
         return params["mu"]
+
+    def moment_estimator(self, site, data, row_weights):
+        """See `Leaf.moment_estimator`."""
+        return normals.estimator_of(data["value"], site, row_weights)
 
     def embed(self, data, learned):
         """See `Leaf.embed`."""

@@ -13,6 +13,7 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate
+from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 
 
@@ -106,6 +107,10 @@ class Poisson(Leaf):
     def mean(self, params):
         """See `Leaf.mean`."""
         return params["mu"]
+
+    def moment_estimator(self, site, data, row_weights):
+        """See `Leaf.moment_estimator`."""
+        return mixing.of_poisson(data["value"], site, row_weights)
 
     def embed(self, data, learned):
         """Square roots: they have the same spread at every rate."""

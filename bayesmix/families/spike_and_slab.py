@@ -15,6 +15,7 @@ from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import safe_log
 from bayesmix.params import POSITION, UNIT, Parameter
+from bayesmix.statistics import OneHot
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class SpikeAndSlab(Leaf):
     def row_statistics(self, data, learned):
         """Indicators of the values, (N, L)."""
         places = (data["value"] - learned.lower).astype(int)
-        return {"counts": np.eye(len(learned.shares))[places]}
+        return {"counts": OneHot(places, len(learned.shares))}
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""

@@ -28,7 +28,7 @@ def fit_map(
     row_weights: Any = None,
     max_iter: int = 1000,
     n_starts: int = 16,
-    start: dict[str, Any] | None = None,
+    start: dict[str, Any] | str | None = None,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:

@@ -13,6 +13,7 @@ from pytensor.graph.replace import clone_replace, vectorize_graph
 from pytensor.graph.rewriting.utils import rewrite_graph
 
 from bayesmix.compilation import QuickFunction
+from bayesmix.likelihood import with_log_likelihood
 from bayesmix.mstep import hessian_by_differences
 from bayesmix.tape import Tape
 
@@ -43,6 +44,7 @@ class Target:
             self.point[model.rvs_to_values[rv].name] = np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
         # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
         logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
+        logp = with_log_likelihood(logp)
         gradients: Any = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
         self._function = Tape([flat], replaced, [self.start])

@@ -163,6 +163,10 @@ class Composite(Node):
     def features(self, site, data):
         return np.column_stack([child.features(block) for child, block in zip(site.children, data.children)])
 
+    def independent_fields(self, site, data):
+        each = [child.node.independent_fields(child, block) for child, block in zip(site.children, data.children)]
+        return [field for fields in each for field in fields] if all(each) else []
+
     def update(self, site, stats, params):
         return {}
 
@@ -183,6 +187,12 @@ class Composite(Node):
     def gaps(self, site, data):
         for child, block in zip(site.children, data.children):
             yield from child.gaps(block)
+
+    def plan(self, site, data, plan, into, level):
+        out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
+        for child, block in zip(site.children, data.children):
+            child.node.plan(child, block, plan, out, level)
+        return out if into is None or out is into else plan.add(out, into)
 
     def graph(self, site, variables, observed, labels):
         terms = [child.graph(variables, observed, labels)[:, places(child.axes, site.axes)] for child in site.children]

@@ -13,6 +13,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
+from bayesmix.families._summaries import safe_log
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot, size_of
@@ -278,10 +279,20 @@ class Mixture(Node):
     def features(self, site, data):
         return site.children[0].features(self.child_data(data)[0])
 
-    def expected_logp(self, params, stats, learned, xp):
-        """Expected log probability of the labels."""
-        seen = stats["n"] > 0
-        return (stats["n"] * xp.log(xp.where(seen, params["weights"], 1.0))).sum(-1)
+    def natural(self, params, learned, xp):
+        """Logarithms of the weights; the statistics are the expected numbers of rows."""
+        return {"n": safe_log(params["weights"], xp)}
+
+    def plan(self, site, data, plan, into, level):
+        sources: list = [None] * (site.n_components * self._n)
+        for group, child, block in zip(self.groups, site.children, self.child_data(data)):
+            buffer = child.node.plan(child, block, plan, None, level)
+            columns = places(child.axes, (*site.axes, self._group_axis(site, group))).reshape(site.n_components, -1)
+            for k in range(site.n_components):
+                for g, member in enumerate(group.members):
+                    sources[k * self._n + member] = (buffer, int(columns[k, g]))
+        out = plan.mixture(site, sources, self._n, level)
+        return out if into is None else plan.add(out, into)
 
     def update(self, site, stats, params):
         slot = site.slots["weights"]

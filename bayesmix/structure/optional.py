@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 
 from bayesmix import conjugate
 from bayesmix.data import Column
-from bayesmix.families._summaries import Rate
+from bayesmix.families._summaries import Rate, safe_log
 from bayesmix.mstep import numeric_step
 from bayesmix.params import UNIT, Parameter, make_slot
 from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
@@ -152,13 +152,24 @@ class Optional(Node):
         share = site.learned.mean
         return np.column_stack([points, (gone - share) / np.sqrt(share * (1 - share))])
 
-    def expected_logp(self, params, stats, learned, xp):
-        """Expected log probability of being there or not."""
-        p, missing, present = params["p"], stats["missing"], stats["present"]
-        # a count of zero has no part in it, whatever p is
-        log_p = xp.log(xp.where(missing > 0, p, 1.0))
-        log_q = xp.log1p(-xp.where(present > 0, p, 0.0))
-        return missing * log_p + present * log_q
+    def natural(self, params, learned, xp):
+        """Logarithms of the probabilities of being missing and of being there."""
+        return {"missing": safe_log(params["p"], xp), "present": safe_log(1 - params["p"], xp)} if params else {}
+
+    def plan(self, site, data, plan, into, level):
+        out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
+        gone = data.arrays["missing"]
+        if self._informative:
+            counts = {"missing": gone.astype(float), "present": (~gone).astype(float)}
+            plan.linear(site, Encoded(data.n_rows), counts, out, level)
+        child = site.children[0]
+        if child.is_leaf or not gone.any():
+            child.node.plan(child, data.children[0], plan, out, level)
+        else:
+            below = child.node.plan(child, data.children[0], plan, None, level)
+            plan.mask(below, gone)
+            plan.add(below, out)
+        return out if into is None or out is into else plan.add(out, into)
 
     def update(self, site, stats, params):
         if not self._informative or not site.slots["p"].free:

@@ -242,6 +242,17 @@ class Sequence(Node):
             at = gap.rows
             yield Gap(_element_path(site, gap.path), owner[at], gap.site, at - starts[owner[at]], gap.coordinates)
 
+    def plan(self, site, data, plan, into, level):
+        out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
+        indptr = np.append(0, np.cumsum(data.lengths))
+        child = site.children[0]
+        below = plan.level(level, indptr)
+        elements = child.node.plan(child, data.children[0], plan, None, below)
+        plan.segments(elements, out, indptr)
+        if self._length is not None:
+            site.children[1].node.plan(site.children[1], data.children[1], plan, out, level)
+        return out if into is None or out is into else plan.add(out, into)
+
     def graph(self, site, variables, observed, labels):
         lengths = observed[site.place.lengths.observed]
         owner = pt.repeat(pt.arange(lengths.shape[0]), pt.maximum(lengths, 0))

@@ -232,9 +232,8 @@ def test_SpikeAndSlab_sums_its_position_out_of_the_whole_table(lower):
     assert_model_agrees(spec, x, {"p": np.array(p)}, expected)
     for k, value in zip(range(lower, upper + 1), each):
         bound, data = bound_and_data(spec, x)
-        found = bound.log_density(
-            {n: np.array(float(v)) for n, v in [("p", p), ("k", k), ("lower", lower), ("upper", upper)]}, data
-        ).sum()
+        params = {"p": p, "k": k, "lower": lower, "upper": upper}
+        found = bound.log_density({name: np.array(float(each)) for name, each in params.items()}, data).sum()
         np.testing.assert_allclose(found, value, rtol=1e-12)
 
 

@@ -29,6 +29,7 @@ BROAD = (
 def fixed_point(spec, table, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", bm.ConvergenceWarning)
+        warnings.simplefilter("ignore", bm.DegenerateWarning)  # groups are small here, and weights make them smaller
         return bm.fit_em(spec, table, tol=0, n_starts=3, random_seed=1, max_iter=3000, **kwargs)
 
 

@@ -1,0 +1,361 @@
+"""From bound sites and encoded rows to a program of the E-step kernel.
+
+Every node writes its own instructions (`Node.plan`), in terms of what its log density is linear in; families give
+statistics of rows and natural parameters, and know nothing of buffers, blocks or threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+
+from bayesmix.bound import Bound
+from bayesmix.kernels import e_step as kernel
+from bayesmix.params import Dim, Params
+from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
+from bayesmix.statistics import OneHot, Products
+
+#: Numbers of a block, over all buffers: what stays in the second cache.
+_BLOCK = 24_000
+#: Rows of a block, at least and at most.
+_FEWEST, _MOST = 32, 1024
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Log densities of one site: K columns over the rows of a level."""
+
+    number: int
+    level: int
+    axes: tuple[Dim, ...]
+
+
+class Plan:
+    """The program of a spec over its rows, and what it needs: built once for a fit.
+
+    Parameters
+    ----------
+    bound : Bound
+    data : Encoded
+        N rows.
+
+    Raises
+    ------
+    NotLinear
+        A node has no linear form; the walks in numpy serve instead.
+    """
+
+    def __init__(self, bound: Bound, data: Encoded):
+        from bayesmix.inference.start import middle
+
+        self.bound, self.n_rows = bound, data.n_rows
+        self._code: list[list[int]] = []
+        self._ints: list[np.ndarray] = []
+        self._floats: list[np.ndarray] = []
+        self._n_ints = self._n_floats = 0
+        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
+        self._widths: list[tuple[int, int]] = []  # level and K of every buffer
+        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
+        self._set: set[int] = set()
+        self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
+        self._subsets: list[tuple[int, int, int, np.ndarray]] = []
+        self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
+        self.size = 0
+        point = middle(bound)
+        for site in bound.site.distinct():
+            if site.slots:
+                found = site.node.natural(site.values(point), site.learned, np)
+                self._layout[site.key] = {}
+                for name, value in found.items():
+                    self._layout[site.key][name] = (self.size, np.shape(value))
+                    self.size += int(np.size(value))
+        self._root = bound.site.node.plan(bound.site, data, self, None, 0)
+        self._finish()
+
+    # ------------------------------------------------------------ what nodes write
+
+    def buffer(self, level: int, axes: tuple[Dim, ...]) -> Buffer:
+        """A new buffer for a site with these axes."""
+        n_components = int(np.prod([len(axis) for axis in axes], dtype=int))
+        self._widths.append((level, n_components))
+        return Buffer(len(self._widths) - 1, level, axes)
+
+    def linear(
+        self, site: Site, data: Encoded, statistics: Mapping[str, Any], into: Buffer | None, level: int
+    ) -> Buffer:
+        """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
+        out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
+        layout = self._layout[site.key]
+        whole = data.present is None
+        dense: list[tuple[int, int, int, int, int]] = []
+        for name, value in statistics.items():
+            at, shape = layout[name]
+            stride = int(np.prod(shape[1:], dtype=int))
+            if isinstance(value, OneHot):
+                codes = np.asarray(data.full(value.codes, -1), np.int64)
+                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(codes), stride, at)
+            elif isinstance(value, Products):
+                for j, (a, b) in enumerate(value.pairs()):
+                    columns = self._column(value.base, a), self._column(value.base, b)
+                    dense.append((kernel.PRODUCT, *columns, at + j, stride))
+            else:
+                array = np.asarray(value, float).reshape(len(value), -1) if len(value) else np.zeros((0, stride))
+                if array.shape[1] > 8 and np.count_nonzero(array) < 0.2 * array.size:
+                    self._sparse(out, data, array, stride, at)
+                    continue
+                for j in range(stride):
+                    if whole and (array[:, j] == 1).all():
+                        dense.append((kernel.CONSTANT, 0, 0, at + j, stride))
+                    else:
+                        base = value if isinstance(value, np.ndarray) and value.dtype == float else array
+                        dense.append((kernel.COLUMN, self._column(base, j), 0, at + j, stride))
+        if dense:
+            table = self.ints(np.ravel(dense))
+            row = self._emit(kernel.DENSE, out, self._first(out), table, len(dense), -1, -1)
+            if not whole:
+                self._subsets.append(
+                    (row, level, self.ints(np.asarray(data.present, np.int64)), np.asarray(data.present))
+                )
+        elif not statistics:
+            self._first(out)
+        if into is not None and out is not into:
+            return self.add(out, into)
+        return out
+
+    def add(self, source: Buffer, into: Buffer) -> Buffer:
+        """Add one buffer to another, spread over its axes."""
+        row = self._emit(kernel.SUM, into, self._first(into), 0)
+        self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
+        return into
+
+    def segments(self, source: Buffer, into: Buffer, indptr: np.ndarray) -> Buffer:
+        """Add the sums over each row's elements."""
+        row = self._emit(kernel.SEGMENTS, into, self._first(into), 0, source.level, self.ints(indptr))
+        self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
+        return into
+
+    def mask(self, buffer: Buffer, gone: np.ndarray) -> None:
+        """Rows (N,) of bool whose responsibilities end here."""
+        self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
+
+    def mixture(self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int) -> Buffer:
+        """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened."""
+        out = self.buffer(level, site.axes)
+        own = [buffer.number for buffer, _ in sources]
+        in_place = len(set(own)) == 1 and [k for _, k in sources] == list(range(self._widths[own[0]][1]))
+        joint = own[0] if in_place else self._extra(level, len(sources))
+        at, _ = self._layout[site.key]["n"]
+        row = self._emit(kernel.MIXTURE, out, size, 0, 0, at)
+        self._set.add(out.number)
+        self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
+        self._later.append((row, -6, [(joint, 0)]))
+        return out
+
+    def level(self, above: int, indptr: np.ndarray) -> int:
+        """A level of elements below the rows of another: row r has the elements ``indptr[r]`` to ``indptr[r + 1]``."""
+        self._levels.append((above, indptr))
+        return len(self._levels) - 1
+
+    def ints(self, values: np.ndarray) -> int:
+        """Where whole numbers stand that an instruction reads."""
+        values = np.ascontiguousarray(values, np.int64).ravel()
+        self._ints.append(values)
+        self._n_ints += len(values)
+        return self._n_ints - len(values)
+
+    # ------------------------------------------------------------ how it is put together
+
+    def _extra(self, level: int, n_components: int) -> int:
+        self._widths.append((level, n_components))
+        return len(self._widths) - 1
+
+    def _column(self, array: np.ndarray, j: int) -> int:
+        """Where a column of statistics stands; one that is asked for twice stands once."""
+        key = (array.__array_interface__["data"][0], array.size)
+        if key not in self._columns:
+            columns = np.ascontiguousarray(array.T, float).ravel()
+            self._floats.append(columns)
+            self._columns[key] = (array, self._n_floats)
+            self._n_floats += len(columns)
+        return self._columns[key][1] + j * len(array)
+
+    def _sparse(self, out: Buffer, data: Encoded, array: np.ndarray, size: int, at: int) -> None:
+        full = data.full(array, 0.0)
+        rows, columns = np.nonzero(full)
+        indptr = np.searchsorted(rows, np.arange(len(full) + 1))
+        self._floats.append(full[rows, columns])
+        self._n_floats += len(rows)
+        where = self._n_floats - len(rows)
+        self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
+
+    def _first(self, buffer: Buffer) -> int:
+        """1 for the first instruction that writes to a buffer: it must clear it."""
+        if buffer.number in self._set:
+            return 0
+        self._set.add(buffer.number)
+        return 1
+
+    def _emit(self, kind: int, buffer: Buffer, *rest: int) -> int:
+        row = [kind, buffer.level, buffer.number, self._widths[buffer.number][1], *rest]
+        self._code.append(row + [0] * (kernel.WIDTH - len(row)))
+        return len(self._code) - 1
+
+    def _finish(self) -> None:
+        counts = [1.0]
+        for above, indptr in self._levels[1:]:
+            counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
+        numbers = sum(counts[level] * width for level, width in self._widths)
+        n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST))
+        bounds = [_blocks(self._levels, n_rows)]
+        for above, indptr in self._levels[1:]:
+            bounds.append(indptr[bounds[above]])
+        self._bounds = np.array(bounds, np.int64)
+        self._caps = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
+        starts, total = [], 0
+        for level, width in self._widths:
+            starts.append(total)
+            total += width * int(self._caps[level])
+        self._work = total
+        for row, place, sources in self._later:
+            where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
+            self._code[row][abs(place)] = where[0] if place < 0 else self.ints(np.array(where))
+        for row, level, at, present in self._subsets:
+            self._code[row][7] = at
+            self._code[row][8] = self.ints(np.searchsorted(present, self._bounds[level]))
+        for row in self._code:
+            row[2] = starts[row[2]]
+        self._root_at = starts[self._root.number]
+        self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
+        self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
+        self._float_data = np.concatenate([*self._floats, np.zeros(1)])
+        self._ints, self._floats, self._columns = [], [], {}
+        self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
+
+    # ------------------------------------------------------------ what engines call
+
+    def natural(self, params: Params) -> np.ndarray:
+        """Natural parameters of the whole tree as one vector, (size,)."""
+        out = np.empty(self.size)
+        for site in self.bound.site.distinct():
+            if site.slots:
+                for name, value in site.node.natural(site.values(params), site.learned, np).items():
+                    at, shape = self._layout[site.key][name]
+                    out[at : at + int(np.prod(shape, dtype=int))] = np.ravel(value)
+        return out
+
+    def natural_graph(self, variables: Mapping[str, Any]) -> Any:
+        """The same in PyTensor."""
+        parts = []
+        for site in self.bound.site.distinct():
+            if site.slots:
+                values = {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}
+                found = site.node.natural(values, site.learned, pt)
+                parts += [
+                    pt.broadcast_to(value, shape).ravel()
+                    for value, (_, shape) in zip(found.values(), self._layout[site.key].values())
+                ]
+        return pt.concatenate(parts)
+
+    def statistics(self, flat: np.ndarray) -> Stats:
+        """Statistics by site and name."""
+        return {
+            key: {n: flat[at : at + int(np.prod(shape, dtype=int))].reshape(shape) for n, (at, shape) in own.items()}
+            for key, own in self._layout.items()
+        }
+
+    def run(
+        self, nat: np.ndarray, weights: np.ndarray, *, down: bool = True, n_jobs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log densities (N,), and statistics under row weights (N,) as one vector (zeros where not `down`).
+
+        It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
+        """
+        rows, n_blocks = np.empty(self.n_rows), self._bounds.shape[1] - 1
+        n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, max(n_blocks, 1))
+        if n_jobs == 1:
+            return rows, self._part(nat, weights, rows, down, 0, n_blocks)
+        cuts = [n_blocks * i // n_jobs for i in range(n_jobs + 1)]
+        with ThreadPoolExecutor(n_jobs) as pool:
+            parts = pool.map(lambda a, b: self._part(nat, weights, rows, down, a, b), cuts[:-1], cuts[1:])
+            return rows, sum(parts, start=np.zeros(self.size))
+
+    def _part(
+        self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int
+    ) -> np.ndarray:
+        """Blocks `first` to `last`: fills their `rows`, and gives their statistics."""
+        try:
+            work, resp = self._idle.pop()
+        except IndexError:
+            work, resp = np.zeros(self._work), np.zeros(self._work)
+        stats = np.zeros(self.size)
+        kernel.e_step(
+            self._program,
+            self._int_data,
+            self._float_data,
+            nat,
+            weights,
+            self._bounds,
+            self._caps,
+            self._root_at,
+            first,
+            last,
+            work,
+            resp,
+            rows,
+            stats,
+            down,
+        )
+        self._idle.append((work, resp))
+        return stats
+
+
+class EStep:
+    """One E-step of a spec over its rows: by the kernel, or by the walks where a node has no linear form.
+
+    Parameters
+    ----------
+    bound : Bound
+    data : Encoded
+    row_weights : ndarray, shape (N,)
+    n_jobs : int
+        Threads; -1 is all processors.
+    """
+
+    def __init__(self, bound: Bound, data: Encoded, row_weights: np.ndarray, n_jobs: int = 1):
+        self.bound, self.data, self.row_weights, self.n_jobs = bound, data, row_weights, n_jobs
+        try:
+            self._plan: Plan | None = Plan(bound, data)
+        except NotLinear:
+            self._plan = None
+
+    def __call__(self, params: Params) -> tuple[float, Stats]:
+        """Log-likelihood and expected statistics."""
+        if self._plan is None:
+            return self.bound.e_step(params, self.data, self.row_weights)
+        with np.errstate(all="ignore"):
+            natural = self._plan.natural(params)
+        rows, flat = self._plan.run(natural, self.row_weights, n_jobs=self.n_jobs)
+        return float(self.row_weights @ rows), self._plan.statistics(flat)
+
+
+def _blocks(levels: list[tuple[int, np.ndarray]], n_rows: int) -> np.ndarray:
+    """Rows at which blocks begin, the end included: none has many more elements than the mean block."""
+    total = len(levels[0][1]) - 1
+    even = np.append(np.arange(0, total, n_rows), total) if total else np.zeros(1, int)
+    direct = [indptr for above, indptr in levels[1:] if above == 0 and len(indptr) == total + 1]
+    if not direct or total == 0:
+        return even
+    cost = np.arange(total + 1) + sum(direct)
+    most = 2 * cost[-1] * n_rows / total
+    found = [0]
+    while found[-1] < total:
+        begin = found[-1]
+        far = int(np.searchsorted(cost, cost[begin] + most, side="right")) - 1
+        found.append(min(begin + n_rows, max(far, begin + 1), total))
+    return np.array(found)
