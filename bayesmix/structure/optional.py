@@ -123,7 +123,7 @@ class Optional(Node):
         if self._informative:
             p = site.values(params)["p"]
             with np.errstate(divide="ignore"):
-                total = total + np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+                total = total + data.full(np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p)), 0.0)
         return Evaluation(total, (below,))
 
     def accumulate(self, site, evaluation, data, resp, stats):
