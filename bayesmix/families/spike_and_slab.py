@@ -123,6 +123,10 @@ class SpikeAndSlab(Leaf):
         """See `Leaf.decode`."""
         return values.astype(np.int64)
 
+    def mark(self, learned):
+        """See `Leaf.mark`."""
+        return min(learned.lower, 0) - 1
+
     def filler(self, learned):
         """See `Leaf.filler`."""
         return learned.lower

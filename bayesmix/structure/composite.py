@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
@@ -105,6 +106,8 @@ class Composite(Node):
         if not (table.named and set(table.names) & set(self._fields)):
             table = table.expand(place.path)
         where = place.path or "data"
+        if len(table.columns) == 1 and len(self._fields) > 1 and table.columns[0].missing.all():
+            table = replace(table, columns=table.columns * len(self._fields), named=False)  # no record at all
         if self._positional or not table.named:
             if len(table.columns) != len(self._fields):
                 raise DataError(

@@ -230,8 +230,8 @@ class Optional(Node):
         slot = site.slots["p"]
         gone = pm.Bernoulli.dist(slot.components(variables[slot.name])[z])
         out[f"{site.place.observed}_missing"] = gone
-        if child.is_leaf:  # marked as missing, as in the observed data
-            value = out[child.place.observed]
-            mark = np.nan if value.dtype.startswith("float") else -1
-            mask = pt.eq(gone, 1).reshape((-1, *[1] * (value.ndim - 1)))
-            out[child.place.observed] = pt.switch(mask, np.asarray(mark, value.dtype), value)
+        for leaf in child.leaves():  # marked as missing, as in the observed data
+            name = leaf.place.observed
+            if ("rows", name) not in out:
+                mask = pt.eq(gone, 1).reshape((-1, *[1] * (out[name].ndim - 1)))
+                out[name] = pt.switch(mask, np.asarray(leaf.node.mark(leaf.learned), out[name].dtype), out[name])
