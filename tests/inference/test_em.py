@@ -69,7 +69,9 @@ def test_threads_give_the_same_fit_Normal():
     x = np.tile(X, 20)
     one = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, n_starts=2, random_seed=1)
     two = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, n_starts=2, random_seed=1, n_jobs=2)
-    np.testing.assert_allclose(one.history[-1], two.history[-1], rtol=1e-10)
+    np.testing.assert_array_equal(one.history, two.history)
+    for name, value in one.params.items():
+        np.testing.assert_array_equal(two.params[name], value)
 
 
 def test_divergence_between_fits_is_that_of_the_distributions_Normal():
