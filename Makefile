@@ -42,6 +42,8 @@ check: .venv/.dev
 .venv/.test: .venv/.python pyproject.toml
 	@echo "Installing bayesmix and its dependencies into .venv (once)"
 	@$(PIP) -e ".[test]"
+	@echo "Compiling the kernels (once)"
+	@$(BIN)/python -W ignore -m bayesmix.kernels
 	@touch $@
 
 .venv/.dev: .venv/.test pyproject.toml

@@ -2,6 +2,7 @@
 
 from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
+from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
     BayesmixWarning,
@@ -75,5 +76,9 @@ __all__ = [
     "fit_moments",
     "fit_nuts",
     "load",
+    "log_density",
+    "responsibilities",
+    "sample",
     "set_data",
+    "split",
 ]

@@ -83,7 +83,8 @@ class Bound:
 
     def label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
         """The same for every mixture of the tree, by its path and the name of its weights; (N, G), N its own rows."""
-        evaluation, out = self.site.evaluate(params, data), {}
+        evaluation = self.site.evaluate(params, data)
+        out: dict[Any, np.ndarray] = {}
         self.site.expect(params, evaluation, data, np.ones((data.n_rows, 1)), out)
         return {key[1:]: value for key, value in out.items() if isinstance(key, tuple)}
 

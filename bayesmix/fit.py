@@ -69,6 +69,8 @@ class Fit:
         Objective before each EM iteration; ELBO for ADVI.
     starts : list of dict
         What every start reached: objective, status, iterations.
+    trajectory : xarray.Dataset or None
+        Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
     """
 
     bound: Bound
@@ -79,6 +81,7 @@ class Fit:
     starts: list[dict[str, Any]] = field(default_factory=list)
     table: Table | None = None
     encoded: Encoded | None = None
+    trajectory: xr.Dataset | None = None
 
     @property
     def spec(self) -> Any:
@@ -262,6 +265,33 @@ class Fit:
         backend = None if self.table is None else self.table.backend
         return as_frame(columns, backend)
 
+    def to_spec(self) -> Any:
+        """The fitted spec: every parameter fixed at its value in ``fit.params``. It is a distribution.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> bm.sample(fit.to_spec(), 3, random_seed=1).shape
+        (3, 1)
+        """
+        return self.spec.fixed_at(self.bound.site, self.params)
+
+    def kl_divergence(self, other: Fit, data: Any = None, *, size: int = 10_000, random_seed: Any = None) -> float:
+        """Kullback-Leibler divergence of this fit from another, estimated: mean of log p_self - log p_other, in nats.
+
+        Parameters
+        ----------
+        other : Fit
+            Of the same fields.
+        data : table, optional
+            Rows to take the mean over; by default `size` rows drawn from this fit.
+        size : int
+        random_seed : int, SeedSequence or Generator, optional
+        """
+        rows = self.sample(size, random_seed=random_seed) if data is None else data
+        return float(np.mean(self.log_density(rows) - other.log_density(rows)))
+
     def summary(self, **kwargs: Any) -> pd.DataFrame:
         """Table of the parameters: `arviz_stats.summary` for a posterior, values for a point estimate.
 
@@ -321,6 +351,7 @@ def make_fit(
     starts: list[dict[str, Any]] | None = None,
     groups: dict[str, xr.Dataset] | None = None,
     log_likelihood: bool | None = None,
+    trajectory: xr.Dataset | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
@@ -360,7 +391,7 @@ def make_fit(
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():
         dataset.attrs.setdefault("inference_library", "bayesmix")
-    return Fit(bound, xr.DataTree.from_dict(tree), status, loglik, history, starts or [], table, encoded)
+    return Fit(bound, xr.DataTree.from_dict(tree), status, loglik, history, starts or [], table, encoded, trajectory)
 
 
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:

@@ -26,7 +26,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
 from bayesmix.compilation import QuickFunction, constant
-from bayesmix.conjugate import Conjugate, recognise
+from bayesmix.conjugate import Conjugate, Dirichlet, recognise
 from bayesmix.errors import SpecError
 
 Params = Mapping[str, np.ndarray]
@@ -328,14 +328,12 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     shape = batch + event_shape
     common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "around": around, "support": support}
 
-    if isinstance(given, Flat) and support.flat is None:
-        given = None
+    if isinstance(given, Flat):
+        given = None if support.flat is None else support.flat(batch, event_shape)
     if given is None and not isinstance(parameter.default, TensorVariable):
         given = parameter.default
-    if isinstance(given, Flat):
-        given_rv: Any = support.flat(batch, event_shape)
-    elif given is None or is_prior(given):
-        given_rv = parameter.default if given is None else given
+    if given is None or is_prior(given):
+        given_rv: Any = parameter.default if given is None else given
         if support is POSITION and type(given_rv.owner.op).__name__ != "DiscreteUniformRV":
             raise SpecError(
                 f"{name}: fix it at a whole number, or leave it out: all positions are then alike a priori."
@@ -357,7 +355,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     hyper = None
     if not _refers_to_model(rv):
         hyper = recognise(parameter.conjugate, given_rv, batch, (size_of(axes), *event_shape))
-        if parameter.floor and hyper is not None:
+        if parameter.floor and isinstance(hyper, Dirichlet):
             hyper = replace(hyper, floor=parameter.floor)
     return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from bayesmix.bound import Bound
@@ -18,14 +20,14 @@ def location_slot(mixture: Site) -> str | None:
     return slot.name if slot.axes == slot.around else None
 
 
-def in_canonical_order(bound: Bound, params: Params) -> dict[str, np.ndarray]:
+def in_canonical_order(bound: Bound, params: Params, *others: Params) -> Any:
     """The same mixture with its components in a fixed order: by location where they have one, else by weight.
 
     Locations ascend and weights descend, within each component of the mixtures around, and among the components of one
     spec. The density does not change, unless a prior or a fixed value tells the components apart: then their order is
-    left alone.
+    left alone. With `others`, points on the way to `params`, a list of all of them, each in the order of `params`.
     """
-    out = dict(params)
+    out, rest = dict(params), [dict(other) for other in others]
     for site in bound.site.distinct():
         if "weights" not in site.slots:
             continue
@@ -40,7 +42,8 @@ def in_canonical_order(bound: Bound, params: Params) -> dict[str, np.ndarray]:
             # a prior without known hyperparameters may still tell the components apart
             if np.isclose(bound.log_prior(moved), bound.log_prior(out), rtol=1e-9, atol=1e-9):
                 out = moved
-    return out
+                rest = [{**p, **_permuted(bound.site, site, axis, around, order, p, group.members)} for p in rest]
+    return [out, *rest] if others else out
 
 
 def _keys(site: Site, group, around: tuple[Dim, ...], params: Params) -> np.ndarray:

@@ -350,6 +350,8 @@ class Node(ABC):
 
     tie: str | None = None
     is_family: ClassVar[bool] = False
+    #: What one value is: `Leaf`'s kinds, ``"chain"`` for a sequence of symbols; empty where only the parts have values.
+    value_kind: ClassVar[str] = ""
     #: Keywords of `priors` that are never estimated (the ends of a range).
     constants: ClassVar[tuple[str, ...]] = ()
 
@@ -387,6 +389,28 @@ class Node(ABC):
     @abstractmethod
     def layout(self, place: Place, learned: Learned) -> Site:
         """The tree of sites, with named slots and resolved priors."""
+
+    def known(self, learned: Learned, place: Place) -> Any:
+        """What was learned here; where nothing was, for want of data, what the node's own numbers say."""
+        if place.key not in learned:
+            learned[place.key] = self.assume(place)
+        return learned[place.key]
+
+    def assume(self, place: Place) -> Any:
+        """What stands for what would be learned from data, in a spec that is all numbers."""
+        raise SpecError(f"{place.path or type(self).__name__}: this needs data to learn from. Use bm.fit.")
+
+    def fixed_at(self, site: Site, params: Params) -> Node:
+        """The same node with every parameter fixed at its value."""
+        priors = {}
+        for name, given in self.priors.items():
+            slot = site.slots.get(name)
+            value = given if slot is None else np.asarray(params[slot.name])
+            priors[name] = Shared(value) if isinstance(given, Shared) and slot is not None else value
+        return self.with_priors(priors, self._fixed_parts(site, params))
+
+    def _fixed_parts(self, site: Site, params: Params) -> tuple[Node, ...]:
+        return tuple(child.node.fixed_at(child, params) for child in site.children)
 
     @abstractmethod
     def encode(self, site: Site, table: Table, unseen: str) -> Encoded:

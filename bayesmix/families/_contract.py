@@ -203,7 +203,9 @@ class Leaf(Node):
         return cls(**priors, **options)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._shown_priors())})"
+        others = {name: value for name, value in self.options.items() if name != "tie" and value is not None}
+        shown = [f"{name}={list(value) if isinstance(value, tuple) else value!r}" for name, value in others.items()]
+        return f"{type(self).__name__}({', '.join(self._shown_priors() + shown)})"
 
     def read(self, table: Table, place: Place, readers: Readers) -> None:
         readers.setdefault(place.key, (self, []))[1].append(self._column(table, place.path))
@@ -219,7 +221,7 @@ class Leaf(Node):
         return self.learn_column(column)
 
     def layout(self, place: Place, learned: Learned) -> Site:
-        known = learned[place.key]
+        known = self.known(learned, place)
         slots = {
             name: make_slot(f"{place.prefix}{name}", place.axes, parameter, self.priors[name])
             for name, parameter in self.parameters(known, place.prefix, place.n_components).items()
@@ -266,9 +268,8 @@ class Leaf(Node):
             discrete = {name: slot for name, slot in free.items() if slot.discrete}
             if not discrete:
                 return numeric_step(site, own, params)
-            found = self.map_step(
-                own, {name: slot.priors for name, slot in discrete.items()}, site.values(params), site.learned
-            )
+            positions: dict[str, Any] = {name: slot.priors for name, slot in discrete.items()}
+            found = self.map_step(own, positions, site.values(params), site.learned)
             chosen = {slot.name: slot.of_components(found[name]) for name, slot in discrete.items()}
             return {**chosen, **numeric_step(site, own, {**params, **chosen})}
         priors: dict[str, Any] = {name: slot.priors for name, slot in free.items()}

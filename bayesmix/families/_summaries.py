@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,17 @@ class Levels:
         codes = codes_of(symbols, column.missing, levels)
         counts = np.bincount(codes[codes >= 0], minlength=len(levels)) + 0.5
         return cls(levels, tuple((counts / counts.sum()).tolist()))
+
+
+def name_levels(node: Any, parameter: str) -> None:
+    """Take probabilities that are given as a dict by symbol apart into an array and the node's `levels`."""
+    given = getattr(node, parameter)
+    if isinstance(given, Mapping):
+        object.__setattr__(node, "levels", tuple(given))
+        # one number a symbol, or one for each component
+        object.__setattr__(node, parameter, np.moveaxis(np.array(list(given.values()), float), 0, -1))
+    elif node.levels is not None:
+        object.__setattr__(node, "levels", tuple(node.levels))
 
 
 def symbols_of(column: Column) -> list[Any]:

@@ -62,6 +62,10 @@ class Bernoulli(Leaf):
         value = _zeros_and_ones(column)[~column.missing]
         return Rate((value.sum() + 0.5) / (len(value) + 1.0))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Rate(0.5)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         share = learned.mean

@@ -14,7 +14,7 @@ from bayesmix import conjugate
 from bayesmix.data import is_missing, sequence_like
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import in_order, safe_log
+from bayesmix.families._summaries import in_order, name_levels, safe_log
 from bayesmix.params import UNIT, Dim, Parameter
 
 
@@ -50,6 +50,8 @@ class BernoulliSet(Leaf):
         Probability of each symbol, shape (S,). Default independent ``Beta(1 + 2 f, 1 + 2 (1 - f))``, with f the
         share of the rows that hold the symbol (smoothed by half a row of each kind): worth two observations, and
         zero at p = 0 and p = 1.
+    levels : sequence, optional
+        The symbols, in order; by default those of the training column. A dict of probabilities by symbol names them.
 
     Notes
     -----
@@ -71,11 +73,29 @@ class BernoulliSet(Leaf):
     """
 
     p: Any = None
+    levels: Any = None
 
     value_ndim = 1
     value_dtype = "int64"
     value_kind = "set"
     learned_type = Members
+
+    def __post_init__(self):
+        name_levels(self, "p")
+
+    @property
+    def options(self):
+        """See `Node.options`."""
+        return {"tie": self.tie, "levels": self.levels}
+
+    def assume(self, place):
+        """See `Node.assume`: the symbols are 0, 1, … where nothing names them."""
+        levels = tuple(range(np.shape(self.p)[-1])) if self.levels is None else tuple(self.levels)
+        return Members(levels, (0.5,) * len(levels))
+
+    def fixed_at(self, site, params):
+        """See `Node.fixed_at`."""
+        return super().fixed_at(site, params)._changed(levels=site.learned.levels)
 
     def _column(self, table, path):
         # sets stand in one column, where `Leaf._column` would look for one column a coordinate
@@ -84,12 +104,12 @@ class BernoulliSet(Leaf):
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         counts = Counter(symbol for cell in _sets(column) for symbol in cell)
-        if not counts:
+        if not counts and self.levels is None:
             raise DataError(
                 f"{column.name}: every set is empty, so BernoulliSet has no symbol to learn. "
                 "Leave the field out of the spec."
             )
-        levels = tuple(in_order(counts))
+        levels = tuple(in_order(counts)) if self.levels is None else tuple(self.levels)
         n_rows = int((~column.missing).sum())
         return Members(levels, tuple((counts[level] + 0.5) / (n_rows + 1.0) for level in levels))
 

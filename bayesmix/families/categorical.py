@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -12,7 +12,7 @@ import pymc as pm
 from bayesmix import conjugate
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
+from bayesmix.families._summaries import Levels, codes_of, name_levels, safe_log, symbols_of
 from bayesmix.params import SIMPLEX, Dim, Parameter
 from bayesmix.statistics import OneHot
 
@@ -39,6 +39,8 @@ class Categorical(Leaf):
     p : prior, optional
         Probabilities, shape (S,). Default ``Dirichlet(1 + 2 f)``, with f the frequencies of the S symbols in
         the column (smoothed by half a row each): worth two observations, and zero where a probability is.
+    levels : sequence, optional
+        The symbols, in order; by default those of the training column. A dict of probabilities by symbol names them.
 
     Notes
     -----
@@ -56,15 +58,33 @@ class Categorical(Leaf):
     """
 
     p: Any = None
+    levels: Any = None
 
     value_dtype = "int64"
     value_kind = "symbol"
     learned_type = Levels
 
+    def __post_init__(self):
+        name_levels(self, "p")
+
+    @property
+    def options(self):
+        """See `Node.options`."""
+        return {"tie": self.tie, "levels": self.levels}
+
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         _check_hashable(column)
-        return Levels.of(column)
+        return Levels.of(column if self.levels is None else replace(column, levels=tuple(self.levels)))
+
+    def assume(self, place):
+        """See `Node.assume`: the symbols are 0, 1, … where nothing names them."""
+        levels = tuple(range(np.shape(self.p)[-1])) if self.levels is None else tuple(self.levels)
+        return Levels(levels, (1 / len(levels),) * len(levels))
+
+    def fixed_at(self, site, params):
+        """See `Node.fixed_at`."""
+        return super().fixed_at(site, params)._changed(levels=site.learned.levels)
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""

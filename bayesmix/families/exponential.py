@@ -62,6 +62,10 @@ class Exponential(Leaf):
         values = numbers(column, "Exponential", minimum=0)[~column.missing]
         return Size(float(values.mean()) or 1.0)
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Size(1.0)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         return {"scale": Parameter(POSITIVE, pm.InverseGamma.dist(2.0, 3 * learned.scale), "inverse_gamma")}

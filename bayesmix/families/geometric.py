@@ -65,6 +65,10 @@ class Geometric(Leaf):
         trials = numbers(column, "Geometric", whole=True, minimum=1)[~column.missing]
         return Rate(float((trials.sum() + 1.0) / (len(trials) + 0.5)))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Rate(2.0)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         # in double precision: PyMC would keep the Python float 3.0 in single

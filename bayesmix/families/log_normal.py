@@ -68,6 +68,10 @@ class LogNormal(Leaf):
         # the size of a logarithm is a matter of the unit: it does not serve as the scale of a constant column
         return Location.of(np.log(numbers(column, "LogNormal", above=0)), constant=1.0)
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Location(0.0, 1.0)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         spread = learned.scale

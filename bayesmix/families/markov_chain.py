@@ -58,6 +58,9 @@ class MarkovChain(Node):
         ``Dirichlet(1 + 2 f)`` for every row.
     length : Node, optional
         Family of the length n, for instance ``bm.Poisson()``. Without one the density is conditional on the lengths.
+    levels : sequence, optional
+        The symbols, in order. By default those of the training column. Dicts of probabilities by symbol (for
+        ``transition`` a dict of dicts) name them too.
     tie : str, optional
         Nodes of one name share their parameters.
 
@@ -77,13 +80,41 @@ class MarkovChain(Node):
     Mixture(MarkovChain(length=Poisson()), 2)
     """
 
+    value_kind = "chain"
     learned_type = Chains
 
-    def __init__(self, initial: Any = None, transition: Any = None, length: Any = None, *, tie: str | None = None):
-        self._initial = initial
-        self._transition = transition
+    def __init__(
+        self,
+        initial: Any = None,
+        transition: Any = None,
+        length: Any = None,
+        *,
+        levels: Any = None,
+        tie: str | None = None,
+    ):
+        self.levels = None if levels is None else tuple(levels)
+        self._initial = self._named(initial)
+        self._transition = self._named(transition)
         self._length = length
         self.tie = tie
+
+    def _named(self, given: Any) -> Any:
+        """Probabilities that are given by symbol as an array."""
+        if not isinstance(given, Mapping):
+            return given
+        self.levels = tuple(given) if self.levels is None else self.levels
+        rows = [given[symbol] for symbol in self.levels]
+        if isinstance(rows[0], Mapping):
+            return np.array([[row.get(symbol, 0.0) for symbol in self.levels] for row in rows], float)
+        return np.moveaxis(np.array(rows, float), 0, -1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"tie": self.tie, "levels": self.levels}
+
+    @classmethod
+    def restore(cls, options, priors, parts):
+        return cls(**priors, **options, length=dict(parts).get("length"))
 
     @property
     def parts(self) -> tuple[tuple[str, Node], ...]:
@@ -100,6 +131,7 @@ class MarkovChain(Node):
 
     def __repr__(self) -> str:
         shown = self._shown_priors()
+        shown += [f"levels={list(self.levels)!r}"] if self.levels is not None else []
         return f"MarkovChain({', '.join(shown + ([f'length={self._length!r}'] if self._length is not None else []))})"
 
     def read(self, table, place, readers):
@@ -115,7 +147,9 @@ class MarkovChain(Node):
         column = Column.joined(columns)
         lengths, elements = lengths_and_elements(column, "MarkovChain")
         _check_symbols(column, elements, lengths)
-        if not len(elements):
+        if self.levels is not None:
+            elements = replace(elements, levels=self.levels)
+        elif not len(elements):
             raise DataError(
                 f"{column.name}: every sequence is empty, so MarkovChain has no symbols to learn. "
                 "Use a family of counts for the lengths alone, or leave the field out."
@@ -123,8 +157,17 @@ class MarkovChain(Node):
         levels, known = Levels.of(elements), Lengths.of(lengths)
         return Chains(levels.levels, levels.frequencies, known.lengths, known.shares)
 
+    def assume(self, place):
+        """See `Node.assume`: the symbols are 0, 1, … where nothing names them."""
+        levels = tuple(range(np.shape(self._initial)[-1])) if self.levels is None else self.levels
+        return Chains(levels, (1 / len(levels),) * len(levels), (0,), (1.0,))
+
+    def fixed_at(self, site, params):
+        """See `Node.fixed_at`."""
+        return super().fixed_at(site, params)._changed(levels=site.learned.levels)
+
     def layout(self, place, learned):
-        known = learned[place.key]
+        known = self.known(learned, place)
         one = pm.Dirichlet.dist(1 + 2 * np.array(known.frequencies))
         symbol, source, target = (Dim(f"{place.prefix}{name}", known.levels) for name in ("symbol", "from", "to"))
         parameters = {

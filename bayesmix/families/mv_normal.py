@@ -87,6 +87,12 @@ class MvNormal(Leaf):
         center, scale = zip(*pairs)
         return Cloud(center, scale, column.levels, bool(np.isnan(column.values[~column.missing]).any()))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        dimension = np.shape(self.mu)[-1] if np.ndim(self.mu) else np.shape(self.cov)[-1]
+        labels = tuple(f"x{d + 1}" for d in range(dimension))
+        return Cloud((0.0,) * dimension, (1.0,) * dimension, labels)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         center, scale = np.array(learned.center), np.array(learned.scale)

@@ -68,6 +68,10 @@ class Normal(Leaf):
         """See `Leaf.learn_column`."""
         return Location.of(numbers(column, "Normal"))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Location(0.0, 1.0)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         spread = learned.scale

@@ -65,6 +65,10 @@ class Poisson(Leaf):
         counts = counts[~column.missing]
         return Rate((counts.sum() + 0.5) / len(counts))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Rate(1.0)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
         return {"mu": Parameter(POSITIVE, pm.Gamma.dist(2.0, 1 / learned.mean), "gamma")}

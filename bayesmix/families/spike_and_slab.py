@@ -90,11 +90,18 @@ class SpikeAndSlab(Leaf):
         counts = np.bincount(np.clip(values - lower, 0, upper - lower).astype(int), minlength=upper - lower + 1) + 0.5
         return Range(lower, upper, tuple((counts / counts.sum()).tolist()))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        if self.lower is None or self.upper is None:
+            raise SpecError(f"{place.path or 'SpikeAndSlab'}: lower and upper are missing. Give the range.")
+        size = int(self.upper) - int(self.lower) + 1
+        return Range(int(self.lower), int(self.upper), (1 / size,) * size)
+
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
-        position = pm.DiscreteUniform.dist(learned.lower, learned.upper)
+        position = pm.DiscreteUniform.dist(np.int64(learned.lower), np.int64(learned.upper))
         return {
-            "p": Parameter(UNIT, pm.Beta.dist(2.0, 2.0), "beta"),
+            "p": Parameter(UNIT, pm.Beta.dist(np.float64(2), np.float64(2)), "beta"),
             "k": Parameter(POSITION, position, "position"),
             "lower": Parameter(POSITION, learned.lower, "position"),
             "upper": Parameter(POSITION, learned.upper, "position"),

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
-from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference.accelerate import Anderson, Coordinates
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.start import initial_params
@@ -48,6 +49,8 @@ class Run:
     loglik: float = -np.inf
     status: str = "running"
     rejected: int = 0
+    trajectory: list[dict[str, np.ndarray]] = field(default_factory=list)
+    validation: float | None = None
 
     @property
     def objective(self) -> float:
@@ -55,7 +58,8 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What `Fit.starts` keeps of it."""
-        return {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        found = {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        return found if self.validation is None else {**found, "validation": self.validation}
 
     @property
     def failed(self) -> bool:
@@ -73,6 +77,8 @@ def fit_em(
     accelerate: bool = True,
     n_jobs: int = 1,
     row_weights: Any = None,
+    validation: Any = None,
+    keep_trajectory: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:
@@ -108,6 +114,11 @@ def fit_em(
     row_weights : array_like, shape (N,), optional
         Weight 2 is the same as the row twice. (Default priors take the column's scale from the rows as they
         are, without weights; give priors of your own where that matters.)
+    validation : table, optional
+        Rows that judge the starts: all of them are run to the end, and the one with the highest log-likelihood of these
+        rows is kept; ``fit.starts`` says what each has.
+    keep_trajectory : bool
+        Keep the parameters of every iteration of the start that is kept, in ``fit.trajectory``.
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
 
@@ -146,6 +157,8 @@ def fit_em(
         tol=tol,
         accelerate=accelerate,
         n_jobs=n_jobs,
+        validation=None if validation is None else bound.encode(validation),
+        keep_trajectory=keep_trajectory,
         random_seed=random_seed,
         progressbar=progressbar,
     )
@@ -172,7 +185,19 @@ def fit_em(
         status=status,
         history=np.array(best.history),
         starts=[run.report() for run in runs],
+        trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
     )
+
+
+def _trajectory(bound: Bound, run: Run, validation: Any) -> xr.Dataset:
+    """Parameters and objective of a run by iteration; log-likelihood of the validation rows too where there are any."""
+    dataset = posterior_dataset(bound, {n: np.array([[p[n] for p in run.trajectory]]) for n in bound.free_slots})
+    dataset = dataset.isel(chain=0, drop=True).rename(draw="iteration")
+    dataset["objective"] = ("iteration", np.array(run.history))
+    if validation is not None:
+        data = bound.encode(validation)
+        dataset["validation"] = ("iteration", [bound.log_density(p, data).sum() for p in run.trajectory])
+    return dataset
 
 
 def maximise(
@@ -186,6 +211,8 @@ def maximise(
     tol: float = 1e-8,
     accelerate: bool = True,
     n_jobs: int = 1,
+    validation: Encoded | None = None,
+    keep_trajectory: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> tuple[Run, list[Run]]:
@@ -204,18 +231,24 @@ def maximise(
         n_starts = n_starts if _has_mixture(bound) else 1
         runs = [Run(initial_params(bound, data, row_weights, rng, number)) for number in range(n_starts)]
     e_step = EStep(bound, data, row_weights, n_jobs)
+    n_finished = _FINISHED if validation is None else len(runs)
+
+    def watch(run: Run) -> None:
+        if keep_trajectory:
+            run.trajectory.append(dict(run.params))
+
     with Progress("EM starts", len(runs), progressbar) as progress:
         for run in runs:
-            advance(e_step, run, min(_SHORT_RUN, max_iter), tol)
+            advance(e_step, run, min(_SHORT_RUN, max_iter), tol, watch=watch)
             progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
     ranked = sorted(runs, key=lambda run: -run.objective)
     finished: list[Run] = []
-    with Progress("EM", min(_FINISHED, len(runs)), progressbar) as progress:
+    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
         for run in ranked:
-            if len(finished) == _FINISHED:
+            if len(finished) == n_finished:
                 run.status = "not finished: other starts were ahead" if run.status == "running" else run.status
                 continue
-            advance(e_step, run, max_iter, tol, accelerate)
+            advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
             if not run.failed:
                 finished.append(run)
@@ -226,8 +259,14 @@ def maximise(
             f"every start of EM failed ({reasons}). Use the default priors, which keep components from collapsing, "
             "or fewer components."
         )
-    best = max(finished, key=lambda run: run.objective)
-    best.params = in_canonical_order(bound, best.params)
+    if validation is None:
+        best = max(finished, key=lambda run: run.objective)
+    else:
+        for run in finished:
+            run.validation = float(bound.log_density(run.params, validation).sum())
+        best = max(finished, key=lambda run: run.validation or -np.inf)
+    best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
+    best.trajectory = best.trajectory[1:]
     return best, runs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
-from pytensor.graph.replace import clone_replace, vectorize_graph
+from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.utils import rewrite_graph
 
 from bayesmix.compilation import QuickFunction
@@ -75,16 +75,18 @@ class Target:
         return hessian_by_differences(lambda x: self(x)[1], u)
 
     @cached_property
-    def _constrain(self) -> Any:
+    def _constrain(self) -> Tape:
         flat, values = self._joined(self.model.replace_rvs_by_values(list(self.model.free_RVs)))
-        many = pt.matrix("us", shape=(None, len(self.start)))
-        return QuickFunction([many], vectorize_graph(values, {flat: many}))
+        return Tape([flat], values, [self.start])
 
     def constrained(self, u: np.ndarray) -> dict[str, np.ndarray]:
         """Free variables by name at a point `u` (d,), or at many (M, d): their arrays then have M first."""
         names = [rv.name for rv in self.model.free_RVs]
-        values = [np.asarray(value) for value in self._constrain(np.atleast_2d(u))]
-        return dict(zip(names, values if np.ndim(u) == 2 else [value[0] for value in values]))
+        if np.ndim(u) == 1:
+            return dict(zip(names, self._constrain(u)))
+        if len(u) == 0:
+            return {name: value[:0] for name, value in self.constrained(self.start[None]).items()}
+        return dict(zip(names, map(np.stack, zip(*[self._constrain(point) for point in u]))))
 
 
 def laplace_factor(hessian: np.ndarray, floor: float = 1e-8) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, cast, final
 
 from bayesmix.spec import signature
 from bayesmix.structure.composite import Composite
@@ -60,7 +60,8 @@ class JointMixture(Mixture):
         self._axis = f"{first}_component"
 
     def __repr__(self) -> str:
-        (first, outer), (second, linked) = self.component.parts
+        (first, outer), (second, inner) = self.component.parts
+        linked = cast(Mixture, inner)
         inners = [node for _, node in linked.parts]
         x = f"({outer!r}, {self.n_components})"
         y = repr(inners) if linked._listed else f"({inners[0]!r}, {linked.n_components})"

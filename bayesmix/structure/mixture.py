@@ -98,12 +98,14 @@ class Mixture(Node):
         tie: str | None = None,
     ):
         self._listed = isinstance(component, Sequence) and not isinstance(component, (str, bytes))
-        if self._listed and n_components is not None:
-            raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
-        if not self._listed and n_components is None:
+        if self._listed:
+            if n_components is not None:
+                raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
+            n_components = len(component)
+        elif n_components is None:
             raise TypeError("Mixture: n_components is missing. Pass it, or a list of components.")
         self._components = tuple(component) if self._listed else (component,)
-        self._n = len(component) if self._listed else n_components
+        self._n = n_components
         self._weights = weights
         self._min_weight = min_weight
         self._shared = shared
@@ -215,6 +217,12 @@ class Mixture(Node):
         weights = make_slot(name, place.axes, parameter, self._weights)
         children = tuple(group.node.lay_out(at, learned) for group, at in zip(self.groups, self._below(place)))
         return Site(self, place, {"weights": weights}, children)
+
+    def _fixed_parts(self, site, params):
+        found = {}
+        for group, child in zip(self.groups, site.children):
+            found.update(dict.fromkeys(group.members, child.node.fixed_at(child, params)))
+        return tuple(found[k] for k in range(self._n)) if self._listed else (found[0],)
 
     def encode(self, site, table, unseen):
         blocks = gather_faults(lambda child=child: child.encode(table, unseen) for child in site.children)

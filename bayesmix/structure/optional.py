@@ -102,8 +102,12 @@ class Optional(Node):
         gone = np.concatenate([column.values for column in columns])
         return Rate((gone.sum() + 0.5) / (len(gone) + 1))
 
+    def assume(self, place):
+        """See `Node.assume`."""
+        return Rate(0.5)
+
     def layout(self, place, learned):
-        known = learned[place.key]
+        known = self.known(learned, place)
         slots = {}
         if self._informative:
             prior = pm.Beta.dist(1 + 2 * known.mean, 3 - 2 * known.mean)
@@ -123,7 +127,8 @@ class Optional(Node):
         if self._informative:
             p = site.values(params)["p"]
             with np.errstate(divide="ignore"):
-                total = total + data.full(np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p)), 0.0)
+                own = np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+            total = total + data.full(own, 0.0)  # of rows that are blank nothing is known
         return Evaluation(total, (below,))
 
     def accumulate(self, site, evaluation, data, resp, stats):

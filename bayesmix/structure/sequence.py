@@ -139,7 +139,11 @@ class Sequence(Node):
         children = [self._child.lay_out(place.element, learned)]
         if self._length is not None:
             children.append(self._length.lay_out(place.lengths, learned))
-        return Site(self, place, {}, tuple(children), learned[place.key])
+        return Site(self, place, {}, tuple(children), self.known(learned, place))
+
+    def assume(self, place):
+        """See `Node.assume`: lengths come from their family, or there are none."""
+        return Lengths((0,), (1.0,))
 
     def encode(self, site, table, unseen):
         elements, lengths, column = self._tables(table, site.place)
