@@ -26,6 +26,8 @@ from bayesmix.spec import Encoded, Node
 _SHORT_RUN = 20
 #: How many of the starts are run to convergence.
 _FINISHED = 3
+#: A run that has converged is nudged this far, in units of the coordinates, and followed for some iterations.
+_NUDGE, _NUDGED = 0.02, 30
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -49,6 +51,7 @@ class Run:
     loglik: float = -np.inf
     status: str = "running"
     rejected: int = 0
+    saddles: int = 0
     trajectory: list[dict[str, np.ndarray]] = field(default_factory=list)
     validation: float | None = None
 
@@ -59,6 +62,8 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What `Fit.starts` keeps of it."""
         found = {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        if self.saddles:
+            found["saddles"] = self.saddles
         return found if self.validation is None else {**found, "validation": self.validation}
 
     @property
@@ -250,6 +255,10 @@ def maximise(
                 continue
             advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
+            while run.status == "converged" and _leave_saddle(e_step, run, rng):
+                run.saddles += 1
+                advance(e_step, run, max_iter, tol, accelerate, watch)
+                run.status = "max_iter" if run.status == "running" else run.status
             if not run.failed:
                 finished.append(run)
                 progress.step(f"log posterior {run.objective:.4f}")
@@ -268,6 +277,27 @@ def maximise(
     best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
     best.trajectory = best.trajectory[1:]
     return best, runs
+
+
+def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
+    """Whether a nudge from where a run stopped leads to somewhere higher; the run then goes on from there.
+
+    EM stands still at saddles too (an inner mixture whose components are equal). A nudged run comes back to a maximum
+    from below; away from a saddle it grows along the direction that leads up, and is soon above it.
+    """
+    if not _has_mixture(e_step.bound):
+        return False
+    coordinates = Coordinates(e_step.bound)
+    here = coordinates.forward(run.params)
+    gained = max(_SAME_MODE, 1e-9 * abs(run.objective))
+    nudged = Run(coordinates.backward(here + _NUDGE * rng.standard_normal(here.shape), run.params))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        advance(e_step, nudged, _NUDGED, 0.0)
+    if nudged.failed or not nudged.objective > run.objective + gained:
+        return False
+    run.params, run.status = nudged.params, "running"
+    return True
 
 
 def warn_of_lone_rows(bound: Bound, data: Encoded, row_weights: np.ndarray, params: Params) -> None:
