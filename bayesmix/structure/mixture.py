@@ -189,16 +189,25 @@ class Mixture(Node):
         shown += ["shared=True"] if self._shared else []
         return f"Mixture({', '.join(shown)})"
 
+    def _axes(self, place: Place) -> list[Dim]:
+        """The axis of each group of components."""
+        if not self.groups[0].name:
+            return [Dim(self._axis_name(place), self.groups[0].members)]
+        return [Dim(f"{place.prefix}{self._prefix}{group.name}_component", group.members) for group in self.groups]
+
     def _below(self, place: Place) -> list[Place]:
+        """The place of each group of components."""
         found = []
-        for i, group in enumerate(self.groups):
-            key = "component" if not group.name else f"component{i}"
+        for i, (group, axis) in enumerate(zip(self.groups, self._axes(place))):
+            key = f"component{i}" if group.name else "component"
             prefix = self._prefix + (f"{group.name}_" if group.name else "")
-            axis = self._axis_name(place)
-            if group.name:
-                axis = f"{place.prefix}{prefix}component"
-            found.append(place.within(key, prefix=prefix, axis=Dim(axis, group.members), shared=self._shared))
+            found.append(place.within(key, prefix=prefix, axis=axis, shared=self._shared))
         return found
+
+    def _members(self, site: Site) -> list[tuple[Group, Site, tuple[Dim, ...]]]:
+        """Each group with its site and the axes (K, its components), over which the site's own are spread."""
+        wide = [(*site.axes, axis) for axis in self._axes(site.place)]
+        return list(zip(self.groups, site.children, wide))
 
     def _axis_name(self, place: Place) -> str:
         return self._axis or place.name("component")
@@ -239,8 +248,7 @@ class Mixture(Node):
     def _wide(self, site: Site, densities: list) -> Any:
         """Log densities of the groups (N, K_child) as one array (N, K, G) of the components."""
         parts = []
-        for group, child, density in zip(self.groups, site.children, densities):
-            axes = (*site.axes, self._group_axis(site, group))
+        for (group, child, axes), density in zip(self._members(site), densities):
             wide = spread(density, child.axes, axes)
             parts.append(wide.reshape(len(density), site.n_components, len(group.members)))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)[:, :, self._order]
@@ -248,17 +256,10 @@ class Mixture(Node):
     def _narrow(self, site: Site, resp: np.ndarray) -> list[np.ndarray]:
         """The transpose: responsibilities (N, K, G) for each group's site, (N, K_child)."""
         found = []
-        for group, child in zip(self.groups, site.children):
-            axes = (*site.axes, self._group_axis(site, group))
+        for group, child, axes in self._members(site):
             own = resp[:, :, list(group.members)] if group.name else resp
             found.append(gather(own.reshape(len(resp), size_of(axes)), child.axes, axes))
         return found
-
-    def _group_axis(self, site: Site, group: Group) -> Dim:
-        for at, other in zip(self._below(site.place), self.groups):
-            if other.members == group.members:
-                return at.axes[-1]
-        raise AssertionError("a group of this mixture")
 
     def evaluate(self, site, params, data):
         below = tuple(child.evaluate(params, block) for child, block in zip(site.children, self.child_data(data)))
@@ -293,9 +294,9 @@ class Mixture(Node):
 
     def plan(self, site, data, plan, into, level):
         sources: list = [None] * (site.n_components * self._n)
-        for group, child, block in zip(self.groups, site.children, self.child_data(data)):
+        for (group, child, axes), block in zip(self._members(site), self.child_data(data)):
             buffer = child.node.plan(child, block, plan, None, level)
-            columns = places(child.axes, (*site.axes, self._group_axis(site, group))).reshape(site.n_components, -1)
+            columns = places(child.axes, axes).reshape(site.n_components, -1)
             for k in range(site.n_components):
                 for g, member in enumerate(group.members):
                     sources[k * self._n + member] = (buffer, int(columns[k, g]))
@@ -314,29 +315,29 @@ class Mixture(Node):
         chosen = choose(site.values(params)["weights"][z], rng)
         labels[site.key] = chosen
         drawn = []
-        for rows, child, below in self._members(site, z, chosen):
+        for rows, child, below in self._rows_of(site, z, chosen):
             drawn.append((rows, child.draw(params, below, rng, labels)))
         return merged(drawn, len(z))
 
-    def _members(self, site, z, chosen):
+    def _rows_of(self, site, z, chosen):
         """For each group: its rows, its site, and the component of the site for each row."""
-        for group, child in zip(self.groups, site.children):
+        for group, child, axes in self._members(site):
             rows = np.arange(len(z)) if not group.name else np.flatnonzero(np.isin(chosen, group.members))
             place = np.searchsorted(group.members, chosen[rows])
             wide = z[rows] * len(group.members) + place
-            yield rows, child, places(child.axes, (*site.axes, self._group_axis(site, group)))[wide]
+            yield rows, child, places(child.axes, axes)[wide]
 
     def impute(self, site, params, evaluation, data, z, rng, out):
         chosen = choose(posterior(evaluation)[np.arange(len(z)), z], rng)
         out["label", site.key] = chosen
         if not self.groups[0].name:
-            [(_, child, below)] = self._members(site, z, chosen)
+            [(_, child, below)] = self._rows_of(site, z, chosen)
             child.impute(params, evaluation.children[0], self.child_data(data)[0], below, rng, out)
             return
         # every group fills all missing cells; each row keeps those of its own group
         kept: dict = {}
         for (rows, child, below), before, block in zip(
-            self._members(site, z, chosen), evaluation.children, self.child_data(data)
+            self._rows_of(site, z, chosen), evaluation.children, self.child_data(data)
         ):
             full = np.zeros(len(z), int)
             full[rows] = below
@@ -364,8 +365,7 @@ class Mixture(Node):
 
     def graph(self, site, variables, observed, labels):
         parts = []
-        for group, child in zip(self.groups, site.children):
-            axes = (*site.axes, self._group_axis(site, group))
+        for group, child, axes in self._members(site):
             density = child.graph(variables, observed, labels)[:, places(child.axes, axes)]
             parts.append(density.reshape((-1, site.n_components, len(group.members))))
         joint = parts[0] if len(parts) == 1 else pt.concatenate(parts, axis=2)[:, :, self._order]
@@ -389,10 +389,10 @@ class Mixture(Node):
         slot = site.slots["weights"]
         weights = slot.components(variables[slot.name])
         chosen = label(site, weights[z])
-        for group, child in zip(self.groups, site.children):
+        for group, child, axes in self._members(site):
             place = np.zeros(self._n, int)
             place[list(group.members)] = np.arange(len(group.members))
-            to = pt.as_tensor(places(child.axes, (*site.axes, self._group_axis(site, group))))
+            to = pt.as_tensor(places(child.axes, axes))
             drawn: dict = dict(out)
             child.graph_draw(variables, to[z * len(group.members) + pt.as_tensor(place)[chosen]], drawn, label)
             member = pt.as_tensor(np.isin(np.arange(self._n), group.members))[chosen]
