@@ -15,7 +15,8 @@ from bayesmix.bound import Bound
 from bayesmix.data import Table, is_missing
 from bayesmix.families._summaries import in_order
 from bayesmix.params import Params
-from bayesmix.spec import Encoded, Site
+from bayesmix.spec import Encoded, Node, Site
+from bayesmix.structure.composite import Composite
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def impute(
         },
         {name[path]: needed[gap.rows] for path, gap in gaps.items()},
         {name[path]: _kind(gap.site) for path, gap in gaps.items()},
-        {name[path]: _source_columns(gap.site, table) for path, gap in gaps.items()},
+        {name[path]: _source_columns(bound.spec, gap.site, table) for path, gap in gaps.items()},
         {name[path]: value for path, value in means.items()},
         {name[path]: gap.positions for path, gap in gaps.items() if gap.positions is not None},
         {name[path]: gap.coordinates for path, gap in gaps.items() if gap.coordinates is not None},
@@ -189,15 +190,17 @@ def _stack(values: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _source_columns(site: Site, table: Table) -> list[int]:
+def _source_columns(spec: Node, site: Site, table: Table) -> list[int]:
     """Positions of the table's columns that a field reads."""
     path = site.place.path
     if not path:
         return list(range(len(table.columns)))
     top = path.split(".")[0]
-    if top in table.names:
+    if table.named and top in table.names:
         return [table.names.index(top)]
-    return [int(top[1:]) - 1]  # positional fields are called x1, x2, …
+    while not isinstance(spec, Composite):
+        spec = spec.parts[0][1]
+    return [[name for name, _ in spec.parts].index(top)]  # records go by position
 
 
 def _as_pandas(table: Table) -> pd.DataFrame:
