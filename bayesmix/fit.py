@@ -68,7 +68,8 @@ class Fit:
     history : ndarray or None
         Objective before each EM iteration; ELBO for ADVI.
     starts : list of dict
-        What every start reached: objective, status, iterations.
+        What every start reached: objective, status, iterations; and, where there are any, saddles that it left and the
+        log-likelihood of the validation rows. For moments, the log-likelihood of each answer.
     trajectory : xarray.Dataset or None
         Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
     """
@@ -318,7 +319,10 @@ class Fit:
         return azs.summary(self.idata, **kwargs)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`."""
+        """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`.
+
+        The training table and the trajectory are not kept.
+        """
         from bayesmix.io import save
 
         save(self, path)

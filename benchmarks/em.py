@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 
@@ -78,10 +79,12 @@ def steps() -> None:
             for key, own in walked.items()
             for n, value in own.items()
         )
-        walks = best_of(lambda: bound.e_step(params, encoded, weights))
-        print(
-            f"{name:38} {walks:8.1f} {best_of(lambda: one(params)):8.2f} {best_of(lambda: two(params)):10.2f}  {off:.0e}"
-        )
+        times = [
+            best_of(partial(bound.e_step, params, encoded, weights)),
+            best_of(partial(one, params)),
+            best_of(partial(two, params)),
+        ]
+        print(f"{name:38} {times[0]:8.1f} {times[1]:8.2f} {times[2]:10.2f}  {off:.0e}")
 
 
 def overlapping() -> tuple:
