@@ -35,7 +35,7 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
         at random.
     method : {"em", "map", "nuts", "advi", "moments"}
-        The engine: `fit_em` (posterior mode in milliseconds), `fit_map` (the same, polished), `fit_nuts` (full
+        The engine: `fit_em` (posterior mode), `fit_map` (the same, polished), `fit_nuts` (full
         posterior), `fit_advi` (normal approximation), `fit_moments` (from the sample's moments, without a start).
     **kwargs
         What the engine takes.

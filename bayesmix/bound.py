@@ -25,7 +25,7 @@ class Bound:
     site : Site
         Root of the tree of sites.
     learned : dict
-        What each family learned from its column, by site key.
+        What each node learned from its column, by site key.
     """
 
     spec: Node
@@ -102,7 +102,7 @@ class Bound:
         return "weights" in self.site.slots
 
     def e_step(self, params: Params, data: Encoded, row_weights: np.ndarray) -> tuple[float, Stats]:
-        """Log-likelihood and expected sufficient statistics in one pass."""
+        """Log-likelihood and expected sufficient statistics, by the walks; `bayesmix.plan.EStep` is the fast way."""
         evaluation = self.site.evaluate(params, data)
         stats: Stats = {}
         self.site.accumulate(evaluation, data, row_weights[:, None], stats)

@@ -68,7 +68,8 @@ class Fit:
     history : ndarray or None
         Objective before each EM iteration; ELBO for ADVI.
     starts : list of dict
-        What every start reached: objective, status, iterations.
+        What every start reached: objective, status, iterations; and, where there are any, saddles that it left and the
+        log-likelihood of the validation rows. For moments, the log-likelihood of each answer.
     trajectory : xarray.Dataset or None
         Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
     """
@@ -318,7 +319,10 @@ class Fit:
         return azs.summary(self.idata, **kwargs)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`."""
+        """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`.
+
+        The training table and the trajectory are not kept.
+        """
         from bayesmix.io import save
 
         save(self, path)
@@ -426,9 +430,11 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
             node = next(site.node for site in bound.site.walk() if site.place.path == name)
             columns[name] = np.empty(size, object)
             columns[name][:] = cells(node, values)
-        elif values.ndim == 2:
-            shown = [str(label) for label in labels[name][0].labels]
-            columns.update({(f"{name}[{label}]" if name else label): values[:, j] for j, label in enumerate(shown)})
+        elif values.ndim == 2 and not name:  # a table of the coordinates
+            columns.update({str(label): values[:, j] for j, label in enumerate(labels[name][0].labels)})
+        elif values.ndim == 2:  # one column of vectors, as the spec reads it
+            columns[name] = np.empty(size, object)
+            columns[name][:] = [row.tolist() for row in values]
         else:
             columns[name or "x"] = values
     return columns

@@ -1,12 +1,14 @@
 """The fused likelihood: one PyTensor Op for the log density of every row, with the labels summed out.
 
-Its input are the natural parameters of the whole tree as one vector, in which every family's log density is linear. Its
+Its input is one vector, the natural parameters of the whole tree, in which every family's log density is linear. Its
 value is one pass of the E-step kernel; and so is its gradient, the expected statistics (Fisher's identity):
 
     ∂/∂η Σ_n g_n log p(x_n | η) = expected statistics, each row with weight g_n
 
-The rest of the graph, from PyMC's variables to natural parameters, is as small as the parameters are. Where a node has
-no linear form (vectors that lack coordinates) the walks in numpy take the kernel's place, over the slots' values.
+The rest of the graph, from PyMC's variables to natural parameters, is as small as the parameters are.
+`with_log_likelihood` puts both passes together where all that a posterior takes is the sum. Where a node has no linear
+form (vectors that lack coordinates) the walks in numpy take the kernel's place, over the slots' values
+(`WalkedLogDensity`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """From bound sites and encoded rows to a program of the E-step kernel.
 
 Every node writes its own instructions (`Node.plan`), in terms of what its log density is linear in; families give
-statistics of rows and natural parameters, and know nothing of buffers, blocks or threads.
+statistics of rows and natural parameters, and know nothing of buffers, blocks or threads. A `Plan` collects the
+instructions, then divides the rows into blocks and gives every buffer its place (`Plan._finish`); `kernels.e_step` says
+what the instructions mean. `EStep` is what EM calls, `likelihood` has the model's side.
 """
 
 from __future__ import annotations
@@ -31,7 +33,17 @@ _FEWEST, _MOST = 32, 1024
 
 @dataclass(frozen=True)
 class Buffer:
-    """Log densities of one site: K columns over the rows of a level."""
+    """Log densities of one site on the way up, its responsibilities on the way down.
+
+    Attributes
+    ----------
+    number : int
+        Which of the plan's buffers it is.
+    level : int
+        Whose rows these are: 0 the table's; the others are elements of sequences (`Plan.level`).
+    axes : tuple of Dim
+        Of the columns.
+    """
 
     number: int
     level: int
@@ -57,16 +69,20 @@ class Plan:
         from bayesmix.inference.start import middle
 
         self.bound, self.n_rows = bound, data.n_rows
-        self._code: list[list[int]] = []
-        self._ints: list[np.ndarray] = []
+        self._code: list[list[int]] = []  # instructions; buffers by number until `_finish`
+        self._ints: list[np.ndarray] = []  # what the instructions read: pieces, joined by `_finish`
         self._floats: list[np.ndarray] = []
         self._n_ints = self._n_floats = 0
-        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
+        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}  # statistics that stand in `_floats` already
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
-        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
-        self._set: set[int] = set()
+        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]  # level above, and `indptr`
+        self._set: set[int] = set()  # buffers that an instruction has written to
+        # entries that wait for the places of columns: instruction, entry (negative: one place, not a list of them),
+        # and for each column its buffer and number
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
+        # dense instructions that not all rows take part in: instruction, level, where the rows stand, the rows
         self._subsets: list[tuple[int, int, int, np.ndarray]] = []
+        # where in the flat vectors each statistic of a site stands, and its shape
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
         self.size = 0
         point = middle(bound)
@@ -91,7 +107,11 @@ class Plan:
     def linear(
         self, site: Site, data: Encoded, statistics: Mapping[str, Any], into: Buffer | None, level: int
     ) -> Buffer:
-        """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
+        """Statistics of the rows that are present times natural parameters, added to `into` or to a new buffer.
+
+        `statistics` have the names of the site's `natural`: arrays (n_present, ...), `OneHot` or `Products`. Columns of
+        ones need not be read; wide arrays that are mostly zeros are stored sparsely.
+        """
         out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
         layout = self._layout[site.key]
         whole = data.present is None
@@ -143,11 +163,15 @@ class Plan:
         return into
 
     def mask(self, buffer: Buffer, gone: np.ndarray) -> None:
-        """Rows (N,) of bool whose responsibilities end here."""
+        """Rows (N,) of bool whose responsibilities end here; densities do not change."""
         self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
 
     def mixture(self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int) -> Buffer:
-        """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened."""
+        """Log-sum-exp of log weights plus log densities, over `size` components.
+
+        `sources` are the components' buffers and columns, (K, size) flattened. Where these are one whole buffer in
+        order, their probabilities take its place, and need none of their own.
+        """
         out = self.buffer(level, site.axes)
         own = [buffer.number for buffer, _ in sources]
         in_place = len(set(own)) == 1 and [k for _, k in sources] == list(range(self._widths[own[0]][1]))
@@ -209,6 +233,7 @@ class Plan:
         return len(self._code) - 1
 
     def _finish(self) -> None:
+        """Divide the rows into blocks, and put the buffers' places where instructions have their numbers."""
         counts = [1.0]
         for above, indptr in self._levels[1:]:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))

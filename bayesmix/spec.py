@@ -1,23 +1,34 @@
 """The tree that a user writes, and the walks that everything else is made of.
 
-A spec is a tree of immutable `Node`s. Bound to what was learned from a table it becomes a tree of `Site`s:
-each site is a node in its place, with named parameter slots. A few walks over the sites carry the library:
+A spec is a tree of immutable `Node`s. Bound to what was learned from a table (`bayesmix.bound.bind`) it becomes a tree
+of `Site`s: each site is a node in its place, with named parameter slots. A few walks carry the library:
 
-=============  ======  =====================================================================
-walk           goes    carries
-=============  ======  =====================================================================
-`evaluate`     up      log densities ``(N, K)``, K the components around the site's parameters
-`accumulate`   down    responsibilities ``(N, K)``, and adds up sufficient statistics
-`seed`         down    the same with responsibilities made from the data instead of parameters
-`draw`         up      values drawn from a component for each row
-`impute`       down    a component for each row, and fills missing cells
-`expect`       down    responsibilities, and gives the means of missing cells
-`graph`        up      `evaluate`, in PyTensor with PyMC's own densities
-=============  ======  =====================================================================
+==============  ======  =====================================================================
+walk            goes    carries
+==============  ======  =====================================================================
+`read`          down    the table, and gives each node the column that it learns from
+`layout`        down    places and what was learned, and makes the sites
+`encode`        down    a table, and gives its validated arrays, rows first
+`evaluate`      up      log densities ``(N, K)``, K the components around the site's parameters
+`accumulate`    down    responsibilities ``(N, K)``, and adds up sufficient statistics
+`seed`          down    the same with responsibilities made from the data instead of parameters
+`plan`          up      instructions of the kernel, which runs `evaluate` and `accumulate` in one pass
+`features`      up      rows as points, for starts
+`draw`          down    a component for each row, and draws values from it
+`impute`        down    the same, and fills missing cells
+`expect`        down    responsibilities, and gives the means of missing cells
+`gaps`          up      the missing cells, as `impute` and `expect` file them
+`graph`         up      `evaluate`, in PyTensor with PyMC's own densities
+`observed`      up      the arrays that a PyMC model observes
+`graph_draw`    down    `draw` of those arrays, in PyTensor
+==============  ======  =====================================================================
+
+`update` is the M-step of one site's own parameters, from its statistics; `natural` gives what its log density is linear
+in. `lay_out` and `read_from` are what a parent calls: `layout` and `read`, with tied nodes in their own place.
 
 A site's K is the product of the axes of its own parameters. A node whose parameters are shared by the components
 around it (a shared mixture, a tied node) has fewer axes than its surroundings; `spread` and `gather` go from the one
-to the other. Leaves implement none of the walks; `families._contract.Leaf` does it once for all of them.
+to the other. A family need not implement any walk: `families._contract.Leaf` does it once for all of them.
 """
 
 from __future__ import annotations
@@ -36,9 +47,9 @@ from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
-#: What families learn from a column (levels, reference points): site key -> anything that knows `to_json`.
+#: What nodes learn from a column (levels, reference points), by site key: frozen dataclasses of numbers and strings.
 Learned = dict[str, Any]
-#: The families of a spec by site key, each with the columns that it reads: several where it is tied.
+#: The nodes that learn, by site key, each with the columns that it reads: several where it is tied.
 Readers = dict[str, tuple[Any, list[Column]]]
 #: Makes the label (N,) of a mixture's rows from its probabilities (N, G), in PyTensor: ``label(site, probabilities)``.
 Labeller = Callable[[Any, Any], Any]
@@ -342,7 +353,7 @@ class Gap:
 
 
 class NotLinear(Exception):
-    """A node whose log density is not linear in statistics that do not depend on the parameters."""
+    """A node whose log density is not linear in statistics that do not depend on the parameters: it has no `plan`."""
 
 
 class Node(ABC):
@@ -384,7 +395,10 @@ class Node(ABC):
 
     @abstractmethod
     def read(self, table: Table, place: Place, readers: Readers) -> None:
-        """Put each family below with the column that it reads into `readers`, by site key."""
+        """Put every node here and below that learns from data into `readers`, with its column, by site key.
+
+        Such a node has a method ``learn(columns)``, whose result is ``site.learned``.
+        """
 
     @abstractmethod
     def layout(self, place: Place, learned: Learned) -> Site:

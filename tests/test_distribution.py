@@ -115,3 +115,18 @@ def test_split_keeps_type_rows_and_shares(kind):
         assert list(parts[0].index) == [f"i{i}" for i in parts[0]["x"]]
     with pytest.raises(ValueError, match="sum to 1"):
         bm.split(table, [0.5, 0.3])
+
+
+def test_a_sample_with_a_field_of_vectors_is_a_table_of_the_spec_MvNormal():
+    spec = bm.Mixture(
+        bm.Composite(v=bm.MvNormal(mu=[[0.0, 1.0], [5.0, -5.0]], cov=np.eye(2)), n=bm.Poisson(mu=[1.0, 9.0])),
+        2,
+        weights=[0.5, 0.5],
+    )
+    rows = bm.sample(spec, 60, random_seed=1)
+    assert list(rows) == ["v", "n"]
+    assert np.isfinite(bm.log_density(spec, rows)).all()
+    free = bm.Mixture(bm.Composite(v=bm.MvNormal(), n=bm.Poisson()), 2)
+    fit = bm.fit(free, rows, random_seed=1)
+    np.testing.assert_allclose(np.sort(fit.params["v_mu"][:, 0]), [0, 5], atol=0.7)
+    assert fit.kl_divergence(bm.fit(free, rows, random_seed=2), size=100, random_seed=1) == pytest.approx(0, abs=1e-3)

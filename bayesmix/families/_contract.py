@@ -3,7 +3,7 @@
 A family is a frozen dataclass whose fields are its parameters' priors, with the methods below. All arrays have
 rows N first in data and components K first in parameters; a family never sees mixtures, sequences, missing
 cells or row weights. `Leaf` turns the methods into the walks of `spec`. A class that misses a method fails
-when it is made.
+when it is made. The methods from `suff_stats` to `filler` have defaults that most families keep.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Leaf(Node):
     partly_missing : bool
         Whether a vector may lack some of its coordinates; they are NaN in its values.
     learned_type : type
-        The frozen dataclass that `learn_column` returns.
+        The frozen dataclass that `learn_column` returns. Its ``scale``, where it has one, is the unit in which starts
+        and accelerated steps measure the column: a number, or one for each coordinate.
     """
 
     tie: str | None = field(default=None, kw_only=True)
@@ -147,7 +148,10 @@ class Leaf(Node):
     def expected_stats(
         self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
     ) -> dict[str, np.ndarray]:
-        """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start)."""
+        """`suff_stats`, with what is missing of a value replaced by its expectation at `params` (None: at a start).
+
+        A family whose answer depends on `params` raises `NotLinear` in `plan` where its data make it so.
+        """
         return self.suff_stats(data, resp, learned)
 
     def collapsed(self, params: Arrays, learned: Any) -> np.ndarray:

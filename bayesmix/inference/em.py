@@ -1,4 +1,9 @@
-"""Expectation-maximisation to the posterior mode."""
+"""Expectation-maximisation to the posterior mode.
+
+`maximise` is the whole of it: short runs from every start, the best of them to the end, accelerated (`accelerate`),
+and from where each stops a nudge, in case that is a saddle. `advance` is EM itself. Other engines begin with
+`maximise` too.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +49,16 @@ class Run:
         The current point.
     history : list of float
         Log posterior (log-likelihood + log prior) before each iteration.
+    loglik : float
+        Log-likelihood at the last of them.
     status : str
-        ``"running"``, ``"converged"``, ``"max_iter"``, or the reason for which it failed.
+        ``"running"``, ``"converged"``, ``"max_iter"``, ``"not finished: …"``, or ``"failed: …"`` with the reason.
+    rejected, saddles : int
+        Leaps that were taken back, and saddles that were left.
+    trajectory : list of dict
+        The points of `history`, where they are kept.
+    validation : float or None
+        Log-likelihood of the validation rows, where there are any.
     """
 
     params: dict[str, np.ndarray]
@@ -96,9 +109,11 @@ def fit_em(
 ) -> Fit:
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
-    Each start clusters the rows (see `bayesmix.inference.start`), gets a short run, and the best three are run
-    to convergence. The objective, log-likelihood plus log prior of the declared variables, never falls: a run
-    whose objective falls by more than rounding is dropped as failed and listed in ``fit.starts``.
+    Each start clusters the rows (see `bayesmix.inference.start`) and gets 20 iterations; the three that are then best
+    (with `validation` all of them) are run to convergence. A run that has converged is nudged, and goes on where that
+    leads to somewhere higher: it stood at a saddle. The objective, log-likelihood plus log prior of the declared
+    variables, never falls: a run whose objective falls by more than rounding is dropped as failed, another start takes
+    its place, and ``fit.starts`` says so.
 
     Parameters
     ----------
@@ -280,7 +295,7 @@ def maximise(
     else:
         for run in finished:
             run.validation = float(bound.log_density(run.params, validation).sum())
-        best = max(finished, key=lambda run: run.validation or -np.inf)
+        best = max(finished, key=lambda run: -np.inf if run.validation is None else run.validation)
     best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
     best.trajectory = best.trajectory[1:]
     return best, runs

@@ -4,6 +4,32 @@ A spec is compiled to a short list of instructions over buffers (`bayesmix.plan`
 once on a machine, runs any of them. A buffer holds the log densities of one site for the rows of a block, components
 first, so that every inner loop runs along the rows of a block and stays in the cache. Natural parameters and statistics
 are flat vectors of one layout: the log density of a family is their product, and so its gradient is the statistics.
+
+An instruction is a row of integers: its kind, the level whose rows it runs over, the place of its buffer in ``work``
+and ``resp``, the buffer's number of columns K, and
+
+=========  ====================================  =========================================================
+kind       entries 4, 5, …                       up; down
+=========  ====================================  =========================================================
+DENSE      first, table, columns, rows, starts   add columns of statistics times natural parameters;
+                                                 statistics. A column is five ``ints``: its kind, where it
+                                                 (and the other factor of a product) stands in ``floats``,
+                                                 where its natural parameter stands, and the stride from
+                                                 one component's to the next's. ``rows`` (or -1) lists the
+                                                 rows that take part, ``starts`` where each block's begin
+ONE_HOT    first, symbols, size, at              add the symbol's natural parameter; counts. -1 is none
+SPARSE     first, indptr, indices, values,       the same as DENSE for rows that are mostly zeros
+           size, at
+SUM        first, sources                        add the columns that stand at ``ints[sources:]``;
+                                                 responsibilities to them
+SEGMENTS   first, sources, below, indptr         add their sums over each row's elements, of level
+                                                 ``below``; each element has its row's responsibilities
+MIXTURE    size, sources, joint, at              log-sum-exp of sources plus log weights, probabilities
+                                                 to ``joint``; responsibilities times probabilities
+MASK       0, gone                               nothing; no responsibilities for rows with a 1
+=========  ====================================  =========================================================
+
+``first`` is 1 where the instruction is the first to write to its buffer. Down, the list is run backwards.
 """
 
 from __future__ import annotations
@@ -13,11 +39,11 @@ import numpy as np
 
 from bayesmix.kernels.log_sum_exp import exp_in_place
 
-#: Kinds of instructions. All start with (kind, level, buffer, K).
+#: Kinds of instructions.
 DENSE, ONE_HOT, SPARSE, SUM, SEGMENTS, MIXTURE, MASK = range(7)
 #: Kinds of columns of a DENSE instruction.
 CONSTANT, COLUMN, PRODUCT = range(3)
-#: Entries of an instruction.
+#: Entries that an instruction has room for.
 WIDTH = 14
 
 _jit = nb.njit(error_model="numpy", nogil=True, cache=True)
