@@ -30,6 +30,7 @@ class _Objective:
 
     def __init__(self, site: Any, stats: dict[str, np.ndarray]):
         self.slots = {name: slot for name, slot in site.slots.items() if slot.free and not slot.discrete}
+        self.statistics = tuple(stats)
         self.given = [slot for slot in site.slots.values() if slot.discrete]
         fixed = {name: slot for name, slot in site.slots.items() if not slot.free}
         values: list[Any] = []
@@ -90,7 +91,9 @@ def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dic
     if all(slot.discrete or not slot.free for slot in site.slots.values()):
         return {}
     objective = _objective_of(site, stats)
-    arrays = [*stats.values(), *[np.asarray(params[slot.name], float) for slot in objective.given]]
+    # by name: the walks and the kernel list the statistics each in an order of its own
+    arrays = [stats[name] for name in objective.statistics]
+    arrays += [np.asarray(params[slot.name], float) for slot in objective.given]
 
     def evaluate(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective.function(u, *arrays)

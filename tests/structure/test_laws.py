@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pytest
 
 import bayesmix as bm
 from bayesmix.build import model_of, variables_at
@@ -75,8 +74,7 @@ def test_the_same_under_flat_priors(tree):
     check(tree.spec.with_flat_priors(), tree.table)
 
 
-@pytest.mark.slow
-@over(NUMERIC)
+@over(NUMERIC, fast=("Mixture-Composite-Optional-Geometric-LogitNormal",))
 def test_the_same_under_users_priors(tree):
     check(tree.spec, tree.table, 1e-7)
 

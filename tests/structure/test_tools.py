@@ -73,16 +73,8 @@ def test_swapped_data_have_the_density_of_a_new_encoding(tree):
         np.testing.assert_allclose(target(target.start)[0], expected, rtol=1e-7, err_msg=kind)
 
 
-SAMPLED = (
-    "Mixture-Sequence-Normal-Poisson",
-    "HierarchicalMixture-Normal",
-    "Mixture-MarkovChain-Poisson",
-    "JointMixture-Composite-Sequence",
-    "Mixture-SpikeAndSlab-Poisson",
-)
-
-
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::numba.core.errors.NumbaPerformanceWarning")  # of PyMC's own draws of vectors
 @over(TREES)
 def test_pymc_samples_prior_and_posterior_predictive(tree):
     fit = quick(tree.spec, tree.table)
