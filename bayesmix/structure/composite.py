@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, final
 
@@ -105,7 +106,10 @@ class Composite(Node):
         if not (table.named and set(table.names) & set(self._fields)):
             table = table.expand(place.path)
         where = place.path or "data"
-        if self._positional or not table.named:
+        if place.path and len(table.columns) == 1 and table.columns[0].missing.all():
+            # a column of records of which none is given does not show its fields
+            columns = {name: replace(table.columns[0], name=name) for name in self._fields}
+        elif self._positional or not table.named:
             if len(table.columns) != len(self._fields):
                 raise DataError(
                     f"{where}: {len(table.columns)} columns for {len(self._fields)} fields "
