@@ -81,11 +81,12 @@ class Bound:
         self.require_mixture()
         return posterior(self.site.evaluate(params, data))[:, 0]
 
-    def label_probabilities(self, params: Params, data: Encoded) -> dict[str, np.ndarray]:
-        """The same for every mixture of the tree, by the name of its weights; (N, G), N its own rows."""
-        evaluation, out = self.site.evaluate(params, data), {}
+    def label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
+        """The same for every mixture of the tree, by its path and the name of its weights; (N, G), N its own rows."""
+        evaluation = self.site.evaluate(params, data)
+        out: dict[Any, np.ndarray] = {}
         self.site.expect(params, evaluation, data, np.ones((data.n_rows, 1)), out)
-        return {key[1]: value for key, value in out.items() if isinstance(key, tuple)}
+        return {key[1:]: value for key, value in out.items() if isinstance(key, tuple)}
 
     def require_mixture(self) -> None:
         """Raise `SpecError` unless the root is a mixture."""

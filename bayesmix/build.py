@@ -65,6 +65,8 @@ class RowsParts:
         Whether the last input is the rows' weights.
     labels : tuple of str
         Site keys of the mixtures whose labels are inputs.
+    tables : tuple of str
+        Names of the observed arrays that are inputs, since draws take their shape from them.
     """
 
     bound: Bound
@@ -72,19 +74,22 @@ class RowsParts:
     fused: Rows | None
     weighted: bool
     labels: tuple[str, ...]
+    tables: tuple[str, ...]
 
-    def named(self, inputs: Sequence[Any]) -> tuple[dict[str, Any], Any, dict[str, Any], Any]:
-        """Slot variables by name, the number of rows, labels by site key, row weights (or None)."""
+    def named(self, inputs: Sequence[Any]) -> tuple[dict[str, Any], Any, dict[str, Any], dict[Any, Any], Any]:
+        """Slot variables by name, the number of rows, labels by site key, tables, row weights (or None)."""
         n = len(self.bound.slots)
         variables, rest = dict(zip(self.bound.slots, inputs[:n])), list(inputs[n + 1 :])
         weights = rest.pop() if self.weighted else None
-        return variables, inputs[n], dict(zip(self.labels, rest)), weights
+        labels = dict(zip(self.labels, rest))
+        tables = {("table", name): values for name, values in zip(self.tables, rest[len(labels) :])}
+        return variables, inputs[n], labels, tables, weights
 
 
 @_logprob.register(RowsRV)
 def _rows_logprob(op, values, *inputs, **kwargs):
     parts = op.parts
-    variables, _, labels, weights = parts.named(inputs[op.n_rngs :])
+    variables, _, labels, _, weights = parts.named(inputs[op.n_rngs :])
     # the fused likelihood speaks of the table that stands in the model, and of no other (a minibatch, `pm.observe`)
     fused = parts.fused is not None and all(_is_table(value) for value in values)
 
@@ -162,7 +167,8 @@ def build_model(
     -------
     pymc.Model
         The log-likelihood of each row is filed under the first field:
-        ``pm.compute_log_likelihood(idata, model=model, var_names=[first_field])``.
+        ``pm.compute_log_likelihood(idata, model=model, var_names=[first_field])``. Draws of sequences have the table's
+        lengths, also where lengths have a family and are drawn themselves; `Fit.sample` draws whole new sequences.
 
     Raises
     ------
@@ -305,22 +311,32 @@ def _add_labels(
         evaluation, rng = bound.site.evaluate(params, data), np.random.default_rng(0)
         bound.site.impute(params, evaluation, data, np.zeros(data.n_rows, int), rng, initial)
     found: dict[str, Any] = {}
-    rows = {each.name: each.row_dim for each in bound.site.observed(data)}
+    row_dims = _row_dims(bound, data)
 
     def label(site, probabilities):
-        below = next(leaf for leaf in site.walk() if leaf.place.observed in rows)
-        name = site.place.name("label")
         rv = pm.Categorical.dist(probabilities)
         at = initial.get(("label", site.key))
-        found[site.key] = model.register_rv(rv, name, dims=(rows[below.place.observed],), initval=at)
+        name = site.place.name("label")
+        if site.key in found:
+            raise SpecError(f'labels="explicit": {name} would be the label of two fields, which are tied.')
+        found[site.key] = model.register_rv(rv, name, dims=(row_dims[site.key],), initval=at)
         return found[site.key]
 
-    out: dict[str, Any] = {each.name: each.values for each in bound.site.observed(data)}
+    out: dict[Any, Any] = {("table", each.name): pt.as_tensor(each.values) for each in bound.site.observed(data)}
     for each in bound.site.observed(data):
         if each.row_dim != "row":
             model.add_coord(each.row_dim, range(len(each.values)))
     bound.site.graph_draw(variables, pt.zeros((data.n_rows,), "int64"), out, label)
     return found
+
+
+def _row_dims(bound: Bound, data: Encoded) -> dict[str, str]:
+    """Dim of the rows of every site, by key: the table's, or those of a sequence's elements."""
+    whole = {each.name: each.row_dim for each in bound.site.observed(data)}
+    return {
+        site.key: next(whole[each.name] for each in site.observed(block) if each.row_dim == "row")
+        for site, block in bound.site.walk_with(data)
+    }
 
 
 def _observe(
@@ -346,8 +362,10 @@ def _observe(
         Rows(bound, data, row_weights) if fused else None,
         row_weights is not None,
         tuple(labels),
+        tuple(each.name for each in arrays if each.shapes),
     )
     inputs = [*variables.values(), containers[arrays[0].name].shape[0], *labels.values()]
+    inputs += [containers[name] for name in parts.tables]
     if row_weights is not None:
         inputs.append(_shared("row_weights", np.asarray(row_weights, float)))
         inputs[-1].tag.row_weights = True
@@ -369,12 +387,11 @@ def _rows_rv(parts: RowsParts, inputs: list) -> list:
     """One output for each observed array, drawn from the mixture."""
     bound = parts.bound
     dummies = [pt.as_tensor(variable).type() for variable in inputs]
-    variables, n_rows, labels, _ = parts.named(dummies)
+    variables, n_rows, labels, drawn, _ = parts.named(dummies)
 
     def label(site, probabilities):
         return labels[site.key] if labels else pm.Categorical.dist(probabilities)
 
-    drawn: dict[str, Any] = {}
     with pm.Model(model=None):  # .dist() graphs only: nothing is registered anywhere
         bound.site.graph_draw(variables, pt.zeros((n_rows,), "int64"), drawn, label)
     outputs = [drawn[name] for name in parts.observed]
@@ -433,6 +450,9 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
         container.set_value(each.values)
         if each.row_dim != "row":
             model.set_dim(each.row_dim, len(each.values), range(len(each.values)))
+        for dim in each.dims:  # the steps of chains: as many as the longest has
+            if len(dim) != len(model.coords[dim.name]):
+                model.set_dim(dim.name, len(dim), _labels(dim.labels))
     weights = check_row_weights(row_weights, encoded.n_rows) if parts.weighted else None
     if parts.fused is not None:
         parts.fused.swap(encoded, weights)

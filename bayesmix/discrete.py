@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from bayesmix.bound import Bound
+from bayesmix.conjugate import Position
 from bayesmix.errors import SpecError
 from bayesmix.spec import Encoded
 
@@ -27,7 +28,8 @@ def combinations(bound: Bound) -> list[dict[str, np.ndarray]]:
     slots = bound.discrete_slots
     ranges, sizes = [], []
     for slot in slots.values():
-        lower, upper = int(np.min(slot.hyper.lower)), int(np.max(slot.hyper.upper))
+        prior = cast(Position, slot.hyper)
+        lower, upper = int(np.min(prior.lower)), int(np.max(prior.upper))
         sizes.append(int(np.prod(slot.shape, dtype=int)))
         ranges += [range(lower, upper + 1)] * sizes[-1]
     count = np.prod([float(len(values)) for values in ranges])

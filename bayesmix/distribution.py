@@ -120,11 +120,11 @@ def split(data: Any, shares: Sequence[float], *, random_seed: Any = None) -> lis
     >>> [len(part) for part in bm.split(list(range(10)), [0.8, 0.2], random_seed=1)]
     [8, 2]
     """
-    shares = np.asarray(shares, float)
-    if shares.ndim != 1 or (shares < 0).any() or not np.isclose(shares.sum(), 1):
-        raise ValueError(f"shares: non-negative numbers that sum to 1 are needed, not {shares.tolist()}.")
+    parts = np.asarray(shares, float)
+    if parts.ndim != 1 or (parts < 0).any() or not np.isclose(parts.sum(), 1):
+        raise ValueError(f"shares: non-negative numbers that sum to 1 are needed, not {parts.tolist()}.")
     n_rows = _n_rows(data)
-    cuts = np.round(np.cumsum(shares)[:-1] * n_rows).astype(int)
+    cuts = np.round(np.cumsum(parts)[:-1] * n_rows).astype(int)
     order = np.random.default_rng(random_seed).permutation(n_rows)
     return [_rows(data, np.sort(part)) for part in np.split(order, cuts)]
 

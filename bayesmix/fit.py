@@ -202,12 +202,12 @@ class Fit:
         return self.bound.responsibilities
 
     def _labels_of(self, of: str) -> Any:
-        mixtures = {s.slots["weights"].name: s for s in self.bound.site.distinct() if "weights" in s.slots}
-        names = [name for name, site in mixtures.items() if of in (name, site.place.path)]
-        if not names:
-            where = ", ".join(f"{site.place.path or name!r}" for name, site in mixtures.items())
+        mixtures = [(s.place.path, s.slots["weights"].name) for s in self.bound.site.walk() if "weights" in s.slots]
+        found = [each for each in mixtures if of in each]
+        if not found:
+            where = ", ".join(repr(path or name) for path, name in mixtures)
             raise SpecError(f"of: no mixture is called {of!r}. Choose from {where or 'none: the spec has no mixture'}.")
-        return lambda params, encoded: self.bound.label_probabilities(params, encoded)[names[0]]
+        return lambda params, encoded: self.bound.label_probabilities(params, encoded)[found[0]]
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""

@@ -162,7 +162,8 @@ def impute(
         for path in gaps:
             if path in expected:
                 means[path] = means.get(path, 0.0) + expected[path] / len(draws)
-    name = {path: path or (table.names[0] if len(table.columns) == 1 else "x") for path in gaps}
+    lone = table.names[0] if len(table.columns) == 1 else "x"
+    name = {path: f"{lone}{path}" if path[:1] in ("", "[") else path for path in gaps}
     return Imputation(
         {
             name[path]: np.array(values) if values[0].dtype != object else _stack(values)
@@ -248,6 +249,9 @@ def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str
             sequence[at[i]] = _in_record(sequence[at[i]], deeper, cell) if deeper else cell
             cells[row] = sequence
         else:
+            if within and is_missing(cells[row]):  # a record like the others: a tuple where they are
+                record = next((each for each in cells if isinstance(each, (tuple, list))), None)
+                cells[row] = None if record is None else type(record)([None] * len(record))
             cells[row] = _in_record(cells[row], within, cell) if within else cell
 
 

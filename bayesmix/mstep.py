@@ -29,7 +29,8 @@ class _Objective:
     """Value, gradient and Hessian of one site's M-step objective in unconstrained coordinates."""
 
     def __init__(self, site: Any, stats: dict[str, np.ndarray]):
-        self.slots = {name: slot for name, slot in site.slots.items() if slot.free}
+        self.slots = {name: slot for name, slot in site.slots.items() if slot.free and not slot.discrete}
+        self.given = [slot for slot in site.slots.values() if slot.discrete]
         fixed = {name: slot for name, slot in site.slots.items() if not slot.free}
         values: list[Any] = []
         flat = pt.vector("u")
@@ -37,6 +38,8 @@ class _Objective:
         self.forwards: list[Callable] = []
         examples: list[np.ndarray] = []
         params: dict[str, Any] = {name: slot.components(pt.as_tensor(slot.value)) for name, slot in fixed.items()}
+        held = {slot.name: pt.tensor(slot.name, dtype="float64", shape=slot.shape) for slot in self.given}
+        params.update({n: s.components(held[s.name]) for n, s in site.slots.items() if s.discrete})
         log_prior = pt.zeros(())
         for name, slot in self.slots.items():
             raw = slot.rv.type()
@@ -57,7 +60,8 @@ class _Objective:
         gradient = pt.grad(value, flat, disconnected_inputs="ignore")
         # a component without rows can leave a parameter that nothing but a flat prior speaks of
         start = np.concatenate(examples)
-        self.function = Tape([flat, *inputs.values()], [value, gradient], [start, *stats.values()])
+        example = [start, *stats.values(), *[np.zeros(slot.shape) for slot in self.given]]
+        self.function = Tape([flat, *inputs.values(), *held.values()], [value, gradient], example)
         self.back = Tape([flat], values, [start])
 
     def start(self, params: Params) -> np.ndarray:
@@ -83,8 +87,10 @@ _CACHE: dict[int, tuple[Any, _Objective]] = {}
 
 def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dict[str, np.ndarray]:
     """New values of a site's free slots, shape of the slots. Never lowers the objective."""
+    if all(slot.discrete or not slot.free for slot in site.slots.values()):
+        return {}
     objective = _objective_of(site, stats)
-    arrays = list(stats.values())
+    arrays = [*stats.values(), *[np.asarray(params[slot.name], float) for slot in objective.given]]
 
     def evaluate(u: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = objective.function(u, *arrays)

@@ -19,13 +19,14 @@ from pymc.distributions.distribution import SymbolicRandomVariable, support_poin
 from pymc.distributions.shape_utils import change_dist_size
 from pymc.distributions.transforms import _default_transform
 from pymc.logprob.transforms import Transform
+from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.op import RandomVariable
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
 from bayesmix.compilation import QuickFunction, constant
-from bayesmix.conjugate import Conjugate, recognise
+from bayesmix.conjugate import Conjugate, Dirichlet, recognise
 from bayesmix.errors import SpecError
 
 Params = Mapping[str, np.ndarray]
@@ -327,14 +328,12 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     shape = batch + event_shape
     common: dict[str, Any] = {"name": name, "axes": axes, "event": event, "around": around, "support": support}
 
-    if isinstance(given, Flat) and support.flat is None:
-        given = None
+    if isinstance(given, Flat):
+        given = None if support.flat is None else support.flat(batch, event_shape)
     if given is None and not isinstance(parameter.default, TensorVariable):
         given = parameter.default
-    if isinstance(given, Flat):
-        given_rv: Any = support.flat(batch, event_shape)
-    elif given is None or is_prior(given):
-        given_rv = parameter.default if given is None else given
+    if given is None or is_prior(given):
+        given_rv: Any = parameter.default if given is None else given
         if support is POSITION and type(given_rv.owner.op).__name__ != "DiscreteUniformRV":
             raise SpecError(
                 f"{name}: fix it at a whole number, or leave it out: all positions are then alike a priori."
@@ -356,7 +355,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     hyper = None
     if not _refers_to_model(rv):
         hyper = recognise(parameter.conjugate, given_rv, batch, (size_of(axes), *event_shape))
-        if parameter.floor and hyper is not None:
+        if parameter.floor and isinstance(hyper, Dirichlet):
             hyper = replace(hyper, floor=parameter.floor)
     return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
 
@@ -401,16 +400,38 @@ def _op_name(rv: TensorVariable) -> str:
     return print_name[0] if print_name else type(rv.owner.op).__name__
 
 
+def prior_signature(prior: Any) -> Any:
+    """Equal for priors that are alike, to the last digit; an expression is like itself alone."""
+    if prior is None or isinstance(prior, Flat):
+        return prior
+    if isinstance(prior, Shared):
+        return "shared", prior_signature(prior.prior)
+    if not isinstance(prior, TensorVariable):
+        value = np.asarray(prior, float)
+        return value.shape, value.tobytes()
+    numbers = _hyperparameters(prior) if is_prior(prior) and isinstance(prior.owner.op, RandomVariable) else None
+    if numbers is None:
+        return id(prior)
+    return type(prior.owner.op), tuple((value.shape, value.tobytes()) for value in numbers)
+
+
+def _hyperparameters(rv: TensorVariable) -> list[np.ndarray] | None:
+    """The numbers that a distribution is made with; None where there is more to it (other distributions, variables)."""
+    inputs = rv.owner.op.dist_params(rv.owner)
+    for each in ancestors(inputs):
+        random = each.owner is not None and isinstance(each.owner.op, (RandomVariable, SymbolicRandomVariable))
+        if random or (each.owner is None and not isinstance(each, Constant)):
+            return None
+    return [constant(each) for each in inputs]
+
+
 def show(prior: Any) -> str:
     """The code that makes a prior, for ``repr``."""
     if isinstance(prior, TensorVariable):
         if not is_prior(prior):
             return prior.name or "<tensor>"
-        op = prior.owner.op
-        try:
-            arguments = ", ".join(_number(constant(p)) for p in op.dist_params(prior.owner))
-        except Exception:
-            arguments = "…"
+        numbers = _hyperparameters(prior)
+        arguments = "…" if numbers is None else ", ".join(map(_number, numbers))
         return f"pm.{_op_name(prior)}.dist({arguments})"
     if isinstance(prior, (Flat, Shared)):
         return repr(prior)
@@ -440,6 +461,8 @@ class Place:
         components share it.
     depth : int
         Mixtures around this node that share its prefix.
+    level : int
+        Sequences around this node that share its path.
     """
 
     key: str = "root"
@@ -447,6 +470,7 @@ class Place:
     prefix: str = ""
     axes: tuple[Dim, ...] = ()
     depth: int = 0
+    level: int = 0
 
     @property
     def n_components(self) -> int:
@@ -462,16 +486,31 @@ class Place:
         path = f"{self.path}.{name}" if self.path else name
         return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
 
+    @property
+    def lengths(self) -> Place:
+        """The place of the lengths of the sequences here."""
+        return self.field_place("element_" * self.level + "length")
+
+    @property
+    def element(self) -> Place:
+        """The place of their elements: the same path, rows of its own."""
+        return replace(self, key=f"{self.key}/element", level=self.level + 1)
+
+    @property
+    def element_dim(self) -> str:
+        """Dim of those rows."""
+        return self.observed + "_element" * (self.level + 1)
+
     def within(self, key: str, *, prefix: str = "", axis: Dim | None = None, shared: bool = False) -> Place:
         """The place of a mixture's component: the same data, one more axis."""
         around = self.axes[:-1] if shared else self.axes
         axes = around if axis is None else (*around, axis)
         depth = 0 if prefix else self.depth + 1
-        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth)
+        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth, self.level)
 
     def tied(self, name: str) -> Place:
         """The place of a tied node: one set of parameters, wherever it stands."""
-        return Place(f"tie:{name}", self.path, f"{name}_")
+        return Place(f"tie:{name}", self.path, f"{name}_", level=self.level)
 
     def name(self, base: str) -> str:
         """Name of a variable or axis of a mixture here: nested mixtures of one field say ``sub``."""

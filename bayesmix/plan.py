@@ -228,8 +228,8 @@ class Plan:
         for row, level, at, present in self._subsets:
             self._code[row][7] = at
             self._code[row][8] = self.ints(np.searchsorted(present, self._bounds[level]))
-        for row in self._code:
-            row[2] = starts[row[2]]
+        for instruction in self._code:
+            instruction[2] = starts[instruction[2]]
         self._root_at = starts[self._root.number]
         self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])

@@ -2,20 +2,30 @@
 
 Every function returns ``(figure, axes)`` and shows nothing by itself. Components have fixed colours (Okabe and
 Ito's, which colour-blind readers can tell apart) and fixed line styles (for prints without colour).
+
+No plot knows a family or a structure. Densities are those of the tree at rows in which all but one field is missing,
+and everything else is read from rows that are drawn from one component and encoded as if they were data: whatever is
+counted in the observed rows is counted in the drawn ones too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
-from bayesmix.data import column_of
+from bayesmix.data import Column, Table, column_of
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit
 from bayesmix.impute import Imputation
-from bayesmix.spec import Encoded
+from bayesmix.params import Params
+from bayesmix.spec import Encoded, Readers, Site
+from bayesmix.structure.sequence import Ragged, cells
 
 #: Okabe and Ito 2008, *Color Universal Design*; black is kept for totals.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
@@ -23,25 +33,42 @@ LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1,
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "++")
 _OBSERVED = "#DADADA"
 _INK = "#333333"
+_FAINT = "#777777"
 
 _GRID_POINTS = 300
+#: Times that the steep parts of a curve are halved.
+_REFINEMENTS = 12
 #: Posterior draws that a curve is the mean of.
 _CURVE_DRAWS = 40
-#: Distinct counts above which a field of counts is drawn as a curve.
+#: Distinct values above which counts are drawn as a curve, and the rarer symbols left out.
 _MOST_BARS = 30
 #: Rows above which the picture of imputed cells names none of them.
 _MOST_LABELS = 60
-#: Draws of a component from which the densities of a vector's coordinates are smoothed.
-_SMOOTHED = 3000
+#: Rows drawn from each component, and the elements of their sequences at most.
+_DRAWN_ROWS = 4000
+_DRAWN_ELEMENTS = 80_000
 
 
 def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[Any, Any]:
     """Plot each field as a histogram (bars for symbols and counts) with the components overlaid.
 
     A component's curve is its weight times its density, so that the curves add up to the dark line, the
-    mixture's density. With a posterior of several draws the curves are means over draws. Fields of an inner
-    mixture have that mixture summed out; coordinates of vectors have a panel each, with smoothed draws in place
-    of a formula.
+    mixture's density. With a posterior of several draws the curves are means over draws. Components are those of the
+    outermost mixture around the field; mixtures further in are summed out.
+
+    ==================  ==================================================================================
+    field               panels
+    ==================  ==================================================================================
+    number              histogram and curves; bars for counts
+    vector              one for each coordinate, with smoothed draws in place of a formula
+    symbol, set         bars: the share of the rows that are, or hold, each symbol
+    sequence            its elements (``name[]``), and its lengths where they have a family
+    chain of symbols    bars of the symbols' shares, and a table of the next symbol (columns) given the last (rows)
+    ==================  ==================================================================================
+
+    Where components differ in how many values a row holds (sequences, values that may be missing) a component's
+    weight is its share of the values. Where missing cells are part of the model, a slim bar beside the panel
+    compares their share with the components'.
 
     Parameters
     ----------
@@ -55,7 +82,7 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
     -------
     figure : matplotlib.figure.Figure
     axes : ndarray of matplotlib.axes.Axes
-        One for each field (each coordinate of a vector), in order.
+        One for each panel, in the order of the fields.
 
     Examples
     --------
@@ -68,30 +95,23 @@ def plot_fields(fit: Fit, data: Any = None, *, unseen: str = "error") -> tuple[A
     """
     plt = _pyplot()
     table, encoded = fit._data(data, unseen)
-    panels = [
-        (leaf, block, coordinate) for leaf, block in _leaves(fit, encoded) for coordinate in _coordinates(leaf, block)
-    ]
+    views = list(_views(fit, encoded))
+    panels = [(title, view, draw) for view in views for title, draw in _panels(view, table.names[0])]
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure, grid = plt.subplots(
-        lines, columns, figsize=(0.4 + 3.7 * columns, 0.5 + 2.7 * lines), squeeze=False, layout="constrained"
-    )
+    width = 1.5 + 3.7 * columns if columns == 1 else 0.4 + 3.7 * columns
+    figure, grid = plt.subplots(lines, columns, figsize=(width, 0.6 + 2.6 * lines), squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     axes = grid.ravel()
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    for axis, (leaf, block, coordinate) in zip(axes, panels):
-        if coordinate is not None:
-            _draw_coordinate(axis, fit, leaf, block, coordinate)
-        elif leaf.node.value_kind == "set":
-            _draw_shares(axis, fit, leaf, block)
-        elif leaf.node.value_dtype == "float64":
-            _draw_curves(axis, fit, encoded, leaf, block)
-        else:
-            _draw_bars(axis, fit, encoded, leaf, block)
-        axis.set_title(_title(leaf, coordinate, table.names[0]), loc="left", fontsize=10, color=_INK)
+    for axis, (title, view, draw) in zip(axes, panels):
         _tidy(axis)
         axis.tick_params(left=False, labelleft=False)
-    _legend(figure, fit, axes[: len(panels)])
+        draw(axis, view)
+        axis.set_title(title, loc="left", fontsize=10, color=_INK)
+        _show_missing(axis, view)
+    _legend(figure, max(len(view.weights) for view in views), columns)
     return figure, axes[: len(panels)]
 
 
@@ -154,7 +174,8 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
     """Plot the missing cells: an interval for each number, probabilities for each symbol.
 
     The grey band holds the same share of the field's observed cells: an interval as wide as the band has
-    learned nothing from the rest of its row.
+    learned nothing from the rest of its row. Of missing sequences the lengths are shown, of sets how probable each
+    symbol is in them (the darker, the more).
 
     Parameters
     ----------
@@ -177,30 +198,33 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
     >>> figure, axes = bm.plots.plot_imputation(fit.impute(n_draws=100, random_seed=1))
     """
     plt = _pyplot()
-    panels = list(_imputed_panels(imputation))
+    panels = list(_imputed_panels(imputation, prob))
     if not panels:
         raise ValueError("imputation: no cell of the table is missing, so there is nothing to plot.")
-    every = np.unique(np.concatenate([rows for _, _, rows, _, _ in panels]))
+    every = sorted({cell for _, cells, _ in panels for cell in cells})
+    shown = min(len(every), _MOST_LABELS)
     figure, grid = plt.subplots(
         1,
         len(panels),
-        figsize=(0.8 + 2.3 * len(panels), 1.5 + 0.26 * min(len(every), _MOST_LABELS)),
+        figsize=(0.8 + 2.3 * len(panels), 1.5 + (0.26 if shown == len(every) else 0.12) * shown),
         squeeze=False,
         sharey=True,
         layout="constrained",
     )
     axes = grid.ravel()
-    for axis, (title, draws, rows, observed, is_symbol) in zip(axes, panels):
-        at = np.searchsorted(every, rows)
-        if is_symbol:
-            _draw_symbol_shares(axis, draws, at)
-        else:
-            _draw_intervals(axis, draws, at, observed, prob)
+    place = {cell: i for i, cell in enumerate(every)}
+    for axis, (title, cells_of_field, draw) in zip(axes, panels):
         axis.set_title(title, loc="left", fontsize=10, color=_INK)
         _tidy(axis)
+        draw(axis, np.array([place[cell] for cell in cells_of_field]))
         axis.tick_params(axis="y", length=0)
+    index = imputation.source.index
     if len(every) <= _MOST_LABELS:
-        axes[0].set_yticks(np.arange(len(every)), [str(imputation._label(row)) for row in every])
+        labels = [
+            f"{row if index is None else index[row]}{'' if position < 0 else f'[{position}]'}"
+            for row, position in every
+        ]
+        axes[0].set_yticks(np.arange(len(every)), labels)
     else:
         axes[0].set_yticks([])
     axes[0].set_ylim(len(every) - 0.4, -0.6)
@@ -263,103 +287,412 @@ def plot_starts(fit: Fit) -> tuple[Any, Any]:
     return figure, axes
 
 
-# ---------------------------------------------------------------- densities, without knowing any family
+def plot_trajectory(fit: Any, *, parameter: str | None = None) -> tuple[Any, Any]:
+    """Plot the way to the mode: the objective, and where a parameter went, by iteration.
+
+    The first panel shows how far the objective (and the log-likelihood of validation rows, if any) is below its
+    best, on a scale of powers of ten: a straight line is an error that shrinks by the same factor at every step.
+    The second follows one parameter of each component, or the paths of means in the plane, from the hollow mark to
+    the filled one.
+
+    Parameters
+    ----------
+    fit : Fit or xarray.Dataset
+        A fit that kept its ``trajectory``, or the trajectory itself: parameters by name, with dims ``("iteration",
+        *dims)``, and the variable ``objective``; also ``validation``, if there is one.
+    parameter : str, optional
+        Which one. By default the first location (``mu``), else the first parameter that is no probability.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : ndarray of matplotlib.axes.Axes, shape (2,)
+
+    Examples
+    --------
+    >>> import numpy as np, xarray as xr, bayesmix.plots
+    >>> steps = np.arange(20)
+    >>> mu = np.stack([-2 + 0.6**steps, 2 - 0.8**steps], axis=1)
+    >>> trajectory = xr.Dataset({"mu": (("iteration", "component"), mu), "objective": ("iteration", -(0.7**steps))})
+    >>> figure, axes = bayesmix.plots.plot_trajectory(trajectory)
+    """
+    trajectory = fit if isinstance(fit, xr.Dataset) else getattr(fit, "trajectory", None)
+    if trajectory is None:
+        raise ValueError("fit: it kept no trajectory. Fit again with keep_trajectory=True, or pass a trajectory.")
+    if "objective" not in trajectory or "iteration" not in trajectory.dims:
+        raise ValueError("fit: a trajectory has the dim 'iteration' and the variable 'objective'.")
+    names = [name for name in trajectory.data_vars if name not in ("objective", "validation")]
+    if parameter is not None and parameter not in names:
+        raise ValueError(
+            f"parameter: {parameter!r} is not in the trajectory. Choose from {', '.join(map(str, names))}."
+        )
+    plt = _pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis in axes:
+        _tidy(axis)
+    _draw_objective(axes[0], trajectory)
+    name = parameter or next((n for n in names if str(n).split("_")[-1] == "mu"), None)
+    name = name or next((n for n in names if str(n).split("_")[-1] != "weights"), names[0] if names else None)
+    if name is None:
+        axes[1].set_visible(False)
+    else:
+        _draw_path(axes[1], trajectory[name])
+    return figure, axes
 
 
-def _leaves(fit: Fit, encoded: Encoded) -> Iterator[tuple[Any, Encoded]]:
-    """Families whose values stand one to a row, with their encoded columns."""
-    for site, block in fit.bound.site.walk_with(encoded):
-        if not site.children and block.n_rows == encoded.n_rows and "value" in block.arrays:
-            yield site, block
+# ---------------------------------------------------------------- fields, without knowing any family or structure
 
 
-def _alone(encoded: Encoded, block: Encoded, n_rows: int, arrays: Any) -> Encoded:
-    """Put `arrays` in place of `block`, and make every other field missing, so that it is summed out."""
-    if encoded is block:
-        return Encoded(n_rows, arrays)
-    return Encoded(
-        n_rows,
-        {name: array[:0] for name, array in encoded.arrays.items()},
-        np.empty(0, int) if encoded.arrays else None,
-        tuple(_alone(child, block, n_rows, arrays) for child in encoded.children),
-    )
+@dataclass(frozen=True)
+class _View:
+    """One field: its values in the data, and in rows drawn from each component.
+
+    Attributes
+    ----------
+    name : str
+        The field's path; elements of a sequence are called ``path[]``.
+    site : Site
+        Of the family (the first of them, where components have different ones).
+    observed : Encoded
+    drawn : list of Column
+        The user's own values, from `n_drawn` rows of each of the G components.
+    weights : ndarray, shape (G,)
+        Of the components among rows.
+    joint : callable
+        Weight times density of each component, (n, G), at n of the user's own values.
+    """
+
+    name: str
+    site: Site
+    observed: Encoded
+    drawn: list[Column]
+    n_drawn: int
+    weights: np.ndarray
+    joint: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def values(self) -> np.ndarray:
+        """Encoded values of the cells that are present."""
+        return self.observed.arrays["value"]
+
+    @property
+    def missing(self) -> float:
+        """Share of missing cells."""
+        return len(self.observed.missing_rows()) / max(self.observed.n_rows, 1)
+
+    def amounts(self, of: Callable[[Column], Any]) -> np.ndarray:
+        """What each component adds to a row's expected amount of something, (..., G)."""
+        return np.stack([of(column) for column in self.drawn], axis=-1) / self.n_drawn * self.weights
+
+    def curves(self, values: np.ndarray) -> np.ndarray:
+        """Density of each component times its share of the field's values, (n, G), at encoded `values`."""
+        present = np.array([(~column.missing).sum() for column in self.drawn]) / self.n_drawn
+        return self.joint(self.site.node.decode(values, self.site.learned)) * present / (self.weights @ present)
+
+    def encoded(self, column: Column) -> np.ndarray:
+        """Encoded values of a drawn column's cells that are present."""
+        return np.asarray(self.site.node.encode_column(column, self.site.learned)["value"])[~column.missing]
 
 
-def _component_densities(fit: Fit, encoded: Encoded, leaf: Any, block: Encoded, values: np.ndarray) -> np.ndarray:
-    """Weight times density of each component of the root at encoded `values` of one field, (len(values), K)."""
-    column = column_of(leaf.node.decode(values, leaf.learned), leaf.place.path)
-    arrays = dict(leaf.node.encode_column(column, leaf.learned))
-    arrays.pop("unknown", None)
-    data = _alone(encoded, block, len(values), arrays)
+def _views(fit: Fit, encoded: Encoded) -> Iterator[_View]:
+    """Every field, in order."""
+    params, draws = fit.params, fit._draws(_CURVE_DRAWS)
+    for root in _outermost(_Spot(fit.bound.site, encoded)):
+        weights = root.site.values(params)["weights"][0] if root.is_mixture else np.ones(1)
+        size = _affordable(root)
+        drawn = [_drawn(root, params, k, size) for k in range(len(weights))]
+        seen = set()
+        for i, spot in enumerate(root.fields()):
+            if spot.name not in seen:  # different components have a place each for one field
+                seen.add(spot.name)
+                joint = partial(_joint, root, spot.name, draws)
+                yield _View(spot.name, spot.site, spot.data, [columns[i] for columns in drawn], size, weights, joint)
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A site with its part of the data, and what the panels call it.
+
+    `around` is the path of the innermost sequence that it is an element of, and `called` what the elements are called.
+    """
+
+    site: Site
+    data: Encoded
+    around: str = ""
+    called: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.called + self.site.place.path[len(self.around) :]
+
+    @property
+    def is_mixture(self) -> bool:
+        return "weights" in self.site.slots
+
+    def below(self) -> list[_Spot]:
+        """The children."""
+        found = []
+        for i, (site, data) in enumerate(zip(self.site.children, self.site.node.child_data(self.data))):
+            element = i == 0 and isinstance(self.data, Ragged) and data is not self.data
+            found.append(
+                _Spot(site, data, self.site.place.path, f"{self.name}[]")
+                if element
+                else replace(self, site=site, data=data)
+            )
+        return found
+
+    def fields(self) -> Iterator[_Spot]:
+        """What has values of its own, in order."""
+        if self.site.node.value_kind:
+            yield self
+        for child in self.below():
+            yield from child.fields()
+
+
+def _outermost(spot: _Spot) -> Iterator[_Spot]:
+    """The outermost mixtures, and what is outside of them: the outermost nodes that have parameters."""
+    if spot.site.slots:
+        yield spot
+    else:
+        for child in spot.below():
+            yield from _outermost(child)
+
+
+def _affordable(root: _Spot) -> int:
+    """Rows to draw from a component, fewer where sequences are long."""
+    lengths = [data.arrays["length"].sum() for _, data in root.site.walk_with(root.data) if "length" in data.arrays]
+    longest = max(lengths, default=0) / max(root.data.n_rows, 1)
+    return int(np.clip(_DRAWN_ELEMENTS / max(longest, 1), 50, _DRAWN_ROWS))
+
+
+def _drawn(root: _Spot, params: Params, k: int, size: int) -> list[Column]:
+    """Columns of `root.fields()` in rows drawn from component k, read as if they were data."""
+    site = root.site
+    if root.is_mixture:
+        slot = site.slots["weights"]
+        params = {**params, slot.name: np.eye(len(slot.event[0]))[k]}
+    values = site.draw(params, np.zeros(size, int), np.random.default_rng(0), {})
+    column = column_of(cells(site.node, values), site.place.path or "x")
+    readers: Readers = {}
+    site.node.read(Table((column,), False, size), site.place, readers)
+    tied = {key: iter(columns) for key, (_, columns) in readers.items()}
+    return [next(tied[spot.site.key]) for spot in root.fields()]
+
+
+def _joint(root: _Spot, name: str, draws: list, values: np.ndarray) -> np.ndarray:
+    """Weight times density of each component of `root` at values of one field, (len(values), G), all else summed out.
+
+    The mean over draws of the parameters.
+    """
+    data = _alone(root, name, column_of(values, name))
     total: Any = 0.0
-    draws = fit._draws(_CURVE_DRAWS)
     for params in draws:
-        evaluation = fit.bound.site.evaluate(params, data)
-        joint = evaluation.log_density if evaluation.joint is None else evaluation.joint[:, 0, :]
-        total = total + np.exp(joint)
+        evaluation = root.site.evaluate(params, data)
+        total = total + np.exp(evaluation.log_density if evaluation.joint is None else evaluation.joint[:, 0])
     return total / len(draws)
+
+
+def _alone(spot: _Spot, name: str, column: Column) -> Encoded:
+    """Rows that have one field only; all others are missing."""
+    size = len(column)
+    if spot.site.is_leaf and spot.name == name:
+        arrays = dict(spot.site.node.encode_column(column, spot.site.learned))
+        arrays.pop("unknown", None)
+        return Encoded(size, arrays)
+    below = spot.below()
+    children = tuple(_alone(child, name, column) for child in below)
+    if below and below[0].data is spot.data:
+        return children[0]
+    if isinstance(spot.data, Ragged) and name.startswith(f"{spot.name}[]"):
+        return Ragged(size, {"length": np.ones(size, int)}, None, children)  # rows of one element each
+    return replace(spot.data.blank(size), children=children)
 
 
 # ---------------------------------------------------------------- panels
 
+_Draw = Callable[[Any, _View], None]
 
-def _draw_curves(axis: Any, fit: Fit, encoded: Encoded, leaf: Any, block: Encoded) -> None:
-    values = block.arrays["value"]
-    axis.hist(values, bins=_bins(values), density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
-    margin = 0.08 * (np.ptp(values) or 1.0)
-    grid = np.linspace(values.min() - margin, values.max() + margin, _GRID_POINTS)
-    try:
-        curves = _component_densities(fit, encoded, leaf, block, grid)
-    except DataError:  # the margin leaves the support
-        grid = np.linspace(values.min(), values.max() + margin, _GRID_POINTS)
-        curves = _component_densities(fit, encoded, leaf, block, grid)
+
+def _panels(view: _View, only_column: str) -> list[tuple[str, _Draw]]:
+    """Title of each panel of a field, and what draws it."""
+    name = view.name if view.name.strip("[]") else f"{only_column}{view.name}"
+    kind = view.site.node.value_kind
+    if kind == "chain":
+        return [(name, _draw_symbols_of_chains), (f"{name}: next symbol", _draw_transitions)]
+    if kind == "set":
+        return [(name, _draw_members)]
+    if view.site.node.value_ndim:
+        labels = [str(label) for label in view.site.value_dims[0].labels]
+        unnamed = {f"{view.site.place.path}[{d}]": f"{name}[{d}]" for d in range(len(labels))}
+        titles = [unnamed.get(label, label) for label in labels]
+        return [(title, partial(_draw_coordinate, coordinate=d)) for d, title in enumerate(titles)]
+    if kind in ("symbol", "truth"):
+        return [(name, _draw_symbols)]
+    if view.site.node.value_dtype == "float64" or _span(view.values) > _MOST_BARS:
+        return [(name, _draw_curves)]
+    return [(name, _draw_counts)]
+
+
+def _span(values: np.ndarray) -> float:
+    return float(np.ptp(values)) if len(values) else 0.0
+
+
+def _draw_curves(axis: Any, view: _View) -> None:
+    values = np.asarray(view.values, float)
+    drawn = [column.values[~column.missing].astype(float) for column in view.drawn]
+    whole = view.site.node.value_dtype != "float64"
+    low, high = _histogram(axis, values if len(values) else np.concatenate(drawn), whole)
+    margin = 0.08 * (high - low)
+    for below, above in ((margin, margin), (0, margin), (margin, 0), (0, 0)):
+        grid = _grid(low - below, high + above, drawn, whole)
+        try:
+            curves = view.curves(grid)
+        except DataError:  # the margin leaves the support
+            continue
+        break
+    if not whole:
+        grid, curves = _refined(grid, curves, view.curves)
     _plot_components(axis, grid, curves)
 
 
-def _draw_coordinate(axis: Any, fit: Fit, leaf: Any, block: Encoded, coordinate: int) -> None:
+def _histogram(axis: Any, values: np.ndarray, whole: bool) -> tuple[float, float]:
+    """Draw it, and give the ends of the values."""
+    low, high = float(values.min()), float(values.max())
+    n_bins = int(np.clip(1.5 * np.sqrt(len(values)), 8, 60))
+    bins: Any = n_bins
+    if whole:
+        width = max(int(np.ceil((high - low + 1) / n_bins)), 1)
+        bins = np.arange(low - 0.5, high + width + 0.5, width)
+    axis.hist(values, bins=bins, density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
+    return low, high if high > low else low + 1.0
+
+
+def _grid(low: float, high: float, drawn: list[np.ndarray], whole: bool) -> np.ndarray:
+    """Points from `low` to `high`, denser where a component is narrow; whole numbers within, where values are."""
+    dense = [np.quantile(values, np.linspace(0.01, 0.99, 50)) for values in drawn if len(values)]
+    grid = np.clip(np.concatenate([np.linspace(low, high, _GRID_POINTS), *dense]), low, high)
+    return np.unique(np.clip(np.round(grid), np.ceil(low), np.floor(high)) if whole else grid)
+
+
+def _refined(
+    grid: np.ndarray, curves: np.ndarray, at: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points added until a line between neighbours is never steep, (n,), and the curves there, (n, G)."""
+    for _ in range(_REFINEMENTS):
+        total = curves.sum(1)
+        steep = np.abs(np.diff(total)) > 0.02 * total.max()
+        if not steep.any():
+            break
+        middle = ((grid[:-1] + grid[1:]) / 2)[steep]
+        grid, curves = np.concatenate([grid, middle]), np.concatenate([curves, at(middle)])
+        order = np.argsort(grid)
+        grid, curves = grid[order], curves[order]
+    return grid, curves
+
+
+def _draw_coordinate(axis: Any, view: _View, coordinate: int) -> None:
     from scipy.stats import gaussian_kde
 
-    values = block.arrays["value"][:, coordinate]
-    axis.hist(values, bins=_bins(values), density=True, color=_OBSERVED, edgecolor="white", linewidth=0.5)
-    margin = 0.08 * (np.ptp(values) or 1.0)
-    grid = np.linspace(values.min() - margin, values.max() + margin, _GRID_POINTS)
-    curves = [weight * gaussian_kde(drawn[:, coordinate])(grid) for weight, drawn in _component_draws(fit, leaf)]
-    _plot_components(axis, grid, np.column_stack(curves))
+    drawn = [view.encoded(column)[:, coordinate] for column in view.drawn]
+    values = view.values[:, coordinate]
+    values = values[~np.isnan(values)]
+    low, high = _histogram(axis, values if len(values) else np.concatenate(drawn), False)
+    grid = np.linspace(low - 0.08 * (high - low), high + 0.08 * (high - low), _GRID_POINTS)
+    present = view.amounts(lambda column: (~column.missing).sum())
+    each = [gaussian_kde(own[:_DRAWN_ROWS])(grid) if len(own) > 1 else np.zeros(len(grid)) for own in drawn]
+    _plot_components(axis, grid, np.column_stack(each) * present / present.sum())
 
 
-def _draw_shares(axis: Any, fit: Fit, leaf: Any, block: Encoded) -> None:
-    """How many of the rows hold each symbol; the most frequent symbols where there are many."""
-    shares = block.arrays["value"].mean(0)
-    shown = np.sort(np.argsort(-shares, kind="stable")[:_MOST_BARS])
-    grid = np.arange(len(shown))
-    axis.bar(grid, shares[shown], width=0.92, color=_OBSERVED, edgecolor="white")
+def _draw_counts(axis: Any, view: _View) -> None:
+    values = np.asarray(view.values, np.int64)
+    if not len(values):
+        values = np.concatenate([column.values[~column.missing] for column in view.drawn]).astype(np.int64)
+    grid = np.arange(values.min(), values.max() + 1)
+    observed = np.array([(values == value).mean() for value in grid])
+    _bars(axis, grid, observed, view.curves(grid))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_symbols(axis: Any, view: _View) -> None:
+    top = max(int(codes.max(initial=0)) for codes in (view.values, *map(view.encoded, view.drawn)))
+    grid = np.arange(top + 1)
+    observed = np.array([(view.values == code).sum() for code in grid]) / max(len(view.values), 1)
+    labels = view.site.node.decode(grid, view.site.learned).tolist()
+    _labelled_bars(axis, labels, observed, view.curves(grid))
+
+
+def _draw_members(axis: Any, view: _View) -> None:
+    """How many of the sets hold each symbol."""
+    held = view.amounts(lambda column: view.encoded(column).sum(0))
+    total = view.amounts(lambda column: (~column.missing).sum()).sum()
+    observed = view.values.sum(0) / max(len(view.values), 1)
+    _labelled_bars(axis, view.site.value_dims[0].labels, observed, held / total)
+
+
+def _draw_symbols_of_chains(axis: Any, view: _View) -> None:
+    """Shares of the symbols of all chains together."""
+    labels = view.site.learned.levels
+
+    def counts(data: Encoded) -> np.ndarray:
+        return np.bincount(np.concatenate([[], *data.arrays["codes"]]).astype(int), minlength=len(labels))
+
+    found = view.amounts(lambda column: counts(_of_chains(view, column)))
+    observed = counts(view.observed)
+    _labelled_bars(axis, labels, observed / max(observed.sum(), 1), found / found.sum())
+
+
+def _draw_transitions(axis: Any, view: _View) -> None:
+    """How often each symbol (across) follows each (down): in the data, and in each component."""
+    labels = [str(level) for level in view.site.learned.levels]
+    size = len(labels)
+    blocks = [view.observed, *[_of_chains(view, column) for column in view.drawn]]
+    step = size + 0.5
+    for i, data in enumerate(blocks):
+        pairs = data.arrays["counts"].sum(0).reshape(size, size)
+        shares = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
+        shade = np.array(_rgb("#555555" if i == 0 else COLOURS[(i - 1) % len(COLOURS)]))
+        left = i * step - 0.5
+        axis.imshow(
+            1 - shares[:, :, None] * (1 - shade),
+            extent=(left, left + size, size - 0.5, -0.5),
+            aspect="auto",
+            interpolation="nearest",
+        )
+        axis.plot(
+            [left, left + size, left + size, left, left],
+            [-0.5, -0.5, size - 0.5, size - 0.5, -0.5],
+            color="#BBBBBB",
+            lw=0.6,
+        )
+    axis.set(xlim=(-0.7, len(blocks) * step - 0.8), ylim=(size - 0.4, -0.6))
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(length=0, labelleft=True, labelsize=8)
+    axis.set_yticks(range(size), labels) if size <= _MOST_BARS else axis.set_yticks([])
+    if size * len(blocks) <= 24 and max(map(len, labels)) <= 3:
+        axis.set_xticks([i * step + s for i in range(len(blocks)) for s in range(size)], labels * len(blocks))
+    else:
+        axis.set_xticks([])
+
+
+def _of_chains(view: _View, column: Column) -> Encoded:
+    return view.site.encode(Table((column,), False, len(column)), "ignore")
+
+
+def _labelled_bars(axis: Any, labels: Any, observed: np.ndarray, shares: np.ndarray) -> None:
+    """Bars of symbols; of the most frequent ones, where there are many."""
+    shown = np.sort(np.argsort(-(observed + shares.sum(1)), kind="stable")[:_MOST_BARS])
+    _bars(axis, np.arange(len(shown)), observed[shown], shares[shown])
+    _name_symbols(axis, [labels[s] for s in shown])
+
+
+def _bars(axis: Any, grid: np.ndarray, observed: np.ndarray, shares: np.ndarray) -> None:
+    """Wide grey bars of what was observed, and before them slim ones of the components, (n, G), on each other."""
+    axis.bar(grid, observed, width=0.92, color=_OBSERVED, edgecolor="white")
     base = np.zeros(len(grid))
-    for k, (weight, drawn) in enumerate(_component_draws(fit, leaf)):
-        height = weight * drawn.mean(0)[shown]
-        axis.bar(grid, height, bottom=base, width=0.5, linewidth=0.6, **_fill(k))
-        base += height
-    axis.set_xticks(grid, [str(leaf.value_dims[0].labels[s]) for s in shown])
-
-
-def _component_draws(fit: Fit, leaf: Any) -> Iterator[tuple[float, np.ndarray]]:
-    """Weight of each component of the root, and draws of one field from it, (_SMOOTHED, D)."""
-    rng = np.random.default_rng(0)
-    site, weights = fit.bound.site, np.ones(1)
-    if fit.bound.is_mixture:
-        site, weights = site.children[0], fit.params[site.slots["weights"].name]
-    for k, weight in enumerate(weights):
-        drawn: dict[str, Any] = {}
-        site.node.draw(site, fit.params, np.full(_SMOOTHED, k), rng, drawn)
-        yield weight, drawn[leaf.key]
-
-
-def _coordinates(leaf: Any, block: Encoded) -> Any:
-    """Coordinates of vectors that have a panel each; one panel, None, for anything else."""
-    return range(block.arrays["value"].shape[1]) if leaf.node.value_ndim and leaf.node.value_kind != "set" else [None]
-
-
-def _bins(values: np.ndarray) -> int:
-    return int(np.clip(np.sqrt(len(values)), 8, 60))
+    for k in range(shares.shape[1]):
+        axis.bar(grid, shares[:, k], bottom=base, width=0.5, linewidth=0.6, **_fill(k))
+        base += shares[:, k]
 
 
 def _plot_components(axis: Any, grid: np.ndarray, curves: np.ndarray) -> None:
@@ -372,42 +705,54 @@ def _plot_components(axis: Any, grid: np.ndarray, curves: np.ndarray) -> None:
     axis.set_ylim(bottom=0)
 
 
-def _draw_bars(axis: Any, fit: Fit, encoded: Encoded, leaf: Any, block: Encoded) -> None:
-    values = np.asarray(block.arrays["value"], np.int64)
-    symbols = leaf.node.decode(np.zeros(1, np.int64), leaf.learned).dtype == object
-    grid = np.arange(0 if symbols else values.min(), values.max() + 1)
-    curves = _component_densities(fit, encoded, leaf, block, grid)
-    observed = np.array([(values == g).mean() for g in grid])
-    axis.bar(grid, observed, width=0.92, color=_OBSERVED, edgecolor="white")
-    if len(grid) > _MOST_BARS:
-        _plot_components(axis, grid.astype(float), curves)
-        return
-    base = np.zeros(len(grid))
-    for k in range(curves.shape[1]):
-        axis.bar(grid, curves[:, k], bottom=base, width=0.5, linewidth=0.6, **_fill(k))
-        base += curves[:, k]
-    if symbols:
-        axis.set_xticks(grid, [str(s) for s in leaf.node.decode(grid, leaf.learned)])
-    else:
-        axis.xaxis.get_major_locator().set_params(integer=True)
+def _show_missing(axis: Any, view: _View) -> None:
+    """Say how many cells are missing; where that is part of the model, compare with the components in a bar."""
+    if view.missing:
+        share = f"{view.missing:.0%}" if view.missing >= 0.005 else "< 1%"
+        axis.set_title(f"{share} missing", loc="right", fontsize=8, color=_FAINT)
+    gone = view.amounts(lambda column: column.missing.sum())
+    if gone.any():
+        every = view.amounts(len).sum()
+        bar = axis.inset_axes((1.03, 0, 0.05, 1))
+        _bars(bar, np.zeros(1), np.array([view.missing]), gone[None] / every)
+        bar.set(xlim=(-0.46, 0.46), ylim=(0, 1), xticks=[], yticks=[])
+        for spine in bar.spines.values():
+            spine.set_color("#BBBBBB")
 
 
-def _imputed_panels(imputation: Imputation) -> Iterator[tuple[str, np.ndarray, np.ndarray, Any, bool]]:
-    """Title, draws (n_draws, n_missing), rows, observed numbers or None, whether symbols."""
+# ---------------------------------------------------------------- missing cells
+
+
+def _imputed_panels(imputation: Imputation, prob: float) -> Iterator[tuple[str, list[tuple[int, int]], Any]]:
+    """Title, the cells (row, place in its sequence or -1), and what draws them."""
     columns = {column.name: column for column in imputation.source.columns}
     for field, draws in imputation.draws.items():
         rows = imputation.rows[field]
-        column = columns.get(field)
-        usable = column is not None and column.kind == "number"
-        observed = column.values[~column.missing].astype(float) if column is not None and usable else None
+        positions = imputation.positions.get(field, np.full(len(rows), -1))
+        at = list(zip(rows.tolist(), positions.tolist()))
+        kind, column = imputation.kinds[field], columns.get(field)
+        observed = None
+        if column is not None and column.kind == "number":
+            observed = column.values[~column.missing].astype(float)
         if draws.ndim == 3:
+            own, lacking = imputation.columns[field], imputation.coordinates.get(field)
             for d in range(draws.shape[2]):
-                yield f"{field}[{d}]", draws[:, :, d], rows, None, False
+                title = imputation.source.columns[own[d]].name if len(own) == draws.shape[2] else f"{field}[{d}]"
+                some = np.arange(len(at)) if lacking is None else np.flatnonzero(lacking[:, d])
+                if len(some):
+                    yield title, [at[i] for i in some], partial(_draw_intervals, draws=draws[:, some, d], prob=prob)
+        elif isinstance(draws.flat[0], list):
+            lengths = np.vectorize(len, otypes=[float])(draws)
+            yield f"{field} (length)", at, partial(_draw_intervals, draws=lengths, prob=prob)
+        elif kind == "set":
+            yield field, at, partial(_draw_memberships, draws=draws)
+        elif kind in ("symbol", "truth"):
+            yield field, at, partial(_draw_symbol_shares, draws=draws)
         else:
-            yield field, draws, rows, observed, imputation.kinds[field] in ("symbol", "truth", "set")
+            yield field, at, partial(_draw_intervals, draws=draws, prob=prob, observed=observed)
 
 
-def _draw_intervals(axis: Any, draws: np.ndarray, at: np.ndarray, observed: Any, prob: float) -> None:
+def _draw_intervals(axis: Any, at: np.ndarray, *, draws: np.ndarray, prob: float, observed: Any = None) -> None:
     tails = [(1 - prob) / 2, 0.5, (1 + prob) / 2]
     if observed is not None and len(observed):
         low, _, high = np.quantile(observed, tails)
@@ -417,16 +762,87 @@ def _draw_intervals(axis: Any, draws: np.ndarray, at: np.ndarray, observed: Any,
     axis.plot(middle, at, "o", color="white", markeredgecolor=COLOURS[0], markersize=5)
 
 
-def _draw_symbol_shares(axis: Any, draws: np.ndarray, at: np.ndarray) -> None:
-    symbols = sorted({symbol for symbol in draws.ravel().tolist()}, key=str)
+def _draw_symbol_shares(axis: Any, at: np.ndarray, *, draws: np.ndarray) -> None:
+    """Bars from 0 to 1; the rarest symbols together, where there are more than colours."""
+    counts = Counter(draws.ravel().tolist())
+    frequent = [symbol for symbol, _ in counts.most_common(len(COLOURS) if len(counts) <= len(COLOURS) else 6)]
     base = np.zeros(len(at))
-    for k, symbol in enumerate(symbols):
+    for k, symbol in enumerate(sorted(frequent, key=str)):
         share = (draws == symbol).mean(0)
         axis.barh(at, share, left=base, height=0.72, label=str(symbol), linewidth=0.6, **_fill(k))
         base += share
+    if len(frequent) < len(counts):
+        axis.barh(at, 1 - base, left=base, height=0.72, label="others", color=_OBSERVED)
     axis.set_xlim(0, 1)
     axis.set_xlabel("probability", color=_INK)
-    axis.legend(frameon=False, fontsize=8, ncols=min(3, len(symbols)), loc="lower left", bbox_to_anchor=(0, -0.22))
+    axis.legend(
+        frameon=False, fontsize=8, ncols=3, loc="upper left", bbox_to_anchor=(0, 0), borderaxespad=4.2,
+        handlelength=1.2, columnspacing=0.8, handletextpad=0.4,
+    )  # fmt: skip
+
+
+def _draw_memberships(axis: Any, at: np.ndarray, *, draws: np.ndarray) -> None:
+    """How probable each symbol is in each set, as shades."""
+    counts = Counter(symbol for drawn in draws.ravel().tolist() for symbol in drawn)
+    symbols = sorted((symbol for symbol, _ in counts.most_common(_MOST_BARS)), key=str)
+    for j, symbol in enumerate(symbols):
+        share = np.array([[symbol in drawn for drawn in row] for row in draws.tolist()]).mean(0)
+        shades = [(*_rgb(COLOURS[0]), each) for each in share]
+        axis.barh(at, 0.94, left=j - 0.47, height=0.86, color=shades, edgecolor="#CCCCCC", linewidth=0.5)
+    _name_symbols(axis, symbols)
+
+
+# ---------------------------------------------------------------- trajectories
+
+
+def _draw_objective(axis: Any, trajectory: xr.Dataset) -> None:
+    """How far below its best each objective is, down to the last digits."""
+    steps = np.arange(trajectory.sizes["iteration"])
+    for i, name in enumerate(name for name in ("objective", "validation") if name in trajectory):
+        values = trajectory[name].values.astype(float)
+        gap = np.nanmax(values) - values
+        shown = gap > 0
+        axis.plot(steps[shown], gap[shown], color=COLOURS[i], linestyle=LINES[i], linewidth=1.6, label=name)
+        best = int(np.nanargmax(values))
+        if name == "validation" and best < len(steps) - 1:
+            axis.axvline(best, color=COLOURS[i], linewidth=0.8, alpha=0.7)
+    axis.set_yscale("log")
+    axis.set(xlabel="iteration", ylabel="below its best (nats)")
+    axis.set_title(
+        f"objective: {float(trajectory['objective'][-1]):.6g} at the end", loc="left", fontsize=10, color=_INK
+    )
+    if "validation" in trajectory:
+        axis.legend(frameon=False, fontsize=9)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _draw_path(axis: Any, values: xr.DataArray) -> None:
+    """One line for each number by iteration; in the plane, where the last axis holds two coordinates."""
+    values = values.transpose("iteration", ...)
+    planar = values.ndim > 1 and values.shape[-1] == 2 and str(values.dims[-1]).endswith("coordinate")
+    lead = values.shape[1:-1] if planar else values.shape[1:]
+    steps = np.arange(values.shape[0])
+    for index in np.ndindex(*lead):
+        k = index[0] if index else 0
+        line = values.values[(slice(None), *index)]
+        across, up = (line[:, 0], line[:, 1]) if planar else (steps, line)
+        style = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]}
+        first = not any(index[1:])
+        axis.plot(across, up, linewidth=1.6, label=f"component {k}" if lead and first else None, **style)
+        if planar:
+            axis.plot(across, up, ".", markersize=4, color=style["color"])
+            axis.plot(across[0], up[0], "o", markersize=7, color="white", markeredgecolor=style["color"])
+        axis.plot(across[-1], up[-1], "o", markersize=6, color=style["color"])
+    axis.set_title(str(values.name), loc="left", fontsize=10, color=_INK)
+    if planar:
+        known = values.dims[-1] in values.coords
+        labels = values.coords[values.dims[-1]].values if known else [f"{values.name}[{d}]" for d in (0, 1)]
+        axis.set(xlabel=str(labels[0]), ylabel=str(labels[1]))
+    else:
+        axis.set_xlabel("iteration")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    if lead and lead[0] > 1:
+        axis.legend(frameon=False, fontsize=9)
 
 
 # ---------------------------------------------------------------- looks
@@ -441,12 +857,16 @@ def _fill(k: int) -> dict[str, Any]:
     }
 
 
-def _title(leaf: Any, coordinate: int | None, only_column: str) -> str:
-    name = leaf.place.path or only_column
-    if coordinate is None:
-        return name
-    labels = leaf.value_dims[0].labels if leaf.value_dims else None
-    return f"{name}[{coordinate}]" if labels is None else str(labels[coordinate])
+def _rgb(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+def _name_symbols(axis: Any, symbols: Any) -> None:
+    """Name the places 0, 1, … along the axis; slanted where the names need room."""
+    names = [str(symbol) for symbol in symbols]
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(np.arange(len(names)), names, **(slanted if sum(map(len, names)) > 34 else {}))
 
 
 def _tidy(axis: Any) -> None:
@@ -464,17 +884,24 @@ def _component_legend(figure: Any, plt: Any, n_components: int) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(n_components, 6), frameon=False, fontsize=9)
 
 
-def _legend(figure: Any, fit: Fit, axes: Any) -> None:
+def _legend(figure: Any, n_components: int, columns: int) -> None:
+    """The components' colours as lines and as bars, the mixture and the data."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    n_components = len(fit.bound.site.slots["weights"].event[0]) if fit.bound.is_mixture else 1
     handles: list[Any] = [
-        Line2D([], [], color=COLOURS[k % len(COLOURS)], linestyle=LINES[k % len(LINES)], label=f"component {k}")
+        (Patch(**_fill(k)), Line2D([], [], color=COLOURS[k % len(COLOURS)], linestyle=LINES[k % len(LINES)]))
         for k in range(n_components)
     ]
-    handles += [Line2D([], [], color=_INK, linewidth=1, label="mixture"), Patch(color=_OBSERVED, label="observed")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False, fontsize=9)
+    labels = [f"component {k}" for k in range(n_components)] if n_components > 1 else ["model"]
+    if n_components > 1:
+        handles.append(Line2D([], [], color=_INK, linewidth=1))
+        labels.append("mixture")
+    handles.append(Patch(color=_OBSERVED))
+    labels.append("observed")
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + 2 * columns), frameon=False, fontsize=9
+    )
 
 
 def _pyplot() -> Any:

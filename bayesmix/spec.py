@@ -32,7 +32,7 @@ import numpy as np
 
 from bayesmix.data import Column, Table
 from bayesmix.errors import SpecError
-from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, show, size_of
+from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, prior_signature, show, size_of
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
@@ -306,12 +306,15 @@ class Observed:
         Dim of the first axis: ``"row"``, or that of a sequence's elements.
     dims : tuple of Dim
         The other axes.
+    shapes : bool
+        Whether draws take their shape from it: the lengths of sequences.
     """
 
     name: str
     values: np.ndarray
     row_dim: str = "row"
     dims: tuple[Dim, ...] = ()
+    shapes: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,6 +350,8 @@ class Node(ABC):
 
     tie: str | None = None
     is_family: ClassVar[bool] = False
+    #: What one value is: `Leaf`'s kinds, ``"chain"`` for a sequence of symbols; empty where only the parts have values.
+    value_kind: ClassVar[str] = ""
     #: Keywords of `priors` that are never estimated (the ends of a range).
     constants: ClassVar[tuple[str, ...]] = ()
 
@@ -496,7 +501,11 @@ class Node(ABC):
 
     @abstractmethod
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:
-        """Draw what is `observed`, as PyTensor expressions by name; lengths that are in `out` already stay."""
+        """Draw what is `observed`, as PyTensor expressions by name into `out`.
+
+        ``out["table", name]`` holds what the table has (draws of sequences take their shape from it), and
+        ``out["rows", name]`` is set to the row of each element where a variable's rows are elements of sequences.
+        """
 
     def lay_out(self, place: Place, learned: Learned) -> Site:
         """`layout`; a tied node in its own place."""
@@ -576,12 +585,22 @@ def validate(spec: Any) -> None:
     if not isinstance(spec, Node):
         raise SpecError(f"a spec is needed, such as bm.Mixture(bm.Normal(), 2), not {type(spec).__name__}.")
     faults = spec.faults()
-    tied: dict[str, str] = {}
+    tied: dict[str, Node] = {}
     for node in _all_nodes(spec) if not faults else ():
-        if node.tie and tied.setdefault(node.tie, repr(node)) != repr(node):
-            faults.append(f"tie={node.tie!r}: {tied[node.tie]} and {node!r} differ. Tied nodes must be equal.")
+        if node.tie and signature(tied.setdefault(node.tie, node)) != signature(node):
+            faults.append(f"tie={node.tie!r}: {tied[node.tie]!r} and {node!r} differ. Tied nodes must be equal.")
     if faults:
         raise SpecError(faults)
+
+
+def signature(node: Node) -> Any:
+    """Equal for nodes that are one in all but their place, to the last digit of their priors."""
+    return (
+        type(node),
+        repr(node.options),
+        tuple((name, prior_signature(given)) for name, given in node.priors.items()),
+        tuple((name, signature(child)) for name, child in node.parts),
+    )
 
 
 def _all_nodes(spec: Node) -> Iterator[Node]:

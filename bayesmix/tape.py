@@ -296,6 +296,8 @@ class _Tracer:
             return self.trace(op.fgraph, dict(zip(op.fgraph.inputs, inputs)))
         if isinstance(op, CheckParameterValue) and not all(x.constant for x in inputs[1:]):
             return self.checked(node, inputs)
+        if isinstance(op, Elemwise) and len(inputs) > 30:  # NumPy's functions take 32 operands in all
+            return self.folded(node, inputs)
         storage: list[list[Any]] = [[None] for _ in node.outputs]
         op.prepare_node(node, None, None, "py")
         op.perform(node, [x.value for x in inputs], storage)
@@ -320,6 +322,12 @@ class _Tracer:
             if kind in _WRITERS:
                 return _WRITERS[kind]
         return None
+
+    def folded(self, node: Any, inputs: list[_Traced]) -> list[_Traced]:
+        """A sum or a product of many terms, two by two."""
+        fresh = [variable.type() for variable in node.inputs]
+        graph = FunctionGraph(fresh, [reduce(node.op, fresh)], clone=False)
+        return self.trace(graph, dict(zip(fresh, inputs)))
 
     def checked(self, node: Any, inputs: list[_Traced]) -> list[_Traced]:
         """The first input where all the others hold, -inf elsewhere."""

@@ -213,7 +213,46 @@ BERNOULLI_SET = Case(
     fixed={"p": np.array([0.3, 0.6, 0.9])},
 )
 
-CASES = [NORMAL, MV_NORMAL, POISSON, CATEGORICAL, BERNOULLI, BERNOULLI_SET, LOG_NORMAL, EXPONENTIAL, GEOMETRIC]
+
+def log(x):
+    """Logarithm, -inf at 0."""
+    with np.errstate(divide="ignore"):
+        return np.log(x)
+
+
+SPIKE_AND_SLAB = Case(
+    family=bm.SpikeAndSlab,
+    column=np.array([3, 3, 0, 5, 3, 1, 3, 4, 2, 3, 0, 3, 5, 1, 3, 3]),
+    params={
+        "p": np.array([0.6, 0.1, 0.3]),
+        "k": np.array([3.0, 0.0, 5.0]),
+        "lower": np.zeros(3),
+        "upper": np.full(3, 5.0),
+    },
+    oracle=lambda p, x: log(np.where(x == p["k"], p["p"], (1 - p["p"]) / (p["upper"] - p["lower"]))),
+    edge_params={
+        "p": np.array([1.0, 0.0, 1e-12]),
+        "k": np.array([3.0, 0.0, 2.0]),
+        "lower": np.zeros(3),
+        "upper": np.full(3, 5.0),
+    },
+    conjugate={"p": lambda: pm.Beta.dist(2.5, 1.3)},
+    numeric={"p": lambda: pm.LogitNormal.dist(0.3, 1.2)},
+    fixed={"p": 0.3, "k": 3},
+)
+
+CASES = [
+    NORMAL,
+    MV_NORMAL,
+    POISSON,
+    CATEGORICAL,
+    BERNOULLI,
+    BERNOULLI_SET,
+    LOG_NORMAL,
+    EXPONENTIAL,
+    GEOMETRIC,
+    SPIKE_AND_SLAB,
+]
 
 
 def over_cases(*names: str):

@@ -220,3 +220,12 @@ def test_a_fit_inside_a_model_that_is_being_built_leaves_it_alone_Normal():
         pm.Normal("mine")
         bm.fit(bm.Mixture(bm.Normal(), 2), APART, method="map", random_seed=1)
     assert [rv.name for rv in own.basic_RVs] == ["mine"]
+
+
+def test_missing_sequences_of_optional_elements_are_imputed():
+    """The elements' own missingness was looked up in rows that have none: two missing sequences were too many."""
+    rows = [[None if RNG.random() < 0.3 else float(v) for v in RNG.normal(6 * (i % 2), 1, 4)] for i in range(30)]
+    rows[3] = rows[4] = None
+    fit = bm.fit_em(bm.Mixture(bm.Sequence(bm.Optional(bm.Normal())), 2), rows, n_starts=2, random_seed=1)
+    means = fit.impute(n_draws=5, random_seed=1).means["x"]
+    np.testing.assert_allclose(means, fit.params["weights"] @ fit.params["mu"], rtol=1e-9)

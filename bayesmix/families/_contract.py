@@ -177,6 +177,10 @@ class Leaf(Node):
         """What of a cell that `encode_column` calls unknown training never saw: the cell, or a part of it."""
         return value
 
+    def mark(self, learned: Any) -> Any:
+        """What stands in missing cells of a model's observed data: NaN, or, in whole numbers, this or less."""
+        return np.nan if self.value_dtype == "float64" else -1
+
     def filler(self, learned: Any) -> Any:
         """A value inside the support, which stands in missing cells of PyMC graphs."""
         return 1
@@ -264,9 +268,8 @@ class Leaf(Node):
             discrete = {name: slot for name, slot in free.items() if slot.discrete}
             if not discrete:
                 return numeric_step(site, own, params)
-            found = self.map_step(
-                own, {name: slot.priors for name, slot in discrete.items()}, site.values(params), site.learned
-            )
+            positions: dict[str, Any] = {name: slot.priors for name, slot in discrete.items()}
+            found = self.map_step(own, positions, site.values(params), site.learned)
             chosen = {slot.name: slot.of_components(found[name]) for name, slot in discrete.items()}
             return {**chosen, **numeric_step(site, own, {**params, **chosen})}
         priors: dict[str, Any] = {name: slot.priors for name, slot in free.items()}
@@ -315,7 +318,7 @@ class Leaf(Node):
         self, site: Site, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]
     ) -> Any:
         value = observed[site.place.observed]
-        missing = pt.isnan(value) if self.value_dtype == "float64" else pt.lt(value, 0)
+        missing = pt.isnan(value) if self.value_dtype == "float64" else pt.le(value, self.mark(site.learned))
         row_missing = missing.any(axis=-1) if self.value_ndim else missing
         # PyMC's densities must not see the mark of a missing cell: it is replaced by a value inside the support
         filled = pt.switch(missing, np.asarray(self.filler(site.learned), self.value_dtype), value)
@@ -329,8 +332,7 @@ class Leaf(Node):
         return log_density.sum(tuple(range(-independent, 0))) if independent else log_density
 
     def observed(self, site: Site, data: Encoded) -> Iterator[Observed]:
-        mark = np.nan if self.value_dtype == "float64" else -1
-        values = data.full(np.asarray(data.arrays["value"], self.value_dtype), mark)
+        values = data.full(np.asarray(data.arrays["value"], self.value_dtype), self.mark(site.learned))
         yield Observed(site.place.observed, values, dims=site.value_dims)
 
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:

@@ -19,7 +19,7 @@ from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
 from bayesmix.statistics import OneHot
-from bayesmix.structure.sequence import Lengths
+from bayesmix.structure.sequence import Lengths, draw_lengths
 
 #: Pairs of symbols above which starts look at the symbols' shares alone.
 _MANY_PAIRS = 64
@@ -80,6 +80,7 @@ class MarkovChain(Node):
     Mixture(MarkovChain(length=Poisson()), 2)
     """
 
+    value_kind = "chain"
     learned_type = Chains
 
     def __init__(
@@ -139,7 +140,7 @@ class MarkovChain(Node):
         readers.setdefault(place.key, (self, []))[1].append(column)
         if self._length is not None:
             block = replace(table, columns=(lengths,), named=False)
-            self._length.read_from(block, place.field_place("length"), readers)
+            self._length.read_from(block, place.lengths, readers)
 
     def learn(self, columns: list[Column]) -> Chains:
         """Symbols and lengths of the columns together."""
@@ -179,7 +180,7 @@ class MarkovChain(Node):
         }
         children = ()
         if self._length is not None:
-            children = (self._length.lay_out(place.field_place("length"), learned),)
+            children = (self._length.lay_out(place.lengths, learned),)
         return Site(self, place, slots, children, known)
 
     def encode(self, site, table, unseen):
@@ -332,25 +333,18 @@ class MarkovChain(Node):
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         codes[np.repeat(rows, lengths), within] = np.concatenate([[], *data.arrays["codes"]]).astype(np.int64)
         steps = Dim(f"{site.place.prefix}step", tuple(range(codes.shape[1])))
-        yield Observed(site.place.observed, codes, dims=(steps,))
+        yield Observed(site.place.observed, codes, dims=(steps,), shapes=True)
         if site.children:
-            yield from site.children[0].observed(data.children[0])
+            yield from (replace(each, shapes=True) for each in site.children[0].observed(data.children[0]))
         else:
-            yield Observed(site.place.field_place("length").observed, data.full(lengths, -1))
+            yield Observed(site.place.lengths.observed, data.full(lengths, -1), shapes=True)
 
     def graph_draw(self, site, variables, z, out, label):
-        name = site.place.field_place("length").observed
-        if name in out:
-            pass
-        elif site.children:
-            child = site.children[0]
-            child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
-        else:
-            which = pm.Categorical.dist(np.array(site.learned.shares), shape=(z.shape[0],))
-            out[name] = pt.as_tensor(np.array(site.learned.lengths))[which]
+        draw_lengths(site, variables, z, out, label)
+        lengths = out["table", site.place.lengths.observed]
         values = {key: slot.components(variables[slot.name]) for key, slot in site.slots.items()}
         initial, transition = pt.cumsum(values["initial"], -1)[z], pt.cumsum(values["transition"], -1)
-        steps = pt.maximum(out[name].max(), 1)
+        steps = out["table", site.place.observed].shape[1]
         uniform = pm.Uniform.dist(0.0, 1.0, shape=(steps, z.shape[0]))
 
         def choose(cumulative, u):
@@ -366,7 +360,7 @@ class MarkovChain(Node):
             return_updates=False,
         )
         codes = pt.concatenate([begin[None], following]).T
-        out[site.place.observed] = pt.switch(pt.arange(steps) < out[name][:, None], codes, -1)
+        out[site.place.observed] = pt.switch(pt.arange(steps) < lengths[:, None], codes, -1)
 
 
 def _arrays(codes: np.ndarray, lengths: np.ndarray, owner: np.ndarray, size: int) -> dict[str, np.ndarray]:

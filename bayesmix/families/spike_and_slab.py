@@ -99,9 +99,9 @@ class SpikeAndSlab(Leaf):
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
-        position = pm.DiscreteUniform.dist(learned.lower, learned.upper)
+        position = pm.DiscreteUniform.dist(np.int64(learned.lower), np.int64(learned.upper))
         return {
-            "p": Parameter(UNIT, pm.Beta.dist(2.0, 2.0), "beta"),
+            "p": Parameter(UNIT, pm.Beta.dist(np.float64(2), np.float64(2)), "beta"),
             "k": Parameter(POSITION, position, "position"),
             "lower": Parameter(POSITION, learned.lower, "position"),
             "upper": Parameter(POSITION, learned.upper, "position"),
@@ -122,6 +122,10 @@ class SpikeAndSlab(Leaf):
     def decode(self, values, learned):
         """See `Leaf.decode`."""
         return values.astype(np.int64)
+
+    def mark(self, learned):
+        """See `Leaf.mark`."""
+        return min(learned.lower, 0) - 1
 
     def filler(self, learned):
         """See `Leaf.filler`."""

@@ -124,7 +124,8 @@ def fit_nuts(
         progressbar=progressbar,
         **sampler_kwargs,
     )
-    sampled_arrays = {name: sampled["posterior"][name].values for name in bound.sampled_slots}
+    posterior = sampled["posterior"].to_dataset()
+    sampled_arrays = {name: posterior[name].values for name in bound.sampled_slots}
     arrays = completed(bound, encoded, weights, sampled_arrays, rng)
     status = _status(sampled)
     if not status.converged:

@@ -106,10 +106,9 @@ class Composite(Node):
         if not (table.named and set(table.names) & set(self._fields)):
             table = table.expand(place.path)
         where = place.path or "data"
-        if place.path and len(table.columns) == 1 and table.columns[0].missing.all():
-            # a column of records of which none is given does not show its fields
-            columns = {name: replace(table.columns[0], name=name) for name in self._fields}
-        elif self._positional or not table.named:
+        if len(table.columns) == 1 and len(self._fields) > 1 and table.columns[0].missing.all():
+            table = replace(table, columns=table.columns * len(self._fields), named=False)  # no record at all
+        if self._positional or not table.named:
             if len(table.columns) != len(self._fields):
                 raise DataError(
                     f"{where}: {len(table.columns)} columns for {len(self._fields)} fields "

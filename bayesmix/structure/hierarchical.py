@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, cast, final
 
 from bayesmix.structure.mixture import Mixture
 from bayesmix.structure.sequence import Sequence
@@ -66,7 +66,7 @@ class HierarchicalMixture(Mixture):
     @property
     def topics(self) -> Mixture:
         """The inner mixture."""
-        return self.component.parts[0][1]
+        return cast(Mixture, self.component.parts[0][1])
 
     def __repr__(self) -> str:
         inner = self.topics

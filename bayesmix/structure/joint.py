@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, cast, final
 
+from bayesmix.spec import signature
 from bayesmix.structure.composite import Composite
 from bayesmix.structure.mixture import Mixture
 
@@ -24,8 +25,8 @@ class JointMixture(Mixture):
         ``Dirichlet(2, …, 2)``.
     tie : str, optional
     **fields : tuple of (Node, int)
-        Two fields by name, each with the spec of its components and their number (or a list of specs). The labels of
-        the second depend on those of the first.
+        Two fields by name, each with the spec of its components and their number; the second may have a list of specs
+        instead, different ones. The labels of the second depend on those of the first.
 
     Notes
     -----
@@ -51,16 +52,18 @@ class JointMixture(Mixture):
             parts[name] = given
         (first, (outer, k)), (second, (inner, m)) = parts.items()
         linked = Mixture(inner, m, weights=transition, shared=True).named(weights="transition")
-        listed = isinstance(outer, list)
-        record = [Composite({first: each, second: linked}) for each in (outer if listed else [outer])]
-        super().__init__(record if listed else record[0], None if listed else k, weights=weights, tie=tie)
+        if isinstance(outer, list):
+            if len({signature(each) for each in outer}) != 1:
+                raise TypeError(f"{first}: components of different kinds stand in the second field; change the order.")
+            outer, k = outer[0], len(outer)
+        super().__init__(Composite({first: outer, second: linked}), k, weights=weights, tie=tie)
         self._axis = f"{first}_component"
 
     def __repr__(self) -> str:
-        (first, outer), (second, linked) = self.component.parts
-        outers = [record.parts[0][1] for _, record in self.parts]
+        (first, outer), (second, inner) = self.component.parts
+        linked = cast(Mixture, inner)
         inners = [node for _, node in linked.parts]
-        x = repr(outers) if self._listed else f"({outer!r}, {self.n_components})"
+        x = f"({outer!r}, {self.n_components})"
         y = repr(inners) if linked._listed else f"({inners[0]!r}, {linked.n_components})"
         shown = [f"{first}={x}", f"{second}={y}", *self._shown_priors()]
         shown += [text.replace("weights", "transition", 1) for text in linked._shown_priors()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +16,8 @@ from bayesmix import conjugate
 from bayesmix.families._summaries import safe_log
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
-from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot
-from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, spread
+from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot, size_of
+from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
 from bayesmix.structure.composite import gather_faults
 
 
@@ -98,12 +98,14 @@ class Mixture(Node):
         tie: str | None = None,
     ):
         self._listed = isinstance(component, Sequence) and not isinstance(component, (str, bytes))
-        if self._listed and n_components is not None:
-            raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
-        if not self._listed and n_components is None:
+        if self._listed:
+            if n_components is not None:
+                raise TypeError("Mixture: a list of components says how many there are; leave n_components out.")
+            n_components = len(component)
+        elif n_components is None:
             raise TypeError("Mixture: n_components is missing. Pass it, or a list of components.")
         self._components = tuple(component) if self._listed else (component,)
-        self._n = len(component) if self._listed else n_components
+        self._n = n_components
         self._weights = weights
         self._min_weight = min_weight
         self._shared = shared
@@ -131,7 +133,7 @@ class Mixture(Node):
             return [Group(self._components[0], tuple(range(self._n)), "")]
         members: dict[Any, list[int]] = {}
         for k, node in enumerate(self._components):
-            members.setdefault(_identity(node), []).append(k)
+            members.setdefault(signature(node), []).append(k)
         if len(members) == 1:
             return [Group(self._components[0], tuple(range(self._n)), "")]
         names: list[str] = []
@@ -249,7 +251,7 @@ class Mixture(Node):
         for group, child in zip(self.groups, site.children):
             axes = (*site.axes, self._group_axis(site, group))
             own = resp[:, :, list(group.members)] if group.name else resp
-            found.append(gather(own.reshape(len(resp), -1), child.axes, axes))
+            found.append(gather(own.reshape(len(resp), size_of(axes)), child.axes, axes))
         return found
 
     def _group_axis(self, site: Site, group: Group) -> Dim:
@@ -350,7 +352,7 @@ class Mixture(Node):
 
     def expect(self, site, params, evaluation, data, resp, out):
         inner = resp[:, :, None] * posterior(evaluation)
-        label = ("label", site.slots["weights"].name)
+        label = ("label", site.place.path, site.slots["weights"].name)
         out[label] = out.get(label, 0.0) + inner.sum(1)
         for child, below, block, own in zip(
             site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
@@ -376,7 +378,12 @@ class Mixture(Node):
         return LogSumExp(int(self._n))(flat)[0]
 
     def observed(self, site, data):
-        return site.children[0].observed(self.child_data(data)[0])
+        first, *others = [list(c.observed(block)) for c, block in zip(site.children, self.child_data(data))]
+        for at, each in enumerate(first):
+            if each.values.dtype.kind == "i":  # families differ in what marks a missing cell: the least does for all
+                lowest = np.minimum.reduce([each.values, *[other[at].values for other in others]])
+                each = replace(each, values=lowest)
+            yield each
 
     def graph_draw(self, site, variables, z, out, label):
         slot = site.slots["weights"]
@@ -390,16 +397,10 @@ class Mixture(Node):
             child.graph_draw(variables, to[z * len(group.members) + pt.as_tensor(place)[chosen]], drawn, label)
             member = pt.as_tensor(np.isin(np.arange(self._n), group.members))[chosen]
             for name, value in drawn.items():
-                if name in out and group.name and value is not out[name]:
-                    mask = member.reshape((-1, *[1] * (value.ndim - 1)))
-                    value = pt.switch(mask, value, out[name])
+                if name in out and group.name and not isinstance(name, tuple) and value is not out[name]:
+                    own = member[drawn["rows", name]] if ("rows", name) in drawn else member
+                    value = pt.switch(own.reshape((-1, *[1] * (value.ndim - 1))), value, out[name])
                 out[name] = value
-
-
-def _identity(node: Any) -> Any:
-    """Equal for nodes that are computed together."""
-    shown = repr(node)
-    return id(node) if "…" in shown or "<tensor>" in shown else shown
 
 
 def merged(parts: list[tuple[np.ndarray, Any]], n_rows: int) -> Any:

@@ -127,7 +127,8 @@ class Optional(Node):
         if self._informative:
             p = site.values(params)["p"]
             with np.errstate(divide="ignore"):
-                total = total + np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+                own = np.where(data.arrays["missing"][:, None], np.log(p), np.log1p(-p))
+            total = total + data.full(own, 0.0)  # of rows that are blank nothing is known
         return Evaluation(total, (below,))
 
     def accumulate(self, site, evaluation, data, resp, stats):
@@ -229,8 +230,8 @@ class Optional(Node):
         slot = site.slots["p"]
         gone = pm.Bernoulli.dist(slot.components(variables[slot.name])[z])
         out[f"{site.place.observed}_missing"] = gone
-        if child.is_leaf:  # marked as missing, as in the observed data
-            value = out[child.place.observed]
-            mark = np.nan if value.dtype.startswith("float") else -1
-            mask = pt.eq(gone, 1).reshape((-1, *[1] * (value.ndim - 1)))
-            out[child.place.observed] = pt.switch(mask, np.asarray(mark, value.dtype), value)
+        for leaf in child.leaves():  # marked as missing, as in the observed data
+            name = leaf.place.observed
+            if ("rows", name) not in out:
+                mask = pt.eq(gone, 1).reshape((-1, *[1] * (out[name].ndim - 1)))
+                out[name] = pt.switch(mask, np.asarray(leaf.node.mark(leaf.learned), out[name].dtype), out[name])

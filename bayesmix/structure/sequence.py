@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
-import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix.data import Column, Table, lengths_and_elements
@@ -120,9 +119,6 @@ class Sequence(Node):
         shown = [repr(self._child)] + ([f"length={self._length!r}"] if self._length is not None else [])
         return f"Sequence({', '.join(shown + self._shown_priors())})"
 
-    def _element_place(self, place: Place) -> Place:
-        return replace(place, key=f"{place.key}/element")
-
     def _tables(self, table: Table, place: Place) -> tuple[Table, Table, Column]:
         lengths, elements = lengths_and_elements(table.one(place.path), "Sequence")
         columns = Table((elements,), False, len(elements), table.index, table.backend)
@@ -131,18 +127,18 @@ class Sequence(Node):
     def read(self, table, place, readers):
         elements, lengths, column = self._tables(table, place)
         readers.setdefault(place.key, (self, []))[1].append(column)
-        self._child.read_from(elements, self._element_place(place), readers)
+        self._child.read_from(elements, place.element, readers)
         if self._length is not None:
-            self._length.read_from(lengths, place.field_place("length"), readers)
+            self._length.read_from(lengths, place.lengths, readers)
 
     def learn(self, columns: list[Column]) -> Lengths:
         """The distribution of the lengths."""
         return Lengths.of(Column.joined(columns))
 
     def layout(self, place, learned):
-        children = [self._child.lay_out(self._element_place(place), learned)]
+        children = [self._child.lay_out(place.element, learned)]
         if self._length is not None:
-            children.append(self._length.lay_out(place.field_place("length"), learned))
+            children.append(self._length.lay_out(place.lengths, learned))
         return Site(self, place, {}, tuple(children), self.known(learned, place))
 
     def assume(self, place):
@@ -262,7 +258,7 @@ class Sequence(Node):
         return out if into is None or out is into else plan.add(out, into)
 
     def graph(self, site, variables, observed, labels):
-        lengths = observed[site.place.field_place("length").observed]
+        lengths = observed[site.place.lengths.observed]
         owner = pt.repeat(pt.arange(lengths.shape[0]), pt.maximum(lengths, 0))
         child = site.children[0]
         each = child.graph(variables, observed, labels)[:, places(child.axes, site.axes)]
@@ -273,27 +269,38 @@ class Sequence(Node):
         return total
 
     def observed(self, site, data):
-        name = site.place.field_place("length").observed
+        name = site.place.lengths.observed
         if self._length is not None:
-            yield from site.children[1].observed(data.children[1])
+            yield from (replace(each, shapes=True) for each in site.children[1].observed(data.children[1]))
         else:
-            yield Observed(name, data.full(np.asarray(data.arrays["length"], np.int64), -1))
+            yield Observed(name, data.full(np.asarray(data.arrays["length"], np.int64), -1), shapes=True)
         for each in site.children[0].observed(data.children[0]):
-            yield each if each.row_dim != "row" else replace(each, row_dim=f"{site.place.observed}_element")
+            yield each if each.row_dim != "row" else replace(each, row_dim=site.place.element_dim)
 
     def graph_draw(self, site, variables, z, out, label):
-        name = site.place.field_place("length").observed
-        if name in out:
-            pass
-        elif self._length is not None:
-            child = site.children[1]
-            child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
-        else:
-            which = pm.Categorical.dist(np.array(site.learned.shares), shape=(z.shape[0],))
-            out[name] = pt.as_tensor(np.array(site.learned.lengths))[which]
-        owner = pt.repeat(pt.arange(z.shape[0]), pt.maximum(out[name], 0))
+        table = out["table", site.place.lengths.observed]
+        draw_lengths(site, variables, z, out, label)
+        owner = pt.repeat(pt.arange(z.shape[0]), pt.maximum(table, 0))
         child = site.children[0]
-        child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z[owner]], out, label)
+        drawn = {key: value for key, value in out.items() if key[0] != "rows"}
+        child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z[owner]], drawn, label)
+        for name, value in drawn.items():
+            if isinstance(name, str) and value is not out.get(name):
+                out[name] = value
+                out["rows", name] = owner[drawn["rows", name]] if ("rows", name) in drawn else owner
+
+
+def draw_lengths(site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Any) -> None:
+    """New lengths of sequences, from their family (the last child) or as often as each came in training.
+
+    The elements are drawn for the table's own lengths all the same: draws of a PyMC variable have one shape.
+    """
+    name = site.place.lengths.observed
+    if len(site.node.parts) and site.node.parts[-1][0] == "length":
+        child = site.children[-1]
+        child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
+    else:
+        out[name] = out["table", name]
 
 
 def _element_path(site: Site, path: Any) -> Any:

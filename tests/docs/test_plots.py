@@ -1,11 +1,15 @@
 """Plots: the numbers that are drawn, on trees where they are known by hand."""
 
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 import bayesmix as bm
+from bayesmix.fit import Fit, Status, make_fit
 
 matplotlib.use("Agg")
 plots = pytest.importorskip("bayesmix.plots")
@@ -92,3 +96,296 @@ def test_imputation_of_a_whole_table_says_so():
 def test_starts_shows_every_start(fit):
     _, axes = plots.plot_starts(fit)
     assert sum(len(line.get_xdata()) for line in axes[1].lines) == len(fit.starts) == 16
+
+
+# ---------------------------------------------------------------- every structure
+
+C, M, S = bm.Composite, bm.Mixture, bm.Sequence
+MORE = {
+    **TABLE,
+    "n": RNG.poisson(np.where(GROUP, 300, 90)),
+    "b": RNG.random(N) < 0.2 + 0.6 * GROUP,
+    "e": RNG.exponential(np.where(GROUP, 1.0, 9.0)),
+    "o": [None if RNG.random() < 0.1 + 0.5 * g else int(RNG.poisson(3 + 6 * g)) for g in GROUP],
+    "t": [frozenset(t for t, p in zip("pqr", ps) if RNG.random() < p) for ps in np.array([[0.1, 0.9, 0.5]] * N)],
+    "q": [RNG.normal(5 * g, 1, RNG.poisson(3 + 5 * g)).tolist() for g in GROUP],
+    "w": [RNG.normal(5 * g, 1, (RNG.poisson(3), 2)).tolist() for g in GROUP],
+    "r": [[{"u": RNG.normal(), "s": "no"} for _ in range(RNG.poisson(2))] for g in GROUP],
+    "m": [list(RNG.choice(["x", "y"], RNG.poisson(4), p=[0.2 + 0.6 * g, 0.8 - 0.6 * g])) for g in GROUP],
+    "d": [{"k": RNG.normal(), "l": "no" if RNG.random() < 0.5 else "yes"} for _ in GROUP],
+}
+MORE["q"][2], MORE["m"][3], MORE["t"][4], MORE["d"][6] = None, None, None, None
+MORE["q"][10] = [1.0, None]
+MORE["h"] = [(None, 1.0), (2.0, None), None, *MORE["v"][3:]]
+
+TREES = {
+    "leaf": (bm.Bernoulli(), "b", ["x"]),
+    "leaf-vector": (bm.MvNormal(), "v", ["x1", "x2"]),
+    "vectors-with-gaps": (M(C(h=bm.MvNormal()), 2), "h", ["h[0]", "h[1]"]),
+    "composite": (C(n=bm.Poisson(), e=bm.Exponential()), "ne", ["n", "e"]),
+    "composite-mixtures": (C(a=M(bm.Normal(), 2), c=M(bm.Poisson(), 2)), "ac", ["a", "c"]),
+    "composite-tied": (C(a=bm.Normal(tie="z"), e=bm.Normal(tie="z")), "ae", ["a", "e"]),
+    "mixture-tied": (M(C(a=bm.Normal(tie="z"), e=bm.Normal(tie="z"), b=bm.Bernoulli()), 2), "aeb", ["a", "e", "b"]),
+    "tied-mixtures": (C(a=M(bm.Normal(), 2, tie="z"), e=M(bm.Normal(), 2, tie="z")), "ae", ["a", "e"]),
+    "heterogeneous": (M([bm.Normal(), bm.Exponential(), bm.Normal()]), "e", ["x"]),
+    "heterogeneous-counts": (M([bm.Poisson(), bm.SpikeAndSlab()]), "n", ["x"]),
+    "heterogeneous-records": (
+        M([C(e=bm.Normal(), b=bm.Bernoulli()), C(e=bm.LogNormal(), b=bm.Bernoulli())]),
+        "eb",
+        "eb",
+    ),
+    "heterogeneous-inner": (M(C(e=M([bm.Exponential(), bm.Normal()]), c=bm.Poisson()), 2), "ec", ["e", "c"]),
+    "optional": (M(C(o=bm.Optional(bm.Poisson()), c=bm.Optional(bm.Poisson(), p=False)), 2), "oc", ["o", "c"]),
+    "optional-alone": (bm.Optional(bm.Poisson()), "o", ["x"]),
+    "optional-record": (
+        M(C(d=bm.Optional(C(k=bm.Normal(), l=bm.Categorical())), c=bm.Poisson()), 2),
+        "dc",
+        ["d.k", "d.l", "c"],
+    ),
+    "set": (M(bm.BernoulliSet(), 2), "t", ["x"]),
+    "sequence": (M(C(q=S(bm.Normal())), 2), "q", ["q[]"]),
+    "sequence-length": (M(C(q=S(bm.Normal(), bm.Poisson()), s=bm.Categorical()), 2), "qs", ["q[]", "q.length", "s"]),
+    "sequence-optional": (M(S(bm.Optional(bm.Normal())), 2), "q", ["x[]"]),
+    "sequence-outside": (S(M(bm.Normal(), 2), bm.Poisson()), "q", ["x[]", "length"]),
+    "sequence-vectors": (M(C(w=S(bm.MvNormal())), 2), "w", ["w[][0]", "w[][1]"]),
+    "sequence-records": (M(C(r=S(C(u=bm.Normal(), s=bm.Categorical()))), 2), "r", ["r[].u", "r[].s"]),
+    "sequence-chains": (M(C(m=bm.Optional(bm.MarkovChain())), 2), "m", ["m", "m: next symbol"]),
+    "chain": (M(bm.MarkovChain(length=bm.Poisson()), 2), "m", ["x", "x: next symbol", "length"]),
+    "hierarchical": (
+        bm.HierarchicalMixture(bm.Normal(), n_topics=2, n_mixtures=2, length=bm.Poisson()),
+        "q",
+        ["x[]", "length"],
+    ),
+    "hierarchical-mixed": (bm.HierarchicalMixture([bm.Normal(), bm.Normal(sigma=9.0)], n_mixtures=2), "q", ["x[]"]),
+    "joint": (bm.JointMixture(a=(bm.Normal(), 3), q=(S(bm.Normal()), 2)), "aq", ["a", "q[]"]),
+    "positional": (M(C(bm.Normal(), bm.Poisson()), 2), "ac", ["x1", "x2"]),
+}
+
+
+def fitted(name: str) -> Fit:
+    spec, fields, _ = TREES[name]
+    node = spec
+    while isinstance(node, bm.Mixture):
+        node = node.component
+    if isinstance(node, C):
+        data = {field: MORE[field] for field in fields}
+    else:
+        data = MORE[fields]
+    return bm.fit_em(spec, data, n_starts=3, random_seed=1)
+
+
+def areas(axis) -> np.ndarray:
+    """Area under each component's curve, the mixture's last."""
+    return np.array([np.trapezoid(line.get_ydata(), line.get_xdata()) for line in axis.lines])
+
+
+def bars(axis, n_components: int) -> np.ndarray:
+    """Heights (1 + G, n): of what was observed, and of each component."""
+    return np.array([patch.get_height() for patch in axis.patches]).reshape(1 + n_components, -1)
+
+
+@pytest.mark.parametrize("name", TREES)
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")
+def test_fields_of_every_structure(name):
+    """Each field has its panel, and what is drawn there adds up to one: a density, or shares of symbols."""
+    fit = fitted(name)
+    figure, axes = plots.plot_fields(fit)
+    assert [axis.get_title(loc="left") for axis in axes] == list(TREES[name][2])
+    figure.canvas.draw()
+    for axis in axes:
+        if axis.images or "set" in name:
+            continue
+        if len(axis.lines):
+            *each, total = areas(axis)
+            np.testing.assert_allclose(total, sum(each), rtol=1e-9)
+        else:
+            total = sum(patch.get_height() for patch in axis.patches if patch.get_width() < 0.9)
+        # the axis ends a little beyond the data: what a wide component has beyond it is missing from the sum
+        assert 0.7 < total < 1.03
+
+
+def test_components_of_several_families_share_a_panel():
+    fit = fitted("heterogeneous")
+    _, (axis,) = plots.plot_fields(fit)
+    p = fit.params
+    densities = [
+        stats.norm(p["normal_mu"][0], p["normal_sigma"][0]).pdf,
+        stats.expon(scale=p["exponential_scale"][0]).pdf,
+        stats.norm(p["normal_mu"][1], p["normal_sigma"][1]).pdf,
+    ]
+    for k, (line, density) in enumerate(zip(axis.lines, densities)):
+        x, drawn = line.get_data()
+        np.testing.assert_allclose(drawn, p["weights"][k] * density(x), rtol=1e-9, atol=1e-300)
+
+
+def test_kinds_of_sequences_weigh_by_their_elements():
+    """A kind whose sequences are long has more of the elements than of the rows."""
+    fit = fitted("hierarchical")
+    _, (elements, lengths) = plots.plot_fields(fit)
+    p = fit.params
+    share = p["weights"] * p["length_mu"] / (p["weights"] @ p["length_mu"])
+    np.testing.assert_allclose(areas(elements)[:2], share, atol=0.02)
+    k, (x, drawn) = 1, elements.lines[1].get_data()
+    inner = stats.norm(p["topic_mu"], p["topic_sigma"]).pdf(x[:, None]) @ p["topic_weights"][k]
+    np.testing.assert_allclose(drawn / drawn.max(), inner / inner.max(), rtol=1e-9, atol=1e-12)
+    n = np.arange(int(min(map(len, filter(None, MORE["q"])))), int(max(map(len, filter(None, MORE["q"])))) + 1)
+    drawn = bars(lengths, 2)
+    n = np.arange(n[-1] + 1 - drawn.shape[1], n[-1] + 1)
+    np.testing.assert_allclose(
+        drawn[1:], p["weights"][:, None] * stats.poisson.pmf(n, p["length_mu"][:, None]), rtol=1e-9
+    )
+
+
+def test_missing_cells_of_the_model_have_a_bar():
+    fit = fitted("optional")
+    _, (informative, plain) = plots.plot_fields(fit)
+    p = fit.params
+    here, gone = p["weights"] * (1 - p["o_p_missing"]), p["weights"] * p["o_p_missing"]
+    drawn = bars(informative, 2)
+    assert drawn[0].sum() == pytest.approx(1)  # shares of what is there
+    grid = np.array([patch.get_x() + patch.get_width() / 2 for patch in informative.patches[: drawn.shape[1]]])
+    expected = here[:, None] / here.sum() * stats.poisson.pmf(grid, p["o_mu"][:, None])
+    np.testing.assert_allclose(drawn[1:], expected, rtol=0.1)  # 4,000 draws of whether a cell is there
+    (bar,) = informative.child_axes
+    share = np.mean([value is None for value in MORE["o"]])
+    np.testing.assert_allclose(bars(bar, 2).ravel(), [share, *gone], atol=0.02)
+    assert informative.get_title(loc="right") == f"{share:.0%} missing"
+    assert plain.get_title(loc="right") == "1% missing"
+
+
+def test_chains_show_symbols_and_transitions():
+    fit = fitted("chain")
+    _, (symbols, transitions, _) = plots.plot_fields(fit)
+    chains = [chain for chain in MORE["m"] if chain is not None]
+    observed = bars(symbols, 2)[0]
+    letters = [letter for chain in chains for letter in chain]
+    np.testing.assert_allclose(observed, [letters.count("x") / len(letters), letters.count("y") / len(letters)])
+    np.testing.assert_allclose(bars(symbols, 2)[1:].sum(0), observed, atol=0.05)
+    pairs = np.zeros((2, 2))
+    for chain in chains:
+        for one, next_one in itertools.pairwise(chain):
+            pairs["xy".index(one), "xy".index(next_one)] += 1
+    shown = [np.asarray(image.get_array()) for image in transitions.images]
+    full = np.array([1 - 0x55 / 255, *(1 - int(colour[1:3], 16) / 255 for colour in plots.COLOURS[:2])])
+    shares = [(1 - image[:, :, 0]) / dark for image, dark in zip(shown, full)]
+    np.testing.assert_allclose(shares[0], pairs / pairs.sum(1, keepdims=True), rtol=1e-9)
+    np.testing.assert_allclose(shares[1:], fit.params["transition"], atol=0.05)
+
+
+def test_sets_show_how_many_hold_each_symbol():
+    fit = fitted("set")
+    _, (axis,) = plots.plot_fields(fit)
+    sets = [held for held in MORE["t"] if held is not None]
+    np.testing.assert_allclose(bars(axis, 2)[0], [np.mean([s in held for held in sets]) for s in "pqr"])
+    np.testing.assert_allclose(bars(axis, 2)[1:], fit.params["weights"][:, None] * fit.params["p"], atol=0.03)
+
+
+def test_joint_mixtures_show_the_second_field_by_the_first_ones_components():
+    fit = fitted("joint")
+    _, (first, second) = plots.plot_fields(fit)
+    p = fit.params
+    for k, (one, other) in enumerate(zip(first.lines[:3], second.lines)):
+        x, drawn = one.get_data()
+        np.testing.assert_allclose(drawn, p["weights"][k] * stats.norm(p["a_mu"][k], p["a_sigma"][k]).pdf(x), rtol=1e-9)
+        x, drawn = other.get_data()
+        inner = stats.norm(p["q_mu"], p["q_sigma"]).pdf(x[:, None]) @ p["transition"][k]
+        np.testing.assert_allclose(drawn, p["weights"][k] * inner, rtol=0.04)  # 4,000 draws of the sequences' lengths
+
+
+def test_curves_follow_components_narrower_than_the_screen():
+    """A spike of width 0.001 among values up to 100 was between two points of the grid."""
+    x = np.concatenate([RNG.normal(50, 0.001, 60), RNG.uniform(0, 100, 60)])
+    spec = M([bm.Normal(mu=50.0, sigma=0.001), bm.Normal(mu=50.0, sigma=30.0)])
+    fit = bm.fit_em(spec, x, random_seed=1)
+    _, (axis,) = plots.plot_fields(fit)
+    np.testing.assert_allclose(areas(axis)[0], fit.params["weights"][0], rtol=0.02)
+
+
+def test_fields_of_a_posterior_and_of_other_rows():
+    """Curves are means over draws; a field without any value is drawn all the same."""
+    fit = bm.fit_em(M(C(e=bm.Exponential(), c=bm.Poisson()), 2), {k: MORE[k] for k in "ec"}, random_seed=1)
+    factors = np.array([[0.9, 1.1, 1.0], [1.2, 0.8, 1.0]])
+    draws = {name: np.stack([fit.params[name]] * 6).reshape(2, 3, -1) for name in fit.bound.free_slots}
+    draws["e_scale"] = draws["e_scale"] * factors[:, :, None]
+    status = Status("none", True, "made up")
+    many = make_fit(fit.bound, draws, table=fit.table, encoded=fit.encoded, row_weights=None, status=status)
+    figure, axes = plots.plot_fields(many, {"e": [1.0, None, 3.0], "c": [None, None, None]})
+    assert [axis.get_title(loc="right") for axis in axes] == ["33% missing", "100% missing"]
+    figure.canvas.draw()
+    x, drawn = axes[0].lines[0].get_data()
+    each = [stats.expon(scale=scale).pdf(x) for scale in draws["e_scale"][:, :, 0].ravel()]
+    np.testing.assert_allclose(drawn, fit.params["weights"][0] * np.mean(each, axis=0), rtol=1e-9)
+
+
+def test_imputation_of_every_kind_of_cell():
+    spec = M(
+        C(
+            t=bm.BernoulliSet(),
+            q=S(bm.Normal()),
+            m=bm.MarkovChain(),
+            v=bm.MvNormal(),
+            o=bm.Optional(bm.Poisson()),
+            d=C(k=bm.Normal(), l=bm.Categorical()),
+        ),
+        2,
+    )
+    table = {name: list(MORE[name]) for name in "tqmvod"}
+    table["v"][8], table["v"][9] = None, (None, 1.0)
+    fit = bm.fit_em(spec, table, n_starts=3, random_seed=1)
+    figure, axes = plots.plot_imputation(fit.impute(n_draws=50, random_seed=1))
+    titles = ["t", "q (length)", "q[]", "m (length)", "v[0]", "v[1]", "o", "d.k", "d.l"]
+    assert [axis.get_title(loc="left") for axis in axes] == titles
+    labels = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert "10[1]" in labels
+    assert [len(axis.lines[0].get_ydata()) for axis in axes[4:6]] == [2, 1]  # of row 9 the first coordinate only
+    assert labels[:2] == ["2", "3"]
+    figure.canvas.draw()
+
+
+# ---------------------------------------------------------------- trajectories
+
+STEPS = np.arange(30)
+OBJECTIVE = ("iteration", -100 - 0.5**STEPS)
+MU = np.stack([-2 + 0.6**STEPS, 2 - 0.8**STEPS], axis=1)
+
+
+def test_trajectory_shows_the_objective_and_locations():
+    trajectory = xr.Dataset(
+        {
+            "weights": (("iteration", "component"), np.full((30, 2), 0.5)),
+            "mu": (("iteration", "component"), MU),
+            "objective": OBJECTIVE,
+            "validation": ("iteration", -np.abs(STEPS - 12.0)),
+        }
+    )
+    _, (objective, path) = plots.plot_trajectory(trajectory)
+    steps, gap = objective.lines[0].get_data()
+    np.testing.assert_allclose(gap, 0.5**steps - 0.5**29, rtol=1e-5)
+    np.testing.assert_array_equal(objective.lines[2].get_xdata(), [12, 12])  # the best for the validation rows
+    assert path.get_title(loc="left") == "mu"
+    np.testing.assert_array_equal(path.lines[0].get_ydata(), MU[:, 0])
+    np.testing.assert_array_equal(path.lines[2].get_ydata(), MU[:, 1])
+    _, (_, path) = plots.plot_trajectory(trajectory, parameter="weights")
+    assert path.get_title(loc="left") == "weights"
+    with pytest.raises(ValueError, match="'sigma' is not in the trajectory"):
+        plots.plot_trajectory(trajectory, parameter="sigma")
+
+
+def test_trajectory_of_means_in_the_plane():
+    means = np.stack([MU, MU[:, ::-1]], axis=1)
+    trajectory = xr.Dataset(
+        {"v_mu": (("iteration", "component", "v_coordinate"), means), "objective": OBJECTIVE},
+        coords={"v_coordinate": ["east", "north"]},
+    )
+    figure, (_, path) = plots.plot_trajectory(trajectory)
+    x, y = path.lines[0].get_data()
+    np.testing.assert_array_equal(np.stack([x, y], axis=1), means[:, 0])
+    assert (path.get_xlabel(), path.get_ylabel()) == ("east", "north")
+    figure.canvas.draw()
+
+
+def test_trajectory_says_what_is_missing(fit):
+    with pytest.raises(ValueError, match="kept no trajectory"):
+        plots.plot_trajectory(fit)
+    with pytest.raises(ValueError, match="'objective'"):
+        plots.plot_trajectory(xr.Dataset({"mu": (("iteration",), STEPS)}))
