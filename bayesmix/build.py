@@ -30,7 +30,7 @@ from bayesmix.bound import Bound, check_row_weights, prepare
 from bayesmix.data import read
 from bayesmix.discrete import combinations
 from bayesmix.errors import DataError, SpecError
-from bayesmix.likelihood import Rows, row_log_density
+from bayesmix.likelihood import Apportioned, Rows, row_log_density
 from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import Mixture
@@ -112,12 +112,12 @@ def _summed_out(rows: list) -> Any:
     The cases are of the whole table and not of a row, so a row's share is a convention: its mean over the cases given
     all rows.
     """
-    each = pt.stack(rows)
-    totals = each.sum(axis=1)
+    totals = pt.stack([row.sum() for row in rows])
     total = pt.logsumexp(totals) - np.log(len(rows))
     chance = pt.exp(totals - pt.logsumexp(totals))
+    each = pt.stack(rows)
     share = pt.switch(chance[:, None] > 0, chance[:, None] * each, 0.0).sum(axis=0)
-    return disconnected_grad(share - share.mean()) + total / each.shape[1]
+    return Apportioned()(total, disconnected_grad(share))
 
 
 def _is_table(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import DisconnectedType, grad
+from pytensor.gradient import DisconnectedType, disconnected_type, grad
 from pytensor.graph.basic import Apply
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
@@ -137,12 +137,37 @@ class LogLikelihood(Op):
         return [cotangents[0] * outputs[1]]
 
 
+class Apportioned(Op):
+    """A total as one number a row: the rows' own shares, moved so that they add up to it."""
+
+    def make_node(self, total, shares):
+        """A number and a vector in, a vector out."""
+        total, shares = (pt.as_tensor(value).astype("float64") for value in (total, shares))
+        return Apply(self, [total, shares], [shares.type()])
+
+    def perform(self, node, inputs, output_storage):
+        """See the class."""
+        total, shares = inputs
+        with np.errstate(invalid="ignore"):
+            output_storage[0][0] = shares - shares.mean() + total / len(shares)
+
+    def pullback(self, inputs, outputs, cotangents):
+        """The shares are a convention: only the total has a gradient."""
+        return [cotangents[0].mean(), disconnected_type()]
+
+    def connection_pattern(self, node):
+        """See `pullback`."""
+        return [[True], [False]]
+
+
 @node_rewriter([Sum])
 def _summed(fgraph, node):
     """The sum of the rows' log densities, with the table's own weights, is the log-likelihood: one E-step, not two."""
     [value] = node.inputs
     if value.ndim != 1 or value.owner is None:
         return None
+    if isinstance(value.owner.op, Apportioned):
+        return [value.owner.inputs[0]]
     parts = value.owner.inputs if isinstance(value.owner.op, Elemwise) else [value]
     rows = [part for part in parts if part.owner is not None and isinstance(part.owner.op, RowLogDensity)]
     weights = [part for part in parts if part not in rows]

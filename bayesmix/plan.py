@@ -23,6 +23,8 @@ from bayesmix.statistics import OneHot, Products
 
 #: Numbers of a block, over all buffers: what stays in the second cache.
 _BLOCK = 24_000
+#: Parts of a table that threads take.
+_PARTS = 16
 #: Rows of a block, at least and at most.
 _FEWEST, _MOST = 32, 1024
 
@@ -277,13 +279,16 @@ class Plan:
         It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
         """
         rows, n_blocks = np.empty(self.n_rows), self._bounds.shape[1] - 1
-        n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, max(n_blocks, 1))
-        if n_jobs == 1:
-            return rows, self._part(nat, weights, rows, down, 0, n_blocks)
-        cuts = [n_blocks * i // n_jobs for i in range(n_jobs + 1)]
-        with ThreadPoolExecutor(n_jobs) as pool:
-            parts = pool.map(lambda a, b: self._part(nat, weights, rows, down, a, b), cuts[:-1], cuts[1:])
-            return rows, sum(parts, start=np.zeros(self.size))
+        # the same parts, added in the same order, however many threads there are: the same digits
+        n_parts = min(_PARTS, n_blocks)
+        cuts = [(n_blocks * i // n_parts, n_blocks * (i + 1) // n_parts) for i in range(n_parts)]
+        n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, n_parts)
+        if n_jobs <= 1:
+            parts = [self._part(nat, weights, rows, down, *cut) for cut in cuts]
+        else:
+            with ThreadPoolExecutor(n_jobs) as pool:
+                parts = list(pool.map(lambda cut: self._part(nat, weights, rows, down, *cut), cuts))
+        return rows, parts[0] if n_parts == 1 else sum(parts, start=np.zeros(self.size))
 
     def _part(
         self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int

@@ -37,7 +37,8 @@ def in_canonical_order(bound: Bound, params: Params, *others: Params) -> Any:
             axis, around = child.axes[-1], child.axes[:-1]
             if not exchangeable(site, axis):
                 continue
-            order = np.argsort(_keys(site, group, around, out), axis=-1, kind="stable")
+            key = _keys(site, group, around, out)
+            order = np.lexsort((np.broadcast_to(_tie_breaker(child, axis, out), key.shape), key), axis=-1)
             moved = {**out, **_permuted(bound.site, site, axis, around, order, out, group.members)}
             # a prior without known hyperparameters may still tell the components apart
             if np.isclose(bound.log_prior(moved), bound.log_prior(out), rtol=1e-9, atol=1e-9):
@@ -54,7 +55,21 @@ def _keys(site: Site, group, around: tuple[Dim, ...], params: Params) -> np.ndar
     weights = site.slots["weights"]
     value = params[weights.name][..., list(group.members)]
     gone = tuple(i for i, axis in enumerate(weights.axes) if axis not in around)
-    return -value.mean(gone)
+    return -np.round(value.mean(gone), 6)
+
+
+def _tie_breaker(child: Site, axis: Dim, params: Params) -> np.ndarray:
+    """What tells components of equal weight apart, (G,): the first parameter below, in tree order."""
+    for site in child.walk():
+        for slot in site.slots.values():
+            if axis in slot.axes and slot.free:
+                value = params[slot.name]
+                # entries of a vector differently, so that probabilities do not all sum to 1
+                own = value.reshape(*value.shape[: len(slot.axes)], -1)
+                own = own @ np.arange(1.0, own.shape[-1] + 1)
+                at = slot.axes.index(axis)
+                return np.sort(np.moveaxis(own, at, 0).reshape(len(axis), -1), axis=1)[:, 0]
+    return np.arange(len(axis))
 
 
 def exchangeable(mixture: Site, axis: Dim) -> bool:

@@ -24,8 +24,12 @@ from bayesmix.spec import Encoded, Node
 
 #: Iterations that every start gets before the best are finished.
 _SHORT_RUN = 20
+#: Iterations before leaps begin: the first ones go far and say little of the slope near the mode.
+_WARM_UP = 5
 #: How many of the starts are run to convergence.
 _FINISHED = 3
+#: A run that has converged is nudged this far, in units of the coordinates, and followed for some iterations.
+_NUDGE, _NUDGED = 0.02, 30
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -49,7 +53,13 @@ class Run:
     loglik: float = -np.inf
     status: str = "running"
     rejected: int = 0
+    saddles: int = 0
     trajectory: list[dict[str, np.ndarray]] = field(default_factory=list)
+    anderson: Anderson = field(default_factory=Anderson, repr=False)
+    #: EM's own image of the last point, where `params` was leapt to.
+    plain: dict[str, np.ndarray] | None = None
+    #: Length of the last leap: an estimate of how far the mode is.
+    reach: float = np.inf
     validation: float | None = None
 
     @property
@@ -59,6 +69,8 @@ class Run:
     def report(self) -> dict[str, Any]:
         """What `Fit.starts` keeps of it."""
         found = {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        if self.saddles:
+            found["saddles"] = self.saddles
         return found if self.validation is None else {**found, "validation": self.validation}
 
     @property
@@ -239,7 +251,7 @@ def maximise(
 
     with Progress("EM starts", len(runs), progressbar) as progress:
         for run in runs:
-            advance(e_step, run, min(_SHORT_RUN, max_iter), tol, watch=watch)
+            advance(e_step, run, min(_SHORT_RUN, max_iter), tol, accelerate, watch)
             progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
     ranked = sorted(runs, key=lambda run: -run.objective)
     finished: list[Run] = []
@@ -250,6 +262,10 @@ def maximise(
                 continue
             advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
+            while run.status == "converged" and _leave_saddle(e_step, run, rng):
+                run.saddles += 1
+                advance(e_step, run, max_iter, tol, accelerate, watch)
+                run.status = "max_iter" if run.status == "running" else run.status
             if not run.failed:
                 finished.append(run)
                 progress.step(f"log posterior {run.objective:.4f}")
@@ -268,6 +284,27 @@ def maximise(
     best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
     best.trajectory = best.trajectory[1:]
     return best, runs
+
+
+def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
+    """Whether a nudge from where a run stopped leads to somewhere higher; the run then goes on from there.
+
+    EM stands still at saddles too (an inner mixture whose components are equal). A nudged run comes back to a maximum
+    from below; away from a saddle it grows along the direction that leads up, and is soon above it.
+    """
+    if not _has_mixture(e_step.bound):
+        return False
+    coordinates = Coordinates(e_step.bound)
+    here = coordinates.forward(run.params)
+    gained = max(_SAME_MODE, 1e-9 * abs(run.objective))
+    nudged = Run(coordinates.backward(here + _NUDGE * rng.standard_normal(here.shape), run.params))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        advance(e_step, nudged, _NUDGED, 0.0)
+    if nudged.failed or not nudged.objective > run.objective + gained:
+        return False
+    run.params, run.status, run.anderson, run.reach = nudged.params, "running", Anderson(), np.inf
+    return True
 
 
 def warn_of_lone_rows(bound: Bound, data: Encoded, row_weights: np.ndarray, params: Params) -> None:
@@ -297,48 +334,56 @@ def advance(
     """Iterate a run up to `until` iterations in all, or until it converges or fails; it stays "running" otherwise."""
     if run.status != "running":
         return
-    bound = e_step.bound
-    coordinates, anderson = Coordinates(bound), Anderson()
-    plain: dict[str, np.ndarray] | None = None  # EM's own image of the last point, where the current one was leapt to
-    reach = np.inf  # how far the last accelerated step was, as an estimate of how far the mode is
+    bound, coordinates, anderson = e_step.bound, Coordinates(e_step.bound), run.anderson
     while len(run.history) + run.rejected < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
-        rounding = 1e-9 * max(1.0, abs(run.history[-1])) if run.history else 0.0
-        fell = bool(run.history) and not objective >= run.history[-1] - (1e-12 * abs(objective) if plain else rounding)
-        if fell and plain is not None:  # a leap too far: EM's own step instead, which cannot fall
-            run.params, plain, reach = plain, None, np.inf
+        fell = _fell(run, objective)
+        new = None
+        if not fell and np.isfinite(objective):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                new = _guarded(bound, stats, run)
+        if run.plain is not None and (new is None or _collapsed(bound, new)):
+            # a leap too far: EM's own step instead, which cannot fall
+            run.params, run.plain, run.reach, run.status = run.plain, None, np.inf, "running"
             run.rejected += 1
             anderson.judge(False)
             continue
-        if plain is not None:
+        if run.plain is not None:
             anderson.judge(True)
-        if not np.isfinite(objective):
-            run.status = "failed: a component collapsed onto a point"
-            return
         if fell:
             run.status = f"failed: the log posterior fell by {run.history[-1] - objective:.3g}"
+            return
+        if not np.isfinite(objective):
+            run.status = "failed: a component collapsed onto a point"
             return
         run.history.append(objective)
         run.loglik = loglik
         if watch is not None:
             watch(run)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            new = _guarded(bound, stats, run)
         if new is None:
             return
-        still = _largest_move(run.params, new) < 1e-13
-        if still or _settled(run.history, tol, accelerate, reach):
+        if _largest_move(run.params, new) < 1e-13 or _settled(run.history, tol, accelerate, run.reach):
             run.status = "converged"
             return
         if _collapsed(bound, new):
             run.status = "failed: a component collapsed onto a point"
             return
-        if accelerate:
-            leap, reach = _leap(coordinates, anderson, run.params, new)
-            plain, run.params = (new, leap) if leap is not None else (None, new)
-        else:
-            run.params = new
+        here, run.params, run.plain = run.params, new, None
+        if accelerate and len(run.history) > _WARM_UP:
+            leap, run.reach = _leap(coordinates, anderson, here, new)
+            if leap is not None:
+                run.params, run.plain = leap, new
+    if run.plain is not None:  # no pass is left to see whether the last leap holds
+        run.params, run.plain = run.plain, None
+
+
+def _fell(run: Run, objective: float) -> bool:
+    """Whether the objective fell by more than rounding; a leap may not fall at all."""
+    if not run.history or not np.isfinite(objective):
+        return run.plain is not None and not np.isfinite(objective)
+    allowed = 1e-12 * abs(objective) if run.plain is not None else 1e-9 * max(1.0, abs(run.history[-1]))
+    return objective < run.history[-1] - allowed
 
 
 def _leap(
