@@ -170,6 +170,21 @@ def test_nested_records_Composite():
 GONE_X, GONE_N = [0, 3, 25], [3, 30]
 
 
+@pytest.mark.parametrize("kind", ["tuples", "dicts"])
+def test_records_that_are_all_missing_Composite(kind):
+    """A column of which no cell is a record does not show its fields; each row counts as it does beside others."""
+    letters = ["a" if x < 0 else "b" for x in X]
+    if kind == "tuples":
+        pair, records = bm.Composite(bm.Categorical(), bm.Normal()), list(zip(letters, X.tolist()))
+    else:
+        pair = bm.Composite(c=bm.Categorical(), x=bm.Normal())
+        records = [{"c": c, "x": x} for c, x in zip(letters, X.tolist())]
+    fit = em(bm.Mixture(bm.Composite(pair=pair, n=bm.Poisson()), 2), {"pair": records, "n": N})
+    alone = fit.responsibilities({"pair": [None, None], "n": N[:2]})
+    beside = fit.responsibilities({"pair": [None, None, records[0]], "n": N[:3]})
+    np.testing.assert_array_equal(alone, beside[:2])
+
+
 def _without(cells, gone, mark):
     return [mark if i in gone else cell for i, cell in enumerate(cells)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def fit_advi(
     n_points: int | None = None,
     max_iter: int = 500,
     tol: float = 1e-6,
+    order: str | Sequence[str] | None = None,
     row_weights: Any = None,
     n_starts: int = 16,
     log_likelihood: bool | None = None,
@@ -60,6 +62,9 @@ def fit_advi(
         L-BFGS iterations.
     tol : float
         Nats: an iteration that gains less, where the bound is flat, ends the search.
+    order : str, sequence of str, or None
+        Variables whose components are kept ascending (PyMC's ``ordered`` transform). Where the components overlap, it
+        cuts the posterior at their tie, and the approximation to what remains is another one.
     row_weights, n_starts, log_likelihood, random_seed, progressbar
         See `fit_nuts`.
 
@@ -88,7 +93,7 @@ def fit_advi(
     require_free(bound, "advi")
     rng = np.random.default_rng(random_seed)
     mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar)
-    model = model_of(bound, encoded, index=table.index, row_weights=given, initval=mode.params)
+    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=mode.params)
     target = Target(model, variables_at(bound, mode.params), jacobian=True)
     family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)
     points = fixed_points(len(target.start), n_points, rng)

@@ -244,6 +244,16 @@ def test_advi_agrees_with_the_mode_Normal(approximation):
 
 
 @pytest.mark.slow
+def test_advi_of_ordered_components_Normal():
+    """Close components: the normal around one labelling reaches across the tie, the ordered one cannot."""
+    x = np.random.default_rng(1).normal(np.repeat([-0.7, 0.7], 50), 1)
+    spec = bm.Mixture(bm.Normal(sigma=1.0), 2, weights=[0.5, 0.5])
+    free, ordered = (bm.fit_advi(spec, x, order=order, random_seed=1).posterior["mu"].values for order in (None, "mu"))
+    assert (np.diff(free) < 0).any()
+    assert (np.diff(ordered) > 0).all()
+
+
+@pytest.mark.slow
 def test_a_run_that_is_too_short_warns_Normal():
     with pytest.warns(ConvergenceWarning, match="Not converged"):
         fit = bm.fit_nuts(WELL_SEPARATED, X, draws=20, tune=20, chains=2, cores=2, random_seed=1)
