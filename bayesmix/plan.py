@@ -64,7 +64,7 @@ class Plan:
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
         self._set: set[int] = set()
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
-        self._subsets: list[tuple[int, int, int, np.ndarray]] = []
+        self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
         self.size = 0
         point = middle(bound)
@@ -91,37 +91,36 @@ class Plan:
     ) -> Buffer:
         """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
         out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
-        layout = self._layout[site.key]
-        whole = data.present is None
-        dense: list[tuple[int, int, int, int, int]] = []
+        constants: list[tuple[int, int, int, int]] = []
+        columns: list[tuple[int, int, int, int]] = []
+        products: list[tuple[int, int, int, int]] = []
         for name, value in statistics.items():
-            at, shape = layout[name]
+            at, shape = self._layout[site.key][name]
             stride = int(np.prod(shape[1:], dtype=int))
             if isinstance(value, OneHot):
                 codes = np.asarray(data.full(value.codes, -1), np.int64)
-                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(codes), stride, at)
+                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(codes + 1), stride, at)
             elif isinstance(value, Products):
+                base = data.full(value.base, 0.0)
                 for j, (a, b) in enumerate(value.pairs()):
-                    columns = self._column(value.base, a), self._column(value.base, b)
-                    dense.append((kernel.PRODUCT, *columns, at + j, stride))
+                    products.append((self._column(base, a), self._column(base, b), at + j, stride))
             else:
-                array = np.asarray(value, float).reshape(len(value), -1) if len(value) else np.zeros((0, stride))
+                # a missing cell has statistics of zero, its constant too
+                array = np.asarray(data.full(np.asarray(value), 0), float)
+                array = array.reshape(len(array), -1) if len(array) else np.zeros((0, stride))
                 if array.shape[1] > 8 and np.count_nonzero(array) < 0.2 * array.size:
-                    self._sparse(out, data, array, stride, at)
+                    self._sparse(out, array, stride, at)
                     continue
                 for j in range(stride):
-                    if whole and (array[:, j] == 1).all():
-                        dense.append((kernel.CONSTANT, 0, 0, at + j, stride))
+                    if (array[:, j] == 1).all():
+                        constants.append((0, 0, at + j, stride))
                     else:
-                        base = value if isinstance(value, np.ndarray) and value.dtype == float else array
-                        dense.append((kernel.COLUMN, self._column(base, j), 0, at + j, stride))
-        if dense:
-            table = self.ints(np.ravel(dense))
-            row = self._emit(kernel.DENSE, out, self._first(out), table, len(dense), -1, -1)
-            if not whole:
-                self._subsets.append(
-                    (row, level, self.ints(np.asarray(data.present, np.int64)), np.asarray(data.present))
-                )
+                        columns.append((self._column(array, j), 0, at + j, stride))
+        if constants or columns or products:
+            table = self.ints(np.ravel(constants + columns + products))
+            counts = len(constants), len(columns), len(products)
+            self._emit(kernel.DENSE, out, self._first(out), table, *counts)
+            self._dense.append((level, len(products), len(columns) + len(products)))
         elif not statistics:
             self._first(out)
         if into is not None and out is not into:
@@ -155,6 +154,7 @@ class Plan:
         self._set.add(out.number)
         self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
         self._later.append((row, -6, [(joint, 0)]))
+        self._later.append((row, -8, [(self._extra(level, site.n_components), 0)]))
         return out
 
     def level(self, above: int, indptr: np.ndarray) -> int:
@@ -185,11 +185,10 @@ class Plan:
             self._n_floats += len(columns)
         return self._columns[key][1] + j * len(array)
 
-    def _sparse(self, out: Buffer, data: Encoded, array: np.ndarray, size: int, at: int) -> None:
-        full = data.full(array, 0.0)
-        rows, columns = np.nonzero(full)
-        indptr = np.searchsorted(rows, np.arange(len(full) + 1))
-        self._floats.append(full[rows, columns])
+    def _sparse(self, out: Buffer, array: np.ndarray, size: int, at: int) -> None:
+        rows, columns = np.nonzero(array)
+        indptr = np.searchsorted(rows, np.arange(len(array) + 1))
+        self._floats.append(array[rows, columns])
         self._n_floats += len(rows)
         where = self._n_floats - len(rows)
         self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
@@ -211,6 +210,7 @@ class Plan:
         for above, indptr in self._levels[1:]:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
         numbers = sum(counts[level] * width for level, width in self._widths)
+        numbers += sum(counts[level] * n_columns for level, _, n_columns in self._dense)
         n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST))
         bounds = [_blocks(self._levels, n_rows)]
         for above, indptr in self._levels[1:]:
@@ -225,9 +225,7 @@ class Plan:
         for row, place, sources in self._later:
             where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
             self._code[row][abs(place)] = where[0] if place < 0 else self.ints(np.array(where))
-        for row, level, at, present in self._subsets:
-            self._code[row][7] = at
-            self._code[row][8] = self.ints(np.searchsorted(present, self._bounds[level]))
+        self._room = max((count * int(self._caps[level]) for level, count, _ in self._dense), default=0)
         for instruction in self._code:
             instruction[2] = starts[instruction[2]]
         self._root_at = starts[self._root.number]
@@ -276,25 +274,36 @@ class Plan:
 
         It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
         """
-        rows, n_blocks = np.empty(self.n_rows), self._bounds.shape[1] - 1
+        rows = np.empty(self.n_rows)
+        return rows, self._parts(nat, weights, rows, down, n_jobs)[1]
+
+    def total(self, nat: np.ndarray, weights: np.ndarray, *, n_jobs: int = 1) -> tuple[float, np.ndarray]:
+        """The weighted sum of the rows' log densities, and statistics: `run` without an array of the rows."""
+        return self._parts(nat, weights, np.empty(0), True, n_jobs)
+
+    def _parts(
+        self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, n_jobs: int
+    ) -> tuple[float, np.ndarray]:
+        n_blocks = self._bounds.shape[1] - 1
         n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, max(n_blocks, 1))
         if n_jobs == 1:
-            return rows, self._part(nat, weights, rows, down, 0, n_blocks)
+            return self._part(nat, weights, rows, down, 0, n_blocks)
         cuts = [n_blocks * i // n_jobs for i in range(n_jobs + 1)]
         with ThreadPoolExecutor(n_jobs) as pool:
             parts = pool.map(lambda a, b: self._part(nat, weights, rows, down, a, b), cuts[:-1], cuts[1:])
-            return rows, sum(parts, start=np.zeros(self.size))
+            logliks, stats = zip(*parts)
+            return sum(logliks), sum(stats, start=np.zeros(self.size))
 
     def _part(
         self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int
-    ) -> np.ndarray:
-        """Blocks `first` to `last`: fills their `rows`, and gives their statistics."""
+    ) -> tuple[float, np.ndarray]:
+        """Blocks `first` to `last`: fills their `rows`, and gives their log-likelihood and statistics."""
         try:
             work, resp = self._idle.pop()
         except IndexError:
             work, resp = np.zeros(self._work), np.zeros(self._work)
         stats = np.zeros(self.size)
-        kernel.e_step(
+        loglik = kernel.e_step(
             self._program,
             self._int_data,
             self._float_data,
@@ -302,6 +311,7 @@ class Plan:
             weights,
             self._bounds,
             self._caps,
+            self._room,
             self._root_at,
             first,
             last,
@@ -312,7 +322,7 @@ class Plan:
             down,
         )
         self._idle.append((work, resp))
-        return stats
+        return loglik, stats
 
 
 class EStep:
@@ -340,8 +350,8 @@ class EStep:
             return self.bound.e_step(params, self.data, self.row_weights)
         with np.errstate(all="ignore"):
             natural = self._plan.natural(params)
-        rows, flat = self._plan.run(natural, self.row_weights, n_jobs=self.n_jobs)
-        return float(self.row_weights @ rows), self._plan.statistics(flat)
+        loglik, flat = self._plan.total(natural, self.row_weights, n_jobs=self.n_jobs)
+        return loglik, self._plan.statistics(flat)
 
 
 def _blocks(levels: list[tuple[int, np.ndarray]], n_rows: int) -> np.ndarray:
