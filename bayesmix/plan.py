@@ -22,7 +22,7 @@ from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
 
 #: Numbers of a block, over all buffers: what stays in the second cache.
-_BLOCK = 24_000
+_BLOCK = 24000
 #: Rows of a block, at least and at most.
 _FEWEST, _MOST = 32, 1024
 

@@ -84,6 +84,24 @@ def _sums_of_4(own, symbols, first):
 
 
 @_jit
+def _fill(target, value):
+    for i in range(target.size):
+        target[i] = value
+
+
+@_jit
+def _copy(target, values):
+    for i in range(target.size):
+        target[i] = values[i]
+
+
+@_jit
+def _without_nan(values):
+    for i in range(values.size):
+        values[i] = values[i] if values[i] == values[i] else -np.inf
+
+
+@_jit
 def _shift(target, value):
     for i in range(target.size):
         target[i] += value
@@ -236,7 +254,7 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
             _set_2(target, start, u, first, v, _column(1, op, ints, floats, products, begin, cap, n))
             c = 2
         elif fresh == 1:
-            target[:] = start
+            _fill(target, start)
         elif n_constants > 0:
             _shift(target, start)
         while c < n_columns:
@@ -328,7 +346,7 @@ def _one_hot_down(op, ints, resp, stats, begin, cap, n):
                 for i in range(min(4, size - first)):
                     stats[at + k * size + first + i] += found[i]
         else:
-            table[:] = 0.0
+            _fill(table, 0.0)
             _scatter(table, symbols, own)
             for s in range(size):
                 stats[at + k * size + s] += table[s + 1]
@@ -397,7 +415,7 @@ def _mixture_up(op, ints, nat, density, cap, n, peaks, totals):
             else:
                 _peak_next(peak, values, nat[weights + k * size + g])
         _finite(peak)
-        total[:] = 0.0
+        _fill(total, 0.0)
         for g in range(size):
             at, source = joint + (k * size + g) * cap, ints[sources + k * size + g]
             own = density[at : at + n]
@@ -469,7 +487,7 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
                 _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors)
                 continue
             if op[4] == 1:
-                work[out : out + n_components * cap] = 0.0
+                _fill(work[out : out + n_components * cap], 0.0)
             if kind == ONE_HOT:
                 _one_hot_up(op, ints, nat, work, begin, cap, n)
             elif kind == SPARSE:
@@ -481,20 +499,18 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
             elif kind == SEGMENTS:
                 _segments_up(op, ints, work, begin, cap, n, bounds[op[6], block])
         begin, end = bounds[0, block], bounds[0, block + 1]
-        for r in range(end - begin):
-            value = work[root + r]
-            work[root + r] = -np.inf if np.isnan(value) else value
         found = work[root : root + end - begin]
+        _without_nan(found)
         loglik += _total(found) if weights.size == 0 else _dot(weights[begin:end], found)
         if rows.size > 0:
-            rows[begin:end] = found
+            _copy(rows[begin:end], found)
         if not down:
             continue
-        resp[:] = 0.0
+        _fill(resp, 0.0)
         if weights.size == 0:
-            resp[root : root + end - begin] = 1.0
+            _fill(resp[root : root + end - begin], 1.0)
         else:
-            resp[root : root + end - begin] = weights[begin:end]
+            _copy(resp[root : root + end - begin], weights[begin:end])
         for i in range(code.shape[0] - 1, -1, -1):
             op = code[i]
             kind, level, out, n_components = op[0], op[1], op[2], op[3]
