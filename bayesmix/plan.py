@@ -99,7 +99,14 @@ class Plan:
             stride = int(np.prod(shape[1:], dtype=int))
             if isinstance(value, OneHot):
                 codes = np.asarray(data.full(value.codes, -1), np.int64)
-                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(codes + 1), stride, at)
+                self._emit(
+                    kernel.ONE_HOT,
+                    out,
+                    self._first(out),
+                    self.ints(np.append(codes + 1, np.zeros(kernel.ROUND, int))),
+                    stride,
+                    at,
+                )
             elif isinstance(value, Products):
                 base = data.full(value.base, 0.0)
                 for j, (a, b) in enumerate(value.pairs()):
@@ -211,12 +218,13 @@ class Plan:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
         numbers = sum(counts[level] * width for level, width in self._widths)
         numbers += sum(counts[level] * n_columns for level, _, n_columns in self._dense)
-        n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST))
+        n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST)) // kernel.ROUND * kernel.ROUND
         bounds = [_blocks(self._levels, n_rows)]
         for above, indptr in self._levels[1:]:
             bounds.append(indptr[bounds[above]])
         self._bounds = np.array(bounds, np.int64)
-        self._caps = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
+        largest = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
+        self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
         starts, total = [], 0
         for level, width in self._widths:
             starts.append(total)
@@ -231,7 +239,7 @@ class Plan:
         self._root_at = starts[self._root.number]
         self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
-        self._float_data = np.concatenate([*self._floats, np.zeros(1)])
+        self._float_data = np.concatenate([*self._floats, np.zeros(kernel.ROUND)])
         self._ints, self._floats, self._columns = [], [], {}
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 

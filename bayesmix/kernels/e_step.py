@@ -6,26 +6,49 @@ first, so that every inner loop runs along the rows of a block and stays in the 
 are flat vectors of one layout: the log density of a family is their product, and so its gradient is the statistics.
 
 Inner loops are functions of their own, over slices that are given to them: that is what lets them vectorise. None has
-more than eight arrays beside the one that it writes, the number up to which LLVM checks at run time that they differ.
+more than eight pairs of arrays of which one is written, the number up to which LLVM checks at run time that they
+differ. They go on a few rows beyond the block, over what stands next in the data, and what they find there has no
+weight.
 """
 
 from __future__ import annotations
 
 import numba as nb
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
-from bayesmix.kernels.log_sum_exp import exp, log
+from bayesmix.kernels.log_sum_exp import exp, log_and_inverse
 
 #: Kinds of instructions. All start with (kind, level, buffer, K).
 DENSE, ONE_HOT, SPARSE, SUM, SEGMENTS, MIXTURE, MASK = range(7)
 #: Entries of an instruction.
 WIDTH = 14
+#: Buffers end on a multiple of so many rows: loops run over that many, so that none ends in single steps.
+ROUND = 32
 #: Symbols up to which one-hot statistics are sums under a mask, which vectorise.
 _FEW = 16
 
 _jit = nb.njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"})
 # sums may be reordered here, so that they vectorise; -inf and NaN come through
 _jit_sum = nb.njit(error_model="numpy", nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+
+
+@intrinsic
+def _part(typing, array, first, size):
+    """``array[first : first + size]``, without a reference to count: a slice of numba's costs 20 ns, a loop as much."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.return_type
+        whole = make_array(kind)(context, builder, arguments[0])
+        part = make_array(kind)(context, builder)
+        width = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+        data = builder.gep(whole.data, [arguments[1]])
+        populate_array(part, data=data, shape=[arguments[2]], strides=[width], itemsize=width, meminfo=None)
+        return part._getvalue()
+
+    return array(array, types.intp, types.intp), generate
 
 
 # ------------------------------------------------------------ loops along the rows of a block
@@ -172,9 +195,11 @@ def _peak_next(peak, values, shift):
 
 
 @_jit
-def _finite(peak):
-    for i in range(peak.size):
-        peak[i] = 0.0 if peak[i] == -np.inf else peak[i]
+def _exp_in_place(values, shift, peak, total):
+    for i in range(values.size):
+        found = exp(values[i] + shift - peak[i])
+        values[i] = found
+        total[i] += found
 
 
 @_jit
@@ -186,11 +211,11 @@ def _exp_into(out, values, shift, peak, total):
 
 
 @_jit
-def _exp_in_place(values, shift, peak, total):
-    for i in range(values.size):
-        found = exp(values[i] + shift - peak[i])
-        values[i] = found
-        total[i] += found
+def _clear(peak, total):
+    """Before exponentials are summed; a peak that excludes the row must not be subtracted from itself."""
+    for i in range(peak.size):
+        peak[i] = 0.0 if peak[i] == -np.inf else peak[i]
+        total[i] = 0.0
 
 
 @_jit
@@ -198,9 +223,26 @@ def _log_sum(result, inverse, peak, total):
     """The sum is at least 1, the peak's own term, or 0 where every component excludes the row, or NaN."""
     for i in range(result.size):
         empty = total[i] == 0.0
-        filled = 1.0 if empty else total[i]
-        result[i] = -np.inf if empty else peak[i] + log(filled)
-        inverse[i] = 0.0 if empty else 1.0 / filled
+        found, quotient = log_and_inverse(1.0 if empty else total[i])
+        result[i] = -np.inf if empty else peak[i] + found
+        inverse[i] = 0.0 if empty else quotient
+
+
+@_jit
+def _pair(a, b, shift_a, shift_b, peak, total):
+    """Peak, terms and their sum for two components, in place: one exponential, because the peak's own term is 1."""
+    for i in range(a.size):
+        x, y = a[i] + shift_a, b[i] + shift_b
+        gap = x - y
+        lower = gap < 0.0
+        top = y if lower else x
+        other = exp(gap if lower else -gap)
+        empty = top == -np.inf
+        other = 0.0 if empty else other
+        peak[i] = top
+        total[i] = 0.0 if empty else 1.0 + other
+        a[i] = other if lower else 1.0
+        b[i] = 1.0 if lower else other
 
 
 @_jit_sum
@@ -223,8 +265,8 @@ def _column(c, op, ints, floats, products, begin, cap, n):
     n_columns = op[7]
     if c < n_columns:
         first = ints[op[5] + 4 * (op[6] + c)] + begin
-        return floats[first : first + n]
-    return products[(c - n_columns) * cap : (c - n_columns) * cap + n]
+        return _part(floats, first, n)
+    return _part(products, (c - n_columns) * cap, n)
 
 
 @_jit
@@ -233,7 +275,7 @@ def _form_products(op, ints, floats, products, begin, cap, n):
     for j in range(op[8]):
         entry = op[5] + 4 * (op[6] + op[7] + j)
         a, b = ints[entry] + begin, ints[entry + 1] + begin
-        _multiply(products[j * cap : j * cap + n], floats[a : a + n], floats[b : b + n])
+        _multiply(_part(products, j * cap, n), _part(floats, a, n), _part(floats, b, n))
 
 
 @_jit
@@ -245,7 +287,7 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
         start = 0.0
         for c in range(n_constants):
             start += nat[ints[table + 4 * c + 2] + k * ints[table + 4 * c + 3]]
-        target = work[out + k * cap : out + k * cap + n]
+        target = _part(work, out + k * cap, n)
         c = 0
         if fresh == 1 and n_columns >= 2:
             u = nat[ints[entries + 2] + k * ints[entries + 3]]
@@ -289,7 +331,7 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
     out, n_components, table, n_constants, n_columns = op[2], op[3], op[5], op[6], op[7] + op[8]
     entries = table + 4 * n_constants
     for k in range(n_components):
-        own = resp[out + k * cap : out + k * cap + n]
+        own = _part(resp, out + k * cap, n)
         if n_constants > 0:
             total = _total(own)
             for c in range(n_constants):
@@ -326,20 +368,20 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
 @_jit
 def _one_hot_up(op, ints, nat, work, begin, cap, n):
     out, n_components, symbols_at, size, at = op[2], op[3], op[5], op[6], op[7]
-    symbols = ints[symbols_at + begin : symbols_at + begin + n]
+    symbols = _part(ints, symbols_at + begin, n)
     table = np.zeros(size + 1)  # no symbol comes first
     for k in range(n_components):
-        table[1:] = nat[at + k * size : at + (k + 1) * size]
-        _gather(work[out + k * cap : out + k * cap + n], table, symbols)
+        _copy(table[1:], _part(nat, at + k * size, size))
+        _gather(_part(work, out + k * cap, n), table, symbols)
 
 
 @_jit
 def _one_hot_down(op, ints, resp, stats, begin, cap, n):
     out, n_components, symbols_at, size, at = op[2], op[3], op[5], op[6], op[7]
-    symbols = ints[symbols_at + begin : symbols_at + begin + n]
+    symbols = _part(ints, symbols_at + begin, n)
     table = np.zeros(size + 1)
     for k in range(n_components):
-        own = resp[out + k * cap : out + k * cap + n]
+        own = _part(resp, out + k * cap, n)
         if size <= _FEW:
             for first in range(0, size, 4):
                 found = _sums_of_4(own, symbols, first + 1)
@@ -356,8 +398,8 @@ def _one_hot_down(op, ints, resp, stats, begin, cap, n):
 def _sparse_up(op, ints, floats, nat, work, begin, cap, n):
     out, n_components, indptr, indices, values_at, size, at = op[2], op[3], op[5], op[6], op[7], op[8], op[9]
     for k in range(n_components):
-        target = work[out + k * cap : out + k * cap + n]
-        table = nat[at + k * size : at + (k + 1) * size]
+        target = _part(work, out + k * cap, n)
+        table = _part(nat, at + k * size, size)
         for r in range(n):
             total = 0.0
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
@@ -369,8 +411,8 @@ def _sparse_up(op, ints, floats, nat, work, begin, cap, n):
 def _sparse_down(op, ints, floats, resp, stats, begin, cap, n):
     out, n_components, indptr, indices, values_at, size, at = op[2], op[3], op[5], op[6], op[7], op[8], op[9]
     for k in range(n_components):
-        own = resp[out + k * cap : out + k * cap + n]
-        table = stats[at + k * size : at + (k + 1) * size]
+        own = _part(resp, out + k * cap, n)
+        table = _part(stats, at + k * size, size)
         for r in range(n):
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
                 table[ints[indices + e]] += own[r] * floats[values_at + e]
@@ -381,7 +423,7 @@ def _segments_up(op, ints, work, begin, cap, n, offset):
     out, n_components, sources, indptr = op[2], op[3], op[5], op[7]
     for k in range(n_components):
         source = ints[sources + k] - offset
-        target = work[out + k * cap : out + k * cap + n]
+        target = _part(work, out + k * cap, n)
         for r in range(n):
             total = 0.0
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
@@ -394,7 +436,7 @@ def _segments_down(op, ints, resp, begin, cap, n, offset):
     out, n_components, sources, indptr = op[2], op[3], op[5], op[7]
     for k in range(n_components):
         source = ints[sources + k] - offset
-        own = resp[out + k * cap : out + k * cap + n]
+        own = _part(resp, out + k * cap, n)
         for r in range(n):
             value = own[r]
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
@@ -405,39 +447,47 @@ def _segments_down(op, ints, resp, begin, cap, n, offset):
 def _mixture_up(op, ints, nat, density, cap, n, peaks, totals):
     """Log-sum-exp over the components of a mixture; its joint buffer is left with their terms."""
     out, n_around, size, sources, joint, weights, inverses = op[2], op[3], op[4], op[5], op[6], op[7], op[8]
-    peak, total = peaks[:n], totals[:n]
+    peak, total = _part(peaks, 0, n), _part(totals, 0, n)
     for k in range(n_around):
+        result, inverse = _part(density, out + k * cap, n), _part(density, inverses + k * cap, n)
+        if size == 2:
+            at, below = joint + 2 * k * cap, sources + 2 * k
+            a, b = _part(density, at, n), _part(density, at + cap, n)
+            if at != ints[below]:
+                _copy(a, _part(density, ints[below], n))
+                _copy(b, _part(density, ints[below + 1], n))
+            _pair(a, b, nat[weights + 2 * k], nat[weights + 2 * k + 1], peak, total)
+            _log_sum(result, inverse, peak, total)
+            continue
         for g in range(size):
             source = ints[sources + k * size + g]
-            values = density[source : source + n]
+            values = _part(density, source, n)
             if g == 0:
                 _peak_first(peak, values, nat[weights + k * size])
             else:
                 _peak_next(peak, values, nat[weights + k * size + g])
-        _finite(peak)
-        _fill(total, 0.0)
+        _clear(peak, total)
         for g in range(size):
             at, source = joint + (k * size + g) * cap, ints[sources + k * size + g]
-            own = density[at : at + n]
+            own = _part(density, at, n)
             if at == source:
                 _exp_in_place(own, nat[weights + k * size + g], peak, total)
             else:
-                _exp_into(own, density[source : source + n], nat[weights + k * size + g], peak, total)
-        result = density[out + k * cap : out + k * cap + n]
-        _log_sum(result, density[inverses + k * cap : inverses + k * cap + n], peak, total)
+                _exp_into(own, _part(density, source, n), nat[weights + k * size + g], peak, total)
+        _log_sum(result, inverse, peak, total)
 
 
 @_jit
 def _mixture_down(op, ints, work, resp, stats, cap, n, scaled):
     out, n_around, size, sources, joint, at, inverses = op[2], op[3], op[4], op[5], op[6], op[7], op[8]
-    around = scaled[:n]
+    around = _part(scaled, 0, n)
     for k in range(n_around):
-        inverse = work[inverses + k * cap : inverses + k * cap + n]
-        _multiply(around, resp[out + k * cap : out + k * cap + n], inverse)
+        inverse = _part(work, inverses + k * cap, n)
+        _multiply(around, _part(resp, out + k * cap, n), inverse)
         for g in range(size):
-            own = work[joint + (k * size + g) * cap : joint + (k * size + g) * cap + n]
+            own = _part(work, joint + (k * size + g) * cap, n)
             source = ints[sources + k * size + g]
-            stats[at + k * size + g] += _share(resp[source : source + n], around, own)
+            stats[at + k * size + g] += _share(_part(resp, source, n), around, own)
 
 
 @_jit
@@ -475,8 +525,9 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
         for i in range(code.shape[0]):
             op = code[i]
             kind, level, out, n_components = op[0], op[1], op[2], op[3]
-            cap, begin, end = caps[level], bounds[level, block], bounds[level, block + 1]
-            n = end - begin
+            cap, begin = caps[level], bounds[level, block]
+            size = bounds[level, block + 1] - begin
+            n = min((size + ROUND - 1) // ROUND * ROUND, cap)  # those beyond the block have responsibility zero
             if kind == MIXTURE:
                 _mixture_up(op, ints, nat, work, cap, n, peaks, totals)
                 continue
@@ -487,35 +538,36 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
                 _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors)
                 continue
             if op[4] == 1:
-                _fill(work[out : out + n_components * cap], 0.0)
+                _fill(_part(work, out, n_components * cap), 0.0)
             if kind == ONE_HOT:
                 _one_hot_up(op, ints, nat, work, begin, cap, n)
             elif kind == SPARSE:
-                _sparse_up(op, ints, floats, nat, work, begin, cap, n)
+                _sparse_up(op, ints, floats, nat, work, begin, cap, size)
             elif kind == SUM:
                 for k in range(n_components):
                     source = ints[op[5] + k]
-                    _add(work[out + k * cap : out + k * cap + n], work[source : source + n])
+                    _add(_part(work, out + k * cap, n), _part(work, source, n))
             elif kind == SEGMENTS:
-                _segments_up(op, ints, work, begin, cap, n, bounds[op[6], block])
+                _segments_up(op, ints, work, begin, cap, size, bounds[op[6], block])
         begin, end = bounds[0, block], bounds[0, block + 1]
-        found = work[root : root + end - begin]
+        found = _part(work, root, end - begin)
         _without_nan(found)
-        loglik += _total(found) if weights.size == 0 else _dot(weights[begin:end], found)
+        loglik += _total(found) if weights.size == 0 else _dot(_part(weights, begin, end - begin), found)
         if rows.size > 0:
-            _copy(rows[begin:end], found)
+            _copy(_part(rows, begin, end - begin), found)
         if not down:
             continue
         _fill(resp, 0.0)
         if weights.size == 0:
-            _fill(resp[root : root + end - begin], 1.0)
+            _fill(_part(resp, root, end - begin), 1.0)
         else:
-            _copy(resp[root : root + end - begin], weights[begin:end])
+            _copy(_part(resp, root, end - begin), _part(weights, begin, end - begin))
         for i in range(code.shape[0] - 1, -1, -1):
             op = code[i]
             kind, level, out, n_components = op[0], op[1], op[2], op[3]
-            cap, begin, end = caps[level], bounds[level, block], bounds[level, block + 1]
-            n = end - begin
+            cap, begin = caps[level], bounds[level, block]
+            size = bounds[level, block + 1] - begin
+            n = min((size + ROUND - 1) // ROUND * ROUND, cap)  # those beyond the block have responsibility zero
             if kind == MIXTURE:
                 _mixture_down(op, ints, work, resp, stats, cap, n, peaks)
             elif kind == DENSE:
@@ -524,17 +576,17 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
             elif kind == ONE_HOT:
                 _one_hot_down(op, ints, resp, stats, begin, cap, n)
             elif kind == SPARSE:
-                _sparse_down(op, ints, floats, resp, stats, begin, cap, n)
+                _sparse_down(op, ints, floats, resp, stats, begin, cap, size)
             elif kind == SUM:
                 for k in range(n_components):
                     source = ints[op[5] + k]
-                    _add(resp[source : source + n], resp[out + k * cap : out + k * cap + n])
+                    _add(_part(resp, source, n), _part(resp, out + k * cap, n))
             elif kind == SEGMENTS:
-                _segments_down(op, ints, resp, begin, cap, n, bounds[op[6], block])
+                _segments_down(op, ints, resp, begin, cap, size, bounds[op[6], block])
             elif kind == MASK:
                 for k in range(n_components):
-                    own = resp[out + k * cap : out + k * cap + n]
-                    for r in range(n):
+                    own = _part(resp, out + k * cap, n)
+                    for r in range(size):
                         if ints[op[5] + begin + r] == 1:
                             own[r] = 0.0
     return loglik
