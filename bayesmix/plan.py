@@ -18,6 +18,7 @@ import pytensor.tensor as pt
 from bayesmix.bound import Bound
 from bayesmix.kernels import e_step as kernel
 from bayesmix.params import Dim, Params
+from bayesmix.repeats import repeats
 from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
 
@@ -55,6 +56,10 @@ class Plan:
         from bayesmix.inference.start import middle
 
         self.bound, self.n_rows = bound, data.n_rows
+        self._group: np.ndarray | None = None
+        if (found := repeats(data)) is not None:
+            members, self._group = found
+            data = data.take(members)
         self._code: list[list[int]] = []
         self._ints: list[np.ndarray] = []
         self._floats: list[np.ndarray] = []
@@ -62,6 +67,7 @@ class Plan:
         self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
+        self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
         self._set: set[int] = set()
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
         self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
@@ -83,6 +89,7 @@ class Plan:
     def buffer(self, level: int, axes: tuple[Dim, ...]) -> Buffer:
         """A new buffer for a site with these axes."""
         n_components = int(np.prod([len(axis) for axis in axes], dtype=int))
+        level, _ = self._real(level)
         self._widths.append((level, n_components))
         return Buffer(len(self._widths) - 1, level, axes)
 
@@ -91,32 +98,30 @@ class Plan:
     ) -> Buffer:
         """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
         out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
+        _, indptr = self._real(level)
         constants: list[tuple[int, int, int, int]] = []
         columns: list[tuple[int, int, int, int]] = []
         products: list[tuple[int, int, int, int]] = []
         for name, value in statistics.items():
             at, shape = self._layout[site.key][name]
             stride = int(np.prod(shape[1:], dtype=int))
+            # a missing cell has statistics of zero, its constant too
             if isinstance(value, OneHot):
                 codes = np.asarray(data.full(value.codes, -1), np.int64)
-                self._emit(
-                    kernel.ONE_HOT,
-                    out,
-                    self._first(out),
-                    self.ints(np.append(codes + 1, np.zeros(kernel.ROUND, int))),
-                    stride,
-                    at,
-                )
-            elif isinstance(value, Products):
+                if indptr is not None:
+                    self._counts(out, indptr, codes, stride, at, columns)
+                    continue
+                symbols = np.append(codes + 1, np.zeros(kernel.ROUND, int))
+                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(symbols), stride, at)
+            elif isinstance(value, Products) and indptr is None:
                 base = data.full(value.base, 0.0)
                 for j, (a, b) in enumerate(value.pairs()):
                     products.append((self._column(base, a), self._column(base, b), at + j, stride))
             else:
-                # a missing cell has statistics of zero, its constant too
-                array = np.asarray(data.full(np.asarray(value), 0), float)
-                array = array.reshape(len(array), -1) if len(array) else np.zeros((0, stride))
-                if array.shape[1] > 8 and np.count_nonzero(array) < 0.2 * array.size:
-                    self._sparse(out, array, stride, at)
+                array = _matrix(value, data, indptr, stride)
+                if stride > 8 and np.count_nonzero(array) < 0.2 * array.size:
+                    rows, symbols = np.nonzero(array)
+                    self._sparse(out, len(array), rows, symbols, array[rows, symbols], stride, at)
                     continue
                 for j in range(stride):
                     if (array[:, j] == 1).all():
@@ -127,7 +132,7 @@ class Plan:
             table = self.ints(np.ravel(constants + columns + products))
             counts = len(constants), len(columns), len(products)
             self._emit(kernel.DENSE, out, self._first(out), table, *counts)
-            self._dense.append((level, len(products), len(columns) + len(products)))
+            self._dense.append((out.level, len(products), len(columns) + len(products)))
         elif not statistics:
             self._first(out)
         if into is not None and out is not into:
@@ -146,9 +151,10 @@ class Plan:
         self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
         return into
 
-    def mask(self, buffer: Buffer, gone: np.ndarray) -> None:
+    def mask(self, buffer: Buffer, gone: np.ndarray, level: int) -> None:
         """Rows (N,) of bool whose responsibilities end here."""
-        self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
+        if level >= 0:  # sums are without what is missing
+            self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
 
     def mixture(self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int) -> Buffer:
         """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened."""
@@ -169,6 +175,11 @@ class Plan:
         self._levels.append((above, indptr))
         return len(self._levels) - 1
 
+    def summed(self, above: int, indptr: np.ndarray) -> int:
+        """Such a level for nodes without mixtures: only the sums of the elements' statistics count, found here once."""
+        self._sums.append((above, indptr))
+        return -len(self._sums)
+
     def ints(self, values: np.ndarray) -> int:
         """Where whole numbers stand that an instruction reads."""
         values = np.ascontiguousarray(values, np.int64).ravel()
@@ -177,6 +188,27 @@ class Plan:
         return self._n_ints - len(values)
 
     # ------------------------------------------------------------ how it is put together
+
+    def _real(self, level: int) -> tuple[int, np.ndarray | None]:
+        """The level of the rows into which elements are summed, and the rows' places among them; None without sums."""
+        indptr = None
+        while level < 0:
+            level, above = self._sums[-level - 1]
+            indptr = above if indptr is None else indptr[above]
+        return level, indptr
+
+    def _counts(
+        self, out: Buffer, indptr: np.ndarray, codes: np.ndarray, size: int, at: int, columns: list[tuple]
+    ) -> None:
+        """How often each symbol comes in each row: as columns, or as what is not zero of them."""
+        n_rows, known = len(indptr) - 1, codes >= 0
+        keys = (np.repeat(np.arange(n_rows), np.diff(indptr)) * size + codes)[known]
+        if size <= 8 or n_rows * size <= 2 * len(keys):
+            counts = np.bincount(keys, minlength=n_rows * size).reshape(n_rows, size).astype(float)
+            columns += [(self._column(counts, j), 0, at + j, size) for j in range(size)]
+            return
+        found, times = np.unique(keys, return_counts=True)
+        self._sparse(out, n_rows, found // size, found % size, times.astype(float), size, at)
 
     def _extra(self, level: int, n_components: int) -> int:
         self._widths.append((level, n_components))
@@ -192,12 +224,13 @@ class Plan:
             self._n_floats += len(columns)
         return self._columns[key][1] + j * len(array)
 
-    def _sparse(self, out: Buffer, array: np.ndarray, size: int, at: int) -> None:
-        rows, columns = np.nonzero(array)
-        indptr = np.searchsorted(rows, np.arange(len(array) + 1))
-        self._floats.append(array[rows, columns])
-        self._n_floats += len(rows)
-        where = self._n_floats - len(rows)
+    def _sparse(
+        self, out: Buffer, n_rows: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, at: int
+    ) -> None:
+        indptr = np.searchsorted(rows, np.arange(n_rows + 1))
+        self._floats.append(values)
+        self._n_floats += len(values)
+        where = self._n_floats - len(values)
         self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
 
     def _first(self, buffer: Buffer) -> int:
@@ -275,6 +308,12 @@ class Plan:
             for key, own in self._layout.items()
         }
 
+    def gathered(self, weights: np.ndarray) -> np.ndarray:
+        """Row weights (N,) as `total` takes them: those of equal rows together; empty where all are 1."""
+        if self._group is not None:
+            return np.bincount(self._group, weights)
+        return np.empty(0) if (weights == 1).all() else np.ascontiguousarray(weights)
+
     def run(
         self, nat: np.ndarray, weights: np.ndarray, *, down: bool = True, n_jobs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -282,12 +321,13 @@ class Plan:
 
         It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
         """
-        rows = np.empty(self.n_rows)
-        return rows, self._parts(nat, weights, rows, down, n_jobs)[1]
+        rows = np.empty(len(self._levels[0][1]) - 1)
+        _, stats = self._parts(nat, self.gathered(weights) if down else np.empty(0), rows, down, n_jobs)
+        return rows if self._group is None else rows[self._group], stats
 
-    def total(self, nat: np.ndarray, weights: np.ndarray, *, n_jobs: int = 1) -> tuple[float, np.ndarray]:
+    def total(self, nat: np.ndarray, gathered: np.ndarray, *, n_jobs: int = 1) -> tuple[float, np.ndarray]:
         """The weighted sum of the rows' log densities, and statistics: `run` without an array of the rows."""
-        return self._parts(nat, weights, np.empty(0), True, n_jobs)
+        return self._parts(nat, gathered, np.empty(0), True, n_jobs)
 
     def _parts(
         self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, n_jobs: int
@@ -349,6 +389,7 @@ class EStep:
         self.bound, self.data, self.row_weights, self.n_jobs = bound, data, row_weights, n_jobs
         try:
             self._plan: Plan | None = Plan(bound, data)
+            self._gathered = self._plan.gathered(row_weights)
         except NotLinear:
             self._plan = None
 
@@ -358,8 +399,27 @@ class EStep:
             return self.bound.e_step(params, self.data, self.row_weights)
         with np.errstate(all="ignore"):
             natural = self._plan.natural(params)
-        loglik, flat = self._plan.total(natural, self.row_weights, n_jobs=self.n_jobs)
+        loglik, flat = self._plan.total(natural, self._gathered, n_jobs=self.n_jobs)
         return loglik, self._plan.statistics(flat)
+
+
+def _matrix(value: Any, data: Encoded, indptr: np.ndarray | None, width: int) -> np.ndarray:
+    """Statistics as columns (N, width), zero where a cell is missing; with `indptr` the sums of each row's elements."""
+    if indptr is not None and isinstance(value, Products):  # one product at a time
+        bases = data.full(value.base, 0.0).reshape(data.n_rows, -1)
+        return np.column_stack([_sums(bases[:, a] * bases[:, b], indptr) for a, b in value.pairs()])
+    array = np.asarray(data.full(np.asarray(value), 0), float)
+    array = array.reshape(len(array), -1) if len(array) else np.zeros((0, width))
+    return array if indptr is None else _sums(array, indptr)
+
+
+def _sums(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Sums over the elements of each row: (N, ...) of (T, ...)."""
+    out = np.zeros((len(indptr) - 1, *values.shape[1:]))
+    filled = np.diff(indptr) > 0
+    if filled.any():
+        out[filled] = np.add.reduceat(values, indptr[:-1][filled], axis=0)
+    return out
 
 
 def _blocks(levels: list[tuple[int, np.ndarray]], n_rows: int) -> np.ndarray:
