@@ -49,6 +49,7 @@ class Rows:
         self.weights = np.ones(data.n_rows) if weights is None else np.asarray(weights, float)
         try:
             self.plan: Plan | None = Plan(bound, data)
+            self.gathered = self.plan.gathered(self.weights)
         except NotLinear:
             self.plan = None
 
@@ -123,14 +124,12 @@ class LogLikelihood(Op):
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        rows, stats = self.rows.plan.run(inputs[0], self.rows.weights)
-        output_storage[0][0] = np.asarray(self.rows.weights @ rows)
-        output_storage[1][0] = stats
+        loglik, output_storage[1][0] = self.rows.plan.total(inputs[0], self.rows.gathered)
+        output_storage[0][0] = np.asarray(loglik)
 
     def run_into(self, arguments, results):
         """`perform`, into arrays made beforehand."""
-        rows, results[1][...] = self.rows.plan.run(arguments[0], self.rows.weights)
-        results[0][...] = self.rows.weights @ rows
+        results[0][...], results[1][...] = self.rows.plan.total(arguments[0], self.rows.gathered)
 
     def pullback(self, inputs, outputs, cotangents):
         """The statistics are the gradient."""

@@ -1,9 +1,7 @@
 """From bound sites and encoded rows to a program of the E-step kernel.
 
 Every node writes its own instructions (`Node.plan`), in terms of what its log density is linear in; families give
-statistics of rows and natural parameters, and know nothing of buffers, blocks or threads. A `Plan` collects the
-instructions, then divides the rows into blocks and gives every buffer its place (`Plan._finish`); `kernels.e_step` says
-what the instructions mean. `EStep` is what EM calls, `likelihood` has the model's side.
+statistics of rows and natural parameters, and know nothing of buffers, blocks or threads.
 """
 
 from __future__ import annotations
@@ -20,11 +18,12 @@ import pytensor.tensor as pt
 from bayesmix.bound import Bound
 from bayesmix.kernels import e_step as kernel
 from bayesmix.params import Dim, Params
+from bayesmix.repeats import repeats
 from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
 
 #: Numbers of a block, over all buffers: what stays in the second cache.
-_BLOCK = 24_000
+_BLOCK = 24000
 #: Parts of a table that threads take.
 _PARTS = 16
 #: Rows of a block, at least and at most.
@@ -33,17 +32,7 @@ _FEWEST, _MOST = 32, 1024
 
 @dataclass(frozen=True)
 class Buffer:
-    """Log densities of one site on the way up, its responsibilities on the way down.
-
-    Attributes
-    ----------
-    number : int
-        Which of the plan's buffers it is.
-    level : int
-        Whose rows these are: 0 the table's; the others are elements of sequences (`Plan.level`).
-    axes : tuple of Dim
-        Of the columns.
-    """
+    """Log densities of one site: K columns over the rows of a level."""
 
     number: int
     level: int
@@ -69,20 +58,21 @@ class Plan:
         from bayesmix.inference.start import middle
 
         self.bound, self.n_rows = bound, data.n_rows
-        self._code: list[list[int]] = []  # instructions; buffers by number until `_finish`
-        self._ints: list[np.ndarray] = []  # what the instructions read: pieces, joined by `_finish`
+        self._group: np.ndarray | None = None
+        if (found := repeats(data)) is not None:
+            members, self._group = found
+            data = data.take(members)
+        self._code: list[list[int]] = []
+        self._ints: list[np.ndarray] = []
         self._floats: list[np.ndarray] = []
         self._n_ints = self._n_floats = 0
-        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}  # statistics that stand in `_floats` already
+        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
-        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]  # level above, and `indptr`
-        self._set: set[int] = set()  # buffers that an instruction has written to
-        # entries that wait for the places of columns: instruction, entry (negative: one place, not a list of them),
-        # and for each column its buffer and number
+        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
+        self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
+        self._set: set[int] = set()
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
-        # dense instructions that not all rows take part in: instruction, level, where the rows stand, the rows
-        self._subsets: list[tuple[int, int, int, np.ndarray]] = []
-        # where in the flat vectors each statistic of a site stands, and its shape
+        self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
         self.size = 0
         point = middle(bound)
@@ -101,49 +91,50 @@ class Plan:
     def buffer(self, level: int, axes: tuple[Dim, ...]) -> Buffer:
         """A new buffer for a site with these axes."""
         n_components = int(np.prod([len(axis) for axis in axes], dtype=int))
+        level, _ = self._real(level)
         self._widths.append((level, n_components))
         return Buffer(len(self._widths) - 1, level, axes)
 
     def linear(
         self, site: Site, data: Encoded, statistics: Mapping[str, Any], into: Buffer | None, level: int
     ) -> Buffer:
-        """Statistics of the rows that are present times natural parameters, added to `into` or to a new buffer.
-
-        `statistics` have the names of the site's `natural`: arrays (n_present, ...), `OneHot` or `Products`. Columns of
-        ones need not be read; wide arrays that are mostly zeros are stored sparsely.
-        """
+        """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
         out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
-        layout = self._layout[site.key]
-        whole = data.present is None
-        dense: list[tuple[int, int, int, int, int]] = []
+        _, indptr = self._real(level)
+        constants: list[tuple[int, int, int, int]] = []
+        columns: list[tuple[int, int, int, int]] = []
+        products: list[tuple[int, int, int, int]] = []
         for name, value in statistics.items():
-            at, shape = layout[name]
+            at, shape = self._layout[site.key][name]
             stride = int(np.prod(shape[1:], dtype=int))
+            # a missing cell has statistics of zero, its constant too
             if isinstance(value, OneHot):
                 codes = np.asarray(data.full(value.codes, -1), np.int64)
-                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(codes), stride, at)
-            elif isinstance(value, Products):
+                if indptr is not None:
+                    self._counts(out, indptr, codes, stride, at, columns)
+                    continue
+                symbols = np.append(codes + 1, np.zeros(kernel.ROUND, int))
+                self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(symbols), stride, at)
+            elif isinstance(value, Products) and indptr is None:
+                base = data.full(value.base, 0.0)
                 for j, (a, b) in enumerate(value.pairs()):
-                    columns = self._column(value.base, a), self._column(value.base, b)
-                    dense.append((kernel.PRODUCT, *columns, at + j, stride))
+                    products.append((self._column(base, a), self._column(base, b), at + j, stride))
             else:
-                array = np.asarray(value, float).reshape(len(value), -1) if len(value) else np.zeros((0, stride))
-                if array.shape[1] > 8 and np.count_nonzero(array) < 0.2 * array.size:
-                    self._sparse(out, data, array, stride, at)
+                array = _matrix(value, data, indptr, stride)
+                if stride > 8 and np.count_nonzero(array) < 0.2 * array.size:
+                    rows, symbols = np.nonzero(array)
+                    self._sparse(out, len(array), rows, symbols, array[rows, symbols], stride, at)
                     continue
                 for j in range(stride):
-                    if whole and (array[:, j] == 1).all():
-                        dense.append((kernel.CONSTANT, 0, 0, at + j, stride))
+                    if (array[:, j] == 1).all():
+                        constants.append((0, 0, at + j, stride))
                     else:
-                        base = value if isinstance(value, np.ndarray) and value.dtype == float else array
-                        dense.append((kernel.COLUMN, self._column(base, j), 0, at + j, stride))
-        if dense:
-            table = self.ints(np.ravel(dense))
-            row = self._emit(kernel.DENSE, out, self._first(out), table, len(dense), -1, -1)
-            if not whole:
-                self._subsets.append(
-                    (row, level, self.ints(np.asarray(data.present, np.int64)), np.asarray(data.present))
-                )
+                        columns.append((self._column(array, j), 0, at + j, stride))
+        if constants or columns or products:
+            table = self.ints(np.ravel(constants + columns + products))
+            counts = len(constants), len(columns), len(products)
+            self._emit(kernel.DENSE, out, self._first(out), table, *counts)
+            self._dense.append((out.level, len(products), len(columns) + len(products)))
         elif not statistics:
             self._first(out)
         if into is not None and out is not into:
@@ -162,16 +153,13 @@ class Plan:
         self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
         return into
 
-    def mask(self, buffer: Buffer, gone: np.ndarray) -> None:
-        """Rows (N,) of bool whose responsibilities end here; densities do not change."""
-        self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
+    def mask(self, buffer: Buffer, gone: np.ndarray, level: int) -> None:
+        """Rows (N,) of bool whose responsibilities end here."""
+        if level >= 0:  # sums are without what is missing
+            self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
 
     def mixture(self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int) -> Buffer:
-        """Log-sum-exp of log weights plus log densities, over `size` components.
-
-        `sources` are the components' buffers and columns, (K, size) flattened. Where these are one whole buffer in
-        order, their probabilities take its place, and need none of their own.
-        """
+        """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened."""
         out = self.buffer(level, site.axes)
         own = [buffer.number for buffer, _ in sources]
         in_place = len(set(own)) == 1 and [k for _, k in sources] == list(range(self._widths[own[0]][1]))
@@ -181,12 +169,18 @@ class Plan:
         self._set.add(out.number)
         self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
         self._later.append((row, -6, [(joint, 0)]))
+        self._later.append((row, -8, [(self._extra(level, site.n_components), 0)]))
         return out
 
     def level(self, above: int, indptr: np.ndarray) -> int:
         """A level of elements below the rows of another: row r has the elements ``indptr[r]`` to ``indptr[r + 1]``."""
         self._levels.append((above, indptr))
         return len(self._levels) - 1
+
+    def summed(self, above: int, indptr: np.ndarray) -> int:
+        """Such a level for nodes without mixtures: only the sums of the elements' statistics count, found here once."""
+        self._sums.append((above, indptr))
+        return -len(self._sums)
 
     def ints(self, values: np.ndarray) -> int:
         """Where whole numbers stand that an instruction reads."""
@@ -196,6 +190,27 @@ class Plan:
         return self._n_ints - len(values)
 
     # ------------------------------------------------------------ how it is put together
+
+    def _real(self, level: int) -> tuple[int, np.ndarray | None]:
+        """The level of the rows into which elements are summed, and the rows' places among them; None without sums."""
+        indptr = None
+        while level < 0:
+            level, above = self._sums[-level - 1]
+            indptr = above if indptr is None else indptr[above]
+        return level, indptr
+
+    def _counts(
+        self, out: Buffer, indptr: np.ndarray, codes: np.ndarray, size: int, at: int, columns: list[tuple]
+    ) -> None:
+        """How often each symbol comes in each row: as columns, or as what is not zero of them."""
+        n_rows, known = len(indptr) - 1, codes >= 0
+        keys = (np.repeat(np.arange(n_rows), np.diff(indptr)) * size + codes)[known]
+        if size <= 8 or n_rows * size <= 2 * len(keys):
+            counts = np.bincount(keys, minlength=n_rows * size).reshape(n_rows, size).astype(float)
+            columns += [(self._column(counts, j), 0, at + j, size) for j in range(size)]
+            return
+        found, times = np.unique(keys, return_counts=True)
+        self._sparse(out, n_rows, found // size, found % size, times.astype(float), size, at)
 
     def _extra(self, level: int, n_components: int) -> int:
         self._widths.append((level, n_components))
@@ -211,13 +226,13 @@ class Plan:
             self._n_floats += len(columns)
         return self._columns[key][1] + j * len(array)
 
-    def _sparse(self, out: Buffer, data: Encoded, array: np.ndarray, size: int, at: int) -> None:
-        full = data.full(array, 0.0)
-        rows, columns = np.nonzero(full)
-        indptr = np.searchsorted(rows, np.arange(len(full) + 1))
-        self._floats.append(full[rows, columns])
-        self._n_floats += len(rows)
-        where = self._n_floats - len(rows)
+    def _sparse(
+        self, out: Buffer, n_rows: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, at: int
+    ) -> None:
+        indptr = np.searchsorted(rows, np.arange(n_rows + 1))
+        self._floats.append(values)
+        self._n_floats += len(values)
+        where = self._n_floats - len(values)
         self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
 
     def _first(self, buffer: Buffer) -> int:
@@ -233,17 +248,18 @@ class Plan:
         return len(self._code) - 1
 
     def _finish(self) -> None:
-        """Divide the rows into blocks, and put the buffers' places where instructions have their numbers."""
         counts = [1.0]
         for above, indptr in self._levels[1:]:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
         numbers = sum(counts[level] * width for level, width in self._widths)
-        n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST))
+        numbers += sum(counts[level] * n_columns for level, _, n_columns in self._dense)
+        n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST)) // kernel.ROUND * kernel.ROUND
         bounds = [_blocks(self._levels, n_rows)]
         for above, indptr in self._levels[1:]:
             bounds.append(indptr[bounds[above]])
         self._bounds = np.array(bounds, np.int64)
-        self._caps = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
+        largest = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
+        self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
         starts, total = [], 0
         for level, width in self._widths:
             starts.append(total)
@@ -252,15 +268,13 @@ class Plan:
         for row, place, sources in self._later:
             where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
             self._code[row][abs(place)] = where[0] if place < 0 else self.ints(np.array(where))
-        for row, level, at, present in self._subsets:
-            self._code[row][7] = at
-            self._code[row][8] = self.ints(np.searchsorted(present, self._bounds[level]))
+        self._room = max((count * int(self._caps[level]) for level, count, _ in self._dense), default=0)
         for instruction in self._code:
             instruction[2] = starts[instruction[2]]
         self._root_at = starts[self._root.number]
         self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
-        self._float_data = np.concatenate([*self._floats, np.zeros(1)])
+        self._float_data = np.concatenate([*self._floats, np.zeros(kernel.ROUND)])
         self._ints, self._floats, self._columns = [], [], {}
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 
@@ -296,6 +310,12 @@ class Plan:
             for key, own in self._layout.items()
         }
 
+    def gathered(self, weights: np.ndarray) -> np.ndarray:
+        """Row weights (N,) as `total` takes them: those of equal rows together; empty where all are 1."""
+        if self._group is not None:
+            return np.bincount(self._group, weights)
+        return np.empty(0) if (weights == 1).all() else np.ascontiguousarray(weights)
+
     def run(
         self, nat: np.ndarray, weights: np.ndarray, *, down: bool = True, n_jobs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -303,28 +323,42 @@ class Plan:
 
         It may be called from several threads at once, and releases the GIL. NaN is -inf: no parameters, no likelihood.
         """
-        rows, n_blocks = np.empty(self.n_rows), self._bounds.shape[1] - 1
+        rows = np.empty(len(self._levels[0][1]) - 1)
+        _, stats = self._parts(nat, self.gathered(weights) if down else np.empty(0), rows, down, n_jobs)
+        return rows if self._group is None else rows[self._group], stats
+
+    def total(self, nat: np.ndarray, gathered: np.ndarray, *, n_jobs: int = 1) -> tuple[float, np.ndarray]:
+        """The weighted sum of the rows' log densities, and statistics: `run` without an array of the rows."""
+        return self._parts(nat, gathered, np.empty(0), True, n_jobs)
+
+    def _parts(
+        self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, n_jobs: int
+    ) -> tuple[float, np.ndarray]:
+        n_blocks = self._bounds.shape[1] - 1
         # the same parts, added in the same order, however many threads there are: the same digits
-        n_parts = min(_PARTS, n_blocks)
+        n_parts = max(min(_PARTS, n_blocks), 1)
         cuts = [(n_blocks * i // n_parts, n_blocks * (i + 1) // n_parts) for i in range(n_parts)]
         n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, n_parts)
         if n_jobs <= 1:
-            parts = [self._part(nat, weights, rows, down, *cut) for cut in cuts]
+            found = [self._part(nat, weights, rows, down, *cut) for cut in cuts]
         else:
             with ThreadPoolExecutor(n_jobs) as pool:
-                parts = list(pool.map(lambda cut: self._part(nat, weights, rows, down, *cut), cuts))
-        return rows, parts[0] if n_parts == 1 else sum(parts, start=np.zeros(self.size))
+                found = list(pool.map(lambda cut: self._part(nat, weights, rows, down, *cut), cuts))
+        if n_parts == 1:
+            return found[0]
+        logliks, stats = zip(*found)
+        return sum(logliks), sum(stats, start=np.zeros(self.size))
 
     def _part(
         self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int
-    ) -> np.ndarray:
-        """Blocks `first` to `last`: fills their `rows`, and gives their statistics."""
+    ) -> tuple[float, np.ndarray]:
+        """Blocks `first` to `last`: fills their `rows`, and gives their log-likelihood and statistics."""
         try:
             work, resp = self._idle.pop()
         except IndexError:
             work, resp = np.zeros(self._work), np.zeros(self._work)
         stats = np.zeros(self.size)
-        kernel.e_step(
+        loglik = kernel.e_step(
             self._program,
             self._int_data,
             self._float_data,
@@ -332,6 +366,7 @@ class Plan:
             weights,
             self._bounds,
             self._caps,
+            self._room,
             self._root_at,
             first,
             last,
@@ -342,7 +377,7 @@ class Plan:
             down,
         )
         self._idle.append((work, resp))
-        return stats
+        return loglik, stats
 
 
 class EStep:
@@ -361,6 +396,7 @@ class EStep:
         self.bound, self.data, self.row_weights, self.n_jobs = bound, data, row_weights, n_jobs
         try:
             self._plan: Plan | None = Plan(bound, data)
+            self._gathered = self._plan.gathered(row_weights)
         except NotLinear:
             self._plan = None
 
@@ -370,8 +406,27 @@ class EStep:
             return self.bound.e_step(params, self.data, self.row_weights)
         with np.errstate(all="ignore"):
             natural = self._plan.natural(params)
-        rows, flat = self._plan.run(natural, self.row_weights, n_jobs=self.n_jobs)
-        return float(self.row_weights @ rows), self._plan.statistics(flat)
+        loglik, flat = self._plan.total(natural, self._gathered, n_jobs=self.n_jobs)
+        return loglik, self._plan.statistics(flat)
+
+
+def _matrix(value: Any, data: Encoded, indptr: np.ndarray | None, width: int) -> np.ndarray:
+    """Statistics as columns (N, width), zero where a cell is missing; with `indptr` the sums of each row's elements."""
+    if indptr is not None and isinstance(value, Products):  # one product at a time
+        bases = data.full(value.base, 0.0).reshape(data.n_rows, -1)
+        return np.column_stack([_sums(bases[:, a] * bases[:, b], indptr) for a, b in value.pairs()])
+    array = np.asarray(data.full(np.asarray(value), 0), float)
+    array = array.reshape(len(array), -1) if len(array) else np.zeros((0, width))
+    return array if indptr is None else _sums(array, indptr)
+
+
+def _sums(values: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Sums over the elements of each row: (N, ...) of (T, ...)."""
+    out = np.zeros((len(indptr) - 1, *values.shape[1:]))
+    filled = np.diff(indptr) > 0
+    if filled.any():
+        out[filled] = np.add.reduceat(values, indptr[:-1][filled], axis=0)
+    return out
 
 
 def _blocks(levels: list[tuple[int, np.ndarray]], n_rows: int) -> np.ndarray:

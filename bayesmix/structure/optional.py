@@ -172,7 +172,7 @@ class Optional(Node):
             child.node.plan(child, data.children[0], plan, out, level)
         else:
             below = child.node.plan(child, data.children[0], plan, None, level)
-            plan.mask(below, gone)
+            plan.mask(below, gone, level)
             plan.add(below, out)
         return out if into is None or out is into else plan.add(out, into)
 

@@ -250,9 +250,11 @@ class Sequence(Node):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
         indptr = np.append(0, np.cumsum(data.lengths))
         child = site.children[0]
-        below = plan.level(level, indptr)
-        elements = child.node.plan(child, data.children[0], plan, None, below)
-        plan.segments(elements, out, indptr)
+        if any("weights" in each.slots for each in child.walk()):
+            elements = child.node.plan(child, data.children[0], plan, None, plan.level(level, indptr))
+            plan.segments(elements, out, indptr)
+        else:
+            child.node.plan(child, data.children[0], plan, out, plan.summed(level, indptr))
         if self._length is not None:
             site.children[1].node.plan(site.children[1], data.children[1], plan, out, level)
         return out if into is None or out is into else plan.add(out, into)

@@ -1,0 +1,113 @@
+"""Rows of a table that are equal: one of them with their weight does for all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesmix.spec import Encoded
+
+#: Tables with fewer rows are small enough as they are.
+_FEWEST = 256
+#: Rows by which it is judged whether there are repeats at all, and the share of distinct ones that says no.
+_SAMPLE, _MOST_DISTINCT = 16_384, 0.9
+
+
+def repeats(data: Encoded) -> tuple[np.ndarray, np.ndarray] | None:
+    """One row of each group of equal rows (G,), and the group of every row (N,).
+
+    None where at most half of the rows could be spared. It takes sorting of columns that are not small whole numbers;
+    a sample tells where that is in vain.
+    """
+    n_rows = data.n_rows
+    if n_rows < _FEWEST:
+        return None
+    if n_rows > _SAMPLE:
+        sample = np.random.default_rng(0).choice(n_rows, _SAMPLE, replace=False)
+        if _Groups.of(data.take(np.sort(sample))).count > _MOST_DISTINCT * _SAMPLE:
+            return None
+    groups = _Groups.of(data)
+    if groups.count > n_rows / 2:
+        return None
+    return groups.members(), groups.codes
+
+
+class _Groups:
+    """Rows partitioned by the columns added so far: `codes` (N,) below `count`."""
+
+    def __init__(self, n_rows: int):
+        self.codes, self.count = np.zeros(n_rows, np.int64), 1
+
+    @classmethod
+    def of(cls, data: Encoded) -> _Groups:
+        """Equal rows of encoded data."""
+        groups = cls(data.n_rows)
+        if data.present is not None:
+            gone = np.ones(data.n_rows, np.int64)
+            gone[data.present] = 0
+            groups.add(gone, 2)
+        for array in data.arrays.values():
+            if array.dtype == object:  # the user's own values, kept for PyMC; statistics are numbers
+                continue
+            full = data.full(np.asarray(array), 0)
+            for column in full.reshape(len(full), -1).T:
+                groups.add_values(column)
+        for child in data.children:
+            below = cls.of(child)
+            if child.n_rows == data.n_rows:
+                groups.add(below.codes, below.count)
+            else:
+                groups._add_elements(below, data.lengths)  # type: ignore[attr-defined]
+        groups.compress()
+        return groups
+
+    def members(self) -> np.ndarray:
+        """A row of each group, (G,); 0 where it has none."""
+        found = np.zeros(self.count, np.int64)
+        found[self.codes] = np.arange(len(self.codes))
+        return found
+
+    def add_values(self, column: np.ndarray) -> None:
+        """Tell apart rows whose numbers differ."""
+        if len(column) and not np.array_equal(column[self.members()][self.codes], column):
+            self.add(*_numbered(column))
+
+    def add(self, codes: np.ndarray, count: int) -> None:
+        """Tell apart rows whose codes differ."""
+        self.codes, self.count = self.codes * count + codes, self.count * count
+        if self.count > 4 * len(codes) + 1024:
+            self.compress()
+
+    def compress(self) -> None:
+        """Number the groups that have rows."""
+        self.codes, self.count = _numbered(self.codes)
+
+    def _add_elements(self, below: _Groups, lengths: np.ndarray) -> None:
+        """Sequences, element by element; long ones are told apart by their number alone."""
+        self.add_values(lengths)
+        starts = np.cumsum(lengths) - lengths
+        for j in range(lengths.max(initial=0)):
+            if self.count > 0.5 * len(lengths):
+                self.compress()
+                if self.count > 0.5 * len(lengths):
+                    self.codes, self.count = np.arange(len(lengths)), len(lengths)
+                    return
+            codes = np.zeros(len(lengths), np.int64)
+            there = lengths > j
+            codes[there] = 1 + below.codes[starts[there] + j]
+            self.add(codes, below.count + 1)
+
+
+def _numbered(column: np.ndarray) -> tuple[np.ndarray, int]:
+    """Codes (N,) of a column's distinct values, and how many there are."""
+    if not len(column):
+        return np.zeros(0, np.int64), 1
+    column = column.astype(np.int64) if column.dtype.kind == "b" else column
+    low, high = column.min(), column.max()
+    if high - low <= 4 * len(column) + 1024:
+        whole = (column - low).astype(np.int64)
+        if column.dtype.kind in "iu" or np.array_equal(whole + low, column):
+            seen = np.zeros(int(whole.max()) + 1, bool)
+            seen[whole] = True
+            return (np.cumsum(seen) - 1)[whole], int(seen.sum())
+    values, codes = np.unique(column, return_inverse=True)
+    return codes.ravel(), len(values)

@@ -1,0 +1,115 @@
+"""The E-step by the kernel against the walks in numpy, where the plan takes rows or elements together."""
+
+import numpy as np
+import pytest
+
+import bayesmix as bm
+from bayesmix.bound import prepare
+from bayesmix.inference.start import initial_params
+from bayesmix.kernels.log_sum_exp import exp, log, log_and_inverse
+from bayesmix.likelihood import Rows
+from bayesmix.plan import EStep
+from bayesmix.repeats import repeats
+
+_rng = np.random.default_rng(3)
+_N = 900
+
+
+def _pieces(values: np.ndarray, longest: int) -> list:
+    """Sequences of 0 to `longest` elements; one in ten rows is missing."""
+    lengths = _rng.integers(longest + 1, size=_N)
+    rows = [values[_rng.integers(len(values), size=n)].tolist() for n in lengths]
+    return [None if _rng.random() < 0.1 else row for row in rows]
+
+
+def _with_gaps(values: list) -> list:
+    return [None if _rng.random() < 0.1 else value for value in values]
+
+
+SYMBOLS = np.array(["a", "b", "c"])
+MANY = np.array([f"s{i}" for i in range(40)])
+COUNTS = _with_gaps(_rng.poisson(2, _N).tolist())
+COLOURS = _with_gaps(_rng.choice(SYMBOLS, _N).tolist())
+TRUTHS = _with_gaps((_rng.random(_N) < 0.4).tolist())
+NUMBERS = _rng.normal(size=50)
+
+CASES = {
+    "counts": (bm.Mixture(bm.Poisson(), 3), {"x": COUNTS}, True),
+    "record": (
+        bm.Mixture(bm.Composite(a=bm.Poisson(), b=bm.Categorical(), c=bm.Optional(bm.Bernoulli())), 2),
+        {"a": COUNTS, "b": COLOURS, "c": TRUTHS},
+        True,
+    ),
+    "sets": (bm.Mixture(bm.BernoulliSet(), 2), {"x": [set(row or "a") for row in _pieces(SYMBOLS, 3)]}, True),
+    "short sequences": (bm.Mixture(bm.Sequence(bm.Categorical(), bm.Poisson()), 2), {"x": _pieces(SYMBOLS, 2)}, True),
+    "long sequences": (bm.Mixture(bm.Sequence(bm.Categorical()), 2), {"x": _pieces(SYMBOLS, 9)}, False),
+    "many symbols": (bm.Mixture(bm.Sequence(bm.Categorical()), 2), {"x": _pieces(MANY, 4)}, False),
+    "numbers": (bm.Mixture(bm.Sequence(bm.Normal(), bm.Poisson()), 3), {"x": _pieces(NUMBERS, 5)}, False),
+    "chains": (bm.Mixture(bm.MarkovChain(length=bm.Poisson()), 2), {"x": _pieces(SYMBOLS, 2)}, True),
+    "vectors": (
+        bm.Mixture(bm.Sequence(bm.MvNormal()), 2),
+        {"x": [[tuple(v) for v in _rng.normal(size=(n, 2))] for n in _rng.integers(4, size=_N)]},
+        False,
+    ),
+    "sequences of sequences": (
+        bm.Mixture(bm.Sequence(bm.Sequence(bm.Normal()), bm.Poisson()), 2),
+        {"x": [[_rng.normal(size=m).tolist() for m in _rng.integers(4, size=n)] for n in _rng.integers(4, size=_N)]},
+        False,
+    ),
+    "sequences of what may be missing": (
+        bm.Mixture(bm.Sequence(bm.Optional(bm.Sequence(bm.Poisson()))), 2),
+        {"x": [[None if m == 0 else [m, 1] for m in _rng.integers(3, size=n)] for n in _rng.integers(4, size=_N)]},
+        True,
+    ),
+    "topics": (bm.HierarchicalMixture(bm.Categorical(), 2, 2), {"x": _pieces(SYMBOLS, 2)}, True),
+    "rounded": (
+        bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 3)),
+        {"x": np.round(_rng.normal(size=_N), 1), "y": _rng.poisson(1, _N)},
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rows_and_elements_taken_together_change_nothing(name):
+    spec, data, grouped = CASES[name]
+    weights = _rng.random(_N) * (_rng.random(_N) < 0.8)
+    _, bound, encoded, _, _ = prepare(spec, data, None)
+    params = initial_params(bound, encoded, np.ones(_N), np.random.default_rng(0), 0)
+    assert (repeats(encoded) is not None) == grouped
+    for own in (weights, np.ones(_N)):
+        loglik, stats = EStep(bound, encoded, own)(params)
+        expected, walked = bound.e_step(params, encoded, own)
+        np.testing.assert_allclose(loglik, expected, rtol=1e-12)
+        for key, found in stats.items():
+            for each, value in found.items():
+                scale = max(1.0, np.abs(walked[key][each]).max())
+                np.testing.assert_allclose(value, walked[key][each], atol=1e-11 * scale, err_msg=f"{key} {each}")
+    plan = Rows(bound, encoded).plan
+    rows, _ = plan.run(plan.natural(params), weights)
+    np.testing.assert_allclose(rows, bound.log_density(params, encoded), rtol=1e-11)
+
+
+@pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 1023, 1024, 1025, 3000])
+def test_blocks_of_any_size_count_every_row_once(n_rows):
+    x = np.random.default_rng(0).normal(size=n_rows)
+    spec = bm.Mixture(bm.Normal(), 1)
+    _, bound, encoded, weights, _ = prepare(spec, x, None)
+    params = {"weights": np.ones(1), "mu": np.zeros(1), "sigma": np.ones(1)}
+    for n_jobs in (1, 2):
+        loglik, stats = EStep(bound, encoded, weights, n_jobs)(params)
+        np.testing.assert_allclose(loglik, -0.5 * (x @ x + n_rows * np.log(2 * np.pi)), rtol=1e-12)
+        assert stats[bound.site.key]["n"].sum() == n_rows
+
+
+def test_exponential_and_logarithm_over_the_whole_range():
+    x = np.concatenate([-np.linspace(0, 708, 20_001), -(10.0 ** np.arange(-300, 2.8, 0.7)), [-0.0]])
+    exact = np.exp(x.astype(np.longdouble))
+    assert np.abs(np.array([exp(v) for v in x]) / exact - 1).max() < 3e-16
+    assert exp(-708.5) == exp(-np.inf) == 0
+    assert np.isnan(exp(np.nan))
+    y = np.concatenate([1 + 10.0 ** np.arange(-15, 0, 0.1), np.linspace(1, 100, 5001), [1e300]])
+    found, inverse = np.array([log_and_inverse(v) for v in y]).T
+    np.testing.assert_allclose(found, np.log(y), rtol=2e-15)
+    np.testing.assert_allclose(inverse, 1 / y, rtol=5e-16)
+    np.testing.assert_allclose([log(v) for v in y], np.log(y), rtol=1e-15)
