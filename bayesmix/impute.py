@@ -152,15 +152,16 @@ def impute(
     gaps = {gap.path: gap for gap in bound.site.gaps(part)}
     found: dict[str, list] = {path: [] for path in gaps}
     means: dict[str, Any] = {}
+    before: Params | None = None
     for params in draws:
-        evaluation = bound.site.evaluate(params, part)
+        if params is not before:  # a point estimate has one value for all draws
+            before, evaluation = params, bound.site.evaluate(params, part)
+            expected: dict[Any, np.ndarray] = {}
+            bound.site.expect(params, evaluation, part, np.ones((len(needed), 1)), expected)
         out: dict[Any, np.ndarray] = {}
         bound.site.impute(params, evaluation, part, np.zeros(len(needed), int), rng, out)
         for path in gaps:
             found[path].append(out[path])
-        expected: dict[Any, np.ndarray] = {}
-        bound.site.expect(params, evaluation, part, np.ones((len(needed), 1)), expected)
-        for path in gaps:
             if path in expected:
                 means[path] = means.get(path, 0.0) + expected[path] / len(draws)
     lone = table.names[0] if len(table.columns) == 1 else "x"
