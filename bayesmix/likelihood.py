@@ -13,6 +13,7 @@ form (vectors that lack coordinates) the walks in numpy take the kernel's place,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.link.numba.dispatch.basic import generate_fallback_impl, register_funcify_and_cache_key
 from pytensor.scalar.basic import Mul
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Sum
@@ -261,6 +263,22 @@ class WalkedStatistics(Op):
     def pullback(self, inputs, outputs, cotangents):
         """Second derivatives are not of this form."""
         raise NotImplementedError(_FIRST_ONLY)
+
+
+@register_funcify_and_cache_key(RowLogDensity)
+@register_funcify_and_cache_key(RowStatistics)
+@register_funcify_and_cache_key(LogLikelihood)
+@register_funcify_and_cache_key(WalkedLogDensity)
+@register_funcify_and_cache_key(WalkedStatistics)
+@register_funcify_and_cache_key(Apportioned)
+def _as_python(op, node, **kwargs):
+    """In a graph that PyTensor compiles by numba these run as they are: a call of the kernel from Python.
+
+    `bayesmix.fit_nuts` does not go this way. Without a key nothing of the data is kept in PyTensor's cache.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it does so is known
+        return generate_fallback_impl(op, node, **kwargs), None
 
 
 _FIRST_ONLY = (

@@ -208,11 +208,11 @@ WELL_SEPARATED = M(bm.Normal(), 2)
 @pytest.mark.slow
 def test_nuts_agrees_with_the_mode_Normal():
     mode = bm.fit_em(WELL_SEPARATED, X, random_seed=1)
-    fit = bm.fit_nuts(WELL_SEPARATED, X, draws=500, tune=500, chains=4, cores=2, random_seed=1)
+    fit = bm.fit_nuts(WELL_SEPARATED, X, draws=1000, tune=500, chains=4, cores=2, random_seed=1)
     assert fit.status.converged, fit.status
     assert "R-hat" in fit.status.message
-    assert fit.posterior.sizes == {"chain": 4, "draw": 500, "component": 2}
-    assert fit.idata["log_likelihood"]["row_loglik"].shape == (4, 500, 120)
+    assert fit.posterior.sizes == {"chain": 4, "draw": 1000, "component": 2}
+    assert fit.idata["log_likelihood"]["row_loglik"].shape == (4, 1000, 120)
     assert "diverging" in fit.idata["sample_stats"]
     posterior = fit.posterior
     for name in ("mu", "weights", "sigma"):
