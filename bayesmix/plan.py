@@ -69,6 +69,8 @@ class Plan:
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
         self._set: set[int] = set()
+        self._in_place: list[tuple[int, int]] = []  # row of a mixture, and the buffer of its only source
+        self._densities: set[int] = set()  # buffers without responsibilities
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
         self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
@@ -165,9 +167,13 @@ class Plan:
         at, _ = self._layout[site.key]["n"]
         row = self._emit(kernel.MIXTURE, out, size, 0, 0, at)
         self._set.add(out.number)
+        if in_place:
+            self._in_place.append((row, joint))
         self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
         self._later.append((row, -6, [(joint, 0)]))
-        self._later.append((row, -8, [(self._extra(level, site.n_components), 0)]))
+        inverses = self._extra(level, site.n_components)
+        self._later.append((row, -8, [(inverses, 0)]))
+        self._densities |= {inverses} if in_place else {inverses, joint}
         return out
 
     def level(self, above: int, indptr: np.ndarray) -> int:
@@ -258,10 +264,14 @@ class Plan:
         self._bounds = np.array(bounds, np.int64)
         largest = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
         self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
-        starts, total = [], 0
-        for level, width in self._widths:
-            starts.append(total)
+        alone = self._fuse() | self._densities
+        starts, total = [0] * len(self._widths), 0
+        for number in sorted(range(len(starts)), key=lambda number: number in alone):
+            level, width = self._widths[number]
+            starts[number] = total
             total += width * int(self._caps[level])
+            if number not in alone:
+                self._used = total
         self._work = total
         for row, place, sources in self._later:
             where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
@@ -275,6 +285,18 @@ class Plan:
         self._float_data = np.concatenate([*self._floats, np.zeros(kernel.ROUND)])
         self._ints, self._floats, self._columns = [], [], {}
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
+
+    def _fuse(self) -> set[int]:
+        """Mixtures of a family with two columns become one instruction; the buffers that then hold densities alone."""
+        own: set[int] = set()
+        for mixture, joint in self._in_place:
+            writers = [row for row, code in enumerate(self._code) if code[2] == joint and row != mixture]
+            if len(writers) == 1:
+                leaf = self._code[writers[0]]
+                if leaf[0] == kernel.DENSE and leaf[7] + leaf[8] == 2:
+                    leaf[0], self._code[mixture][9] = kernel.FUSED, writers[0] + 1
+                    own.add(joint)
+        return own
 
     # ------------------------------------------------------------ what engines call
 
@@ -349,7 +371,7 @@ class Plan:
         try:
             work, resp = self._idle.pop()
         except IndexError:
-            work, resp = np.zeros(self._work), np.zeros(self._work)
+            work, resp = np.zeros(self._work), np.zeros(self._used)
         stats = np.zeros(self.size)
         loglik = kernel.e_step(
             self._program,
@@ -360,6 +382,7 @@ class Plan:
             self._bounds,
             self._caps,
             self._room,
+            self._used,
             self._root_at,
             first,
             last,
