@@ -72,7 +72,8 @@ class Plan:
         self._in_place: list[tuple[int, int]] = []  # row of a mixture, and the buffer of its only source
         self._densities: set[int] = set()  # buffers without responsibilities
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
-        self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
+        # of every buffer's dense instruction: its row, and its constants, columns and products
+        self._dense: dict[int, tuple[int, list[tuple], list[tuple], list[tuple]]] = {}
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
         self.size = 0
         point = middle(bound)
@@ -131,10 +132,10 @@ class Plan:
                     else:
                         columns.append((self._column(array, j), 0, at + j, stride))
         if constants or columns or products:
-            table = self.ints(np.ravel(constants + columns + products))
-            counts = len(constants), len(columns), len(products)
-            self._emit(kernel.DENSE, out, self._first(out), table, *counts)
-            self._dense.append((out.level, len(products), len(columns) + len(products)))
+            if out.number not in self._dense:
+                self._dense[out.number] = (self._emit(kernel.DENSE, out, self._first(out)), [], [], [])
+            for own, found in zip(self._dense[out.number][1:], (constants, columns, products)):
+                own += found
         elif not statistics:
             self._first(out)
         if into is not None and out is not into:
@@ -256,7 +257,10 @@ class Plan:
         for above, indptr in self._levels[1:]:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
         numbers = sum(counts[level] * width for level, width in self._widths)
-        numbers += sum(counts[level] * n_columns for level, _, n_columns in self._dense)
+        for number, (row, constants, columns, products) in self._dense.items():
+            table = self.ints(np.ravel(constants + columns + products))
+            self._code[row][5:9] = table, len(constants), len(columns), len(products)
+            numbers += counts[self._widths[number][0]] * (len(columns) + len(products))
         n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST)) // kernel.ROUND * kernel.ROUND
         bounds = [_blocks(self._levels, n_rows)]
         for above, indptr in self._levels[1:]:
@@ -276,7 +280,13 @@ class Plan:
         for row, place, sources in self._later:
             where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
             self._code[row][abs(place)] = where[0] if place < 0 else self.ints(np.array(where))
-        self._room = max((count * int(self._caps[level]) for level, count, _ in self._dense), default=0)
+        self._room = max(
+            (
+                len(products) * int(self._caps[self._widths[number][0]])
+                for number, (*_, products) in self._dense.items()
+            ),
+            default=0,
+        )
         for instruction in self._code:
             instruction[2] = starts[instruction[2]]
         self._root_at = starts[self._root.number]

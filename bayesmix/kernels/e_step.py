@@ -80,6 +80,17 @@ def _dots_2(own, a, b):
 
 
 @_jit_sum
+def _dots_4(own, a, b, c, d):
+    w, x, y, z = 0.0, 0.0, 0.0, 0.0
+    for i in range(own.size):
+        w += own[i] * a[i]
+        x += own[i] * b[i]
+        y += own[i] * c[i]
+        z += own[i] * d[i]
+    return w, x, y, z
+
+
+@_jit_sum
 def _dots_8(own, a, b, c, d, e, f, g, h):
     s, t, u, v, w, x, y, z = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for i in range(own.size):
@@ -174,6 +185,13 @@ def _set_2_next(target, peak, start, u, a, v, b):
         value = start + u * a[i] + v * b[i]
         target[i] = value
         peak[i] = value if value > peak[i] else peak[i]
+
+
+@_jit
+def _add_4(target, factors, a, b, c, d):
+    w, x, y, z = factors[0], factors[1], factors[2], factors[3]
+    for i in range(target.size):
+        target[i] += w * a[i] + x * b[i] + y * c[i] + z * d[i]
 
 
 @_jit
@@ -329,7 +347,7 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
             _shift(target, start)
         while c < n_columns:
             left = n_columns - c
-            size = 8 if left >= 8 else 2 if left >= 2 else 1
+            size = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
             for i in range(size):
                 factors[i] = nat[ints[entries + 4 * (c + i) + 2] + k * ints[entries + 4 * (c + i) + 3]]
             first = _column(c, op, ints, floats, products, begin, cap, n)
@@ -345,6 +363,15 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
                     _column(c + 5, op, ints, floats, products, begin, cap, n),
                     _column(c + 6, op, ints, floats, products, begin, cap, n),
                     _column(c + 7, op, ints, floats, products, begin, cap, n),
+                )
+            elif size == 4:
+                _add_4(
+                    target,
+                    factors,
+                    first,
+                    _column(c + 1, op, ints, floats, products, begin, cap, n),
+                    _column(c + 2, op, ints, floats, products, begin, cap, n),
+                    _column(c + 3, op, ints, floats, products, begin, cap, n),
                 )
             elif size == 2:
                 second = _column(c + 1, op, ints, floats, products, begin, cap, n)
@@ -367,7 +394,7 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
         c = 0
         while c < n_columns:
             left = n_columns - c
-            size = 8 if left >= 8 else 2 if left >= 2 else 1
+            size = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
             first = _column(c, op, ints, floats, products, begin, cap, n)
             if size == 8:
                 found = _dots_8(
@@ -383,6 +410,16 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
                 )
                 for i in range(8):
                     factors[i] = found[i]
+            elif size == 4:
+                four = _dots_4(
+                    own,
+                    first,
+                    _column(c + 1, op, ints, floats, products, begin, cap, n),
+                    _column(c + 2, op, ints, floats, products, begin, cap, n),
+                    _column(c + 3, op, ints, floats, products, begin, cap, n),
+                )
+                for i in range(4):
+                    factors[i] = four[i]
             elif size == 2:
                 second = _column(c + 1, op, ints, floats, products, begin, cap, n)
                 factors[0], factors[1] = _dots_2(own, first, second)
