@@ -71,8 +71,11 @@ class Plan:
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
         self._set: set[int] = set()
+        self._in_place: list[tuple[int, int]] = []  # row of a mixture, and the buffer of its only source
+        self._densities: set[int] = set()  # buffers without responsibilities
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
-        self._dense: list[tuple[int, int, int]] = []  # level, products and columns of every dense instruction
+        # of every buffer's dense instruction: its row, and its constants, columns and products
+        self._dense: dict[int, tuple[int, list[tuple], list[tuple], list[tuple]]] = {}
         self._layout: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
         self.size = 0
         point = middle(bound)
@@ -131,10 +134,10 @@ class Plan:
                     else:
                         columns.append((self._column(array, j), 0, at + j, stride))
         if constants or columns or products:
-            table = self.ints(np.ravel(constants + columns + products))
-            counts = len(constants), len(columns), len(products)
-            self._emit(kernel.DENSE, out, self._first(out), table, *counts)
-            self._dense.append((out.level, len(products), len(columns) + len(products)))
+            if out.number not in self._dense:
+                self._dense[out.number] = (self._emit(kernel.DENSE, out, self._first(out)), [], [], [])
+            for own, found in zip(self._dense[out.number][1:], (constants, columns, products)):
+                own += found
         elif not statistics:
             self._first(out)
         if into is not None and out is not into:
@@ -167,9 +170,13 @@ class Plan:
         at, _ = self._layout[site.key]["n"]
         row = self._emit(kernel.MIXTURE, out, size, 0, 0, at)
         self._set.add(out.number)
+        if in_place:
+            self._in_place.append((row, joint))
         self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
         self._later.append((row, -6, [(joint, 0)]))
-        self._later.append((row, -8, [(self._extra(level, site.n_components), 0)]))
+        inverses = self._extra(level, site.n_components)
+        self._later.append((row, -8, [(inverses, 0)]))
+        self._densities |= {inverses} if in_place else {inverses, joint}
         return out
 
     def level(self, above: int, indptr: np.ndarray) -> int:
@@ -252,7 +259,10 @@ class Plan:
         for above, indptr in self._levels[1:]:
             counts.append(counts[above] * (len(indptr) and indptr[-1] / max(len(indptr) - 1, 1)))
         numbers = sum(counts[level] * width for level, width in self._widths)
-        numbers += sum(counts[level] * n_columns for level, _, n_columns in self._dense)
+        for number, (row, constants, columns, products) in self._dense.items():
+            table = self.ints(np.ravel(constants + columns + products))
+            self._code[row][5:9] = table, len(constants), len(columns), len(products)
+            numbers += counts[self._widths[number][0]] * (len(columns) + len(products))
         n_rows = int(np.clip(_BLOCK / max(numbers, 1e-9), _FEWEST, _MOST)) // kernel.ROUND * kernel.ROUND
         bounds = [_blocks(self._levels, n_rows)]
         for above, indptr in self._levels[1:]:
@@ -260,15 +270,25 @@ class Plan:
         self._bounds = np.array(bounds, np.int64)
         largest = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
         self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
-        starts, total = [], 0
-        for level, width in self._widths:
-            starts.append(total)
+        alone = self._fuse() | self._densities
+        starts, total = [0] * len(self._widths), 0
+        for number in sorted(range(len(starts)), key=lambda number: number in alone):
+            level, width = self._widths[number]
+            starts[number] = total
             total += width * int(self._caps[level])
+            if number not in alone:
+                self._used = total
         self._work = total
         for row, place, sources in self._later:
             where = [starts[number] + k * int(self._caps[self._widths[number][0]]) for number, k in sources]
             self._code[row][abs(place)] = where[0] if place < 0 else self.ints(np.array(where))
-        self._room = max((count * int(self._caps[level]) for level, count, _ in self._dense), default=0)
+        self._room = max(
+            (
+                len(products) * int(self._caps[self._widths[number][0]])
+                for number, (*_, products) in self._dense.items()
+            ),
+            default=0,
+        )
         for instruction in self._code:
             instruction[2] = starts[instruction[2]]
         self._root_at = starts[self._root.number]
@@ -277,6 +297,18 @@ class Plan:
         self._float_data = np.concatenate([*self._floats, np.zeros(kernel.ROUND)])
         self._ints, self._floats, self._columns = [], [], {}
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
+
+    def _fuse(self) -> set[int]:
+        """Mixtures of a family with two columns become one instruction; the buffers that then hold densities alone."""
+        own: set[int] = set()
+        for mixture, joint in self._in_place:
+            writers = [row for row, code in enumerate(self._code) if code[2] == joint and row != mixture]
+            if len(writers) == 1:
+                leaf = self._code[writers[0]]
+                if leaf[0] == kernel.DENSE and leaf[7] + leaf[8] == 2:
+                    leaf[0], self._code[mixture][9] = kernel.FUSED, writers[0] + 1
+                    own.add(joint)
+        return own
 
     # ------------------------------------------------------------ what engines call
 
@@ -356,7 +388,7 @@ class Plan:
         try:
             work, resp = self._idle.pop()
         except IndexError:
-            work, resp = np.zeros(self._work), np.zeros(self._work)
+            work, resp = np.zeros(self._work), np.zeros(self._used)
         stats = np.zeros(self.size)
         loglik = kernel.e_step(
             self._program,
@@ -367,6 +399,7 @@ class Plan:
             self._bounds,
             self._caps,
             self._room,
+            self._used,
             self._root_at,
             first,
             last,

@@ -143,10 +143,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "nuts": Experiment(
         "NUTS, call to result, Normal, K = 3, 20,000 rows, 4 × (500 + 500)",
         lambda: cases.normals(20_000, 3),
-        (ours("nuts"), pymc("nuts"), numpyro("nuts")),
+        (ours("nuts"), pymc("nuts")),
         {"PyMC + nutpie": 4},
         3,
     ),
+    "nuts numpyro": Experiment("the same", lambda: cases.normals(20_000, 3), (ours("nuts"), numpyro("nuts")), rounds=1),
     "latent classes": Experiment(
         "latent classes, call to result, 10 binary items, K = 4, 10⁶ rows",
         lambda: cases.binary_items(1_000_000),

@@ -47,7 +47,7 @@ from numba.np.arrayobj import make_array, populate_array
 from bayesmix.kernels.log_sum_exp import exp, log_and_inverse
 
 #: Kinds of instructions. All start with (kind, level, buffer, K).
-DENSE, ONE_HOT, SPARSE, SUM, SEGMENTS, MIXTURE, MASK = range(7)
+DENSE, ONE_HOT, SPARSE, SUM, SEGMENTS, MIXTURE, MASK, FUSED = range(8)
 #: Entries of an instruction.
 WIDTH = 14
 #: Buffers end on a multiple of so many rows: loops run over that many, so that none ends in single steps.
@@ -102,6 +102,17 @@ def _dots_2(own, a, b):
         x += own[i] * a[i]
         y += own[i] * b[i]
     return x, y
+
+
+@_jit_sum
+def _dots_4(own, a, b, c, d):
+    w, x, y, z = 0.0, 0.0, 0.0, 0.0
+    for i in range(own.size):
+        w += own[i] * a[i]
+        x += own[i] * b[i]
+        y += own[i] * c[i]
+        z += own[i] * d[i]
+    return w, x, y, z
 
 
 @_jit_sum
@@ -183,6 +194,29 @@ def _add_2(target, u, a, v, b):
 def _set_2(target, start, u, a, v, b):
     for i in range(target.size):
         target[i] = start + u * a[i] + v * b[i]
+
+
+@_jit
+def _set_2_first(target, peak, start, u, a, v, b):
+    for i in range(target.size):
+        value = start + u * a[i] + v * b[i]
+        target[i] = value
+        peak[i] = value
+
+
+@_jit
+def _set_2_next(target, peak, start, u, a, v, b):
+    for i in range(target.size):
+        value = start + u * a[i] + v * b[i]
+        target[i] = value
+        peak[i] = value if value > peak[i] else peak[i]
+
+
+@_jit
+def _add_4(target, factors, a, b, c, d):
+    w, x, y, z = factors[0], factors[1], factors[2], factors[3]
+    for i in range(target.size):
+        target[i] += w * a[i] + x * b[i] + y * c[i] + z * d[i]
 
 
 @_jit
@@ -281,6 +315,18 @@ def _share(target, around, own):
     return total
 
 
+@_jit_sum
+def _share_2(around, own, a, b):
+    """Sums of a component's responsibilities, and of their products with two columns."""
+    total, x, y = 0.0, 0.0, 0.0
+    for i in range(own.size):
+        value = around[i] * own[i]
+        total += value
+        x += value * a[i]
+        y += value * b[i]
+    return total, x, y
+
+
 # ------------------------------------------------------------ instructions
 
 
@@ -326,7 +372,7 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
             _shift(target, start)
         while c < n_columns:
             left = n_columns - c
-            size = 8 if left >= 8 else 2 if left >= 2 else 1
+            size = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
             for i in range(size):
                 factors[i] = nat[ints[entries + 4 * (c + i) + 2] + k * ints[entries + 4 * (c + i) + 3]]
             first = _column(c, op, ints, floats, products, begin, cap, n)
@@ -342,6 +388,15 @@ def _dense_up(op, ints, floats, products, nat, work, begin, cap, n, factors):
                     _column(c + 5, op, ints, floats, products, begin, cap, n),
                     _column(c + 6, op, ints, floats, products, begin, cap, n),
                     _column(c + 7, op, ints, floats, products, begin, cap, n),
+                )
+            elif size == 4:
+                _add_4(
+                    target,
+                    factors,
+                    first,
+                    _column(c + 1, op, ints, floats, products, begin, cap, n),
+                    _column(c + 2, op, ints, floats, products, begin, cap, n),
+                    _column(c + 3, op, ints, floats, products, begin, cap, n),
                 )
             elif size == 2:
                 second = _column(c + 1, op, ints, floats, products, begin, cap, n)
@@ -364,7 +419,7 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
         c = 0
         while c < n_columns:
             left = n_columns - c
-            size = 8 if left >= 8 else 2 if left >= 2 else 1
+            size = 8 if left >= 8 else 4 if left >= 4 else 2 if left >= 2 else 1
             first = _column(c, op, ints, floats, products, begin, cap, n)
             if size == 8:
                 found = _dots_8(
@@ -380,6 +435,16 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, factors)
                 )
                 for i in range(8):
                     factors[i] = found[i]
+            elif size == 4:
+                four = _dots_4(
+                    own,
+                    first,
+                    _column(c + 1, op, ints, floats, products, begin, cap, n),
+                    _column(c + 2, op, ints, floats, products, begin, cap, n),
+                    _column(c + 3, op, ints, floats, products, begin, cap, n),
+                )
+                for i in range(4):
+                    factors[i] = four[i]
             elif size == 2:
                 second = _column(c + 1, op, ints, floats, products, begin, cap, n)
                 factors[0], factors[1] = _dots_2(own, first, second)
@@ -516,7 +581,68 @@ def _mixture_down(op, ints, work, resp, stats, cap, n, scaled):
 
 
 @_jit
-def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, last, work, resp, rows, stats, down):
+def _fused_up(op, leaf, ints, floats, products, nat, work, begin, cap, n, peaks, totals):
+    """A mixture of a family with two columns: its densities are found and compared in one go."""
+    out, n_around, size, joint, weights, inverses = op[2], op[3], op[4], op[6], op[7], op[8]
+    table, n_constants = leaf[5], leaf[6]
+    entries = table + 4 * n_constants
+    peak, total = _part(peaks, 0, n), _part(totals, 0, n)
+    _form_products(leaf, ints, floats, products, begin, cap, n)
+    a, b = (
+        _column(0, leaf, ints, floats, products, begin, cap, n),
+        _column(1, leaf, ints, floats, products, begin, cap, n),
+    )
+    for k in range(n_around):
+        for g in range(size):
+            at = k * size + g
+            start = nat[weights + at]
+            for c in range(n_constants):
+                start += nat[ints[table + 4 * c + 2] + at * ints[table + 4 * c + 3]]
+            u, v = nat[ints[entries + 2] + at * ints[entries + 3]], nat[ints[entries + 6] + at * ints[entries + 7]]
+            target = _part(work, joint + at * cap, n)
+            if size == 2:
+                _set_2(target, start, u, a, v, b)
+            elif g == 0:
+                _set_2_first(target, peak, start, u, a, v, b)
+            else:
+                _set_2_next(target, peak, start, u, a, v, b)
+        first = joint + k * size * cap
+        if size == 2:
+            _pair(_part(work, first, n), _part(work, first + cap, n), 0.0, 0.0, peak, total)
+        else:
+            _clear(peak, total)
+            for g in range(size):
+                _exp_in_place(_part(work, first + g * cap, n), 0.0, peak, total)
+        _log_sum(_part(work, out + k * cap, n), _part(work, inverses + k * cap, n), peak, total)
+
+
+@_jit
+def _fused_down(op, leaf, ints, floats, products, work, resp, stats, begin, cap, n, scaled):
+    out, n_around, size, joint, at_weights, inverses = op[2], op[3], op[4], op[6], op[7], op[8]
+    table, n_constants = leaf[5], leaf[6]
+    entries = table + 4 * n_constants
+    around = _part(scaled, 0, n)
+    _form_products(leaf, ints, floats, products, begin, cap, n)
+    a, b = (
+        _column(0, leaf, ints, floats, products, begin, cap, n),
+        _column(1, leaf, ints, floats, products, begin, cap, n),
+    )
+    for k in range(n_around):
+        _multiply(around, _part(resp, out + k * cap, n), _part(work, inverses + k * cap, n))
+        for g in range(size):
+            at = k * size + g
+            total, x, y = _share_2(around, _part(work, joint + at * cap, n), a, b)
+            stats[at_weights + at] += total
+            for c in range(n_constants):
+                stats[ints[table + 4 * c + 2] + at * ints[table + 4 * c + 3]] += total
+            stats[ints[entries + 2] + at * ints[entries + 3]] += x
+            stats[ints[entries + 6] + at * ints[entries + 7]] += y
+
+
+@_jit
+def e_step(
+    code, ints, floats, nat, weights, bounds, caps, room, used, root, first, last, work, resp, rows, stats, down
+):
     """Blocks `first` to `last`: adds to `stats`, laid out as `nat`; returns the weighted sum of log densities.
 
     Parameters
@@ -534,6 +660,8 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
         Rows of the largest block.
     room : int
         Numbers that a block's products of columns take.
+    used : int
+        Numbers of a block in which responsibilities are kept; what follows them is for densities alone.
     root : int
         Buffer of the root.
     work, resp : ndarray
@@ -553,10 +681,14 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
             cap, begin = caps[level], bounds[level, block]
             size = bounds[level, block + 1] - begin
             n = min((size + ROUND - 1) // ROUND * ROUND, cap)  # those beyond the block have responsibility zero
+            if kind == MIXTURE and op[9] > 0:
+                leaf = code[op[9] - 1]
+                _fused_up(op, leaf, ints, floats, products, nat, work, begin, cap, n, peaks, totals)
+                continue
             if kind == MIXTURE:
                 _mixture_up(op, ints, nat, work, cap, n, peaks, totals)
                 continue
-            if kind == MASK:
+            if kind in (MASK, FUSED):
                 continue
             if kind == DENSE:
                 _form_products(op, ints, floats, products, begin, cap, n)
@@ -582,7 +714,7 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
             _copy(_part(rows, begin, end - begin), found)
         if not down:
             continue
-        _fill(resp, 0.0)
+        _fill(_part(resp, 0, used), 0.0)
         if weights.size == 0:
             _fill(_part(resp, root, end - begin), 1.0)
         else:
@@ -593,7 +725,9 @@ def e_step(code, ints, floats, nat, weights, bounds, caps, room, root, first, la
             cap, begin = caps[level], bounds[level, block]
             size = bounds[level, block + 1] - begin
             n = min((size + ROUND - 1) // ROUND * ROUND, cap)  # those beyond the block have responsibility zero
-            if kind == MIXTURE:
+            if kind == MIXTURE and op[9] > 0:
+                _fused_down(op, code[op[9] - 1], ints, floats, products, work, resp, stats, begin, cap, n, peaks)
+            elif kind == MIXTURE:
                 _mixture_down(op, ints, work, resp, stats, cap, n, peaks)
             elif kind == DENSE:
                 _form_products(op, ints, floats, products, begin, cap, n)
