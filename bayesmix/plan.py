@@ -26,8 +26,10 @@ from bayesmix.statistics import OneHot, Products
 _BLOCK = 24000
 #: Parts of a table that threads take.
 _PARTS = 16
+#: A factor that a buffer carries is at most this.
+_MOST_CARRIED = 1e60
 #: Rows of a block, at least and at most.
-_FEWEST, _MOST = 32, 1024
+_FEWEST, _MOST = 32, 992
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Plan:
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
         self._set: set[int] = set()
         self._in_place: list[tuple[int, int]] = []  # row of a mixture, and the buffer of its only source
+        self._carried: dict[int, tuple[int, float]] = {}  # by buffer: the buffer of its factor, and the factor's bound
         self._densities: set[int] = set()  # buffers without responsibilities
         self._later: list[tuple[int, int, list[tuple[int, int]]]] = []
         # of every buffer's dense instruction: its row, and its constants, columns and products
@@ -87,6 +90,7 @@ class Plan:
                     self._layout[site.key][name] = (self.size, np.shape(value))
                     self.size += int(np.size(value))
         self._root = bound.site.node.plan(bound.site, data, self, None, 0)
+        self._settle(self._root)
         self._finish()
 
     # ------------------------------------------------------------ what nodes write
@@ -146,12 +150,14 @@ class Plan:
 
     def add(self, source: Buffer, into: Buffer) -> Buffer:
         """Add one buffer to another, spread over its axes."""
+        self._settle(source)
         row = self._emit(kernel.SUM, into, self._first(into), 0)
         self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
         return into
 
     def segments(self, source: Buffer, into: Buffer, indptr: np.ndarray) -> Buffer:
         """Add the sums over each row's elements."""
+        self._settle(source)
         row = self._emit(kernel.SEGMENTS, into, self._first(into), 0, source.level, self.ints(indptr))
         self._later.append((row, 5, [(source.number, int(k)) for k in places(source.axes, into.axes)]))
         return into
@@ -161,15 +167,37 @@ class Plan:
         if level >= 0:  # sums are without what is missing
             self._emit(kernel.MASK, buffer, 0, self.ints(gone.astype(np.int64)))
 
-    def mixture(self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int) -> Buffer:
-        """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened."""
-        out = self.buffer(level, site.axes)
+    def mixture(
+        self, site: Site, sources: list[tuple[Buffer, int]], size: int, level: int, into: Buffer | None
+    ) -> Buffer:
+        """Log-sum-exp over `size` components: `sources` are their buffers and columns, (K, size) flattened.
+
+        Added to `into`, a mixture leaves the logarithms of its sums to whoever reads that: a mixture around it needs
+        their exponentials. Until then they are a factor that the buffer carries.
+        """
+        adds = into is not None and into.axes == site.axes and into.level == self._real(level)[0]
+        out = into if into is not None and adds else self.buffer(level, site.axes)
         own = [buffer.number for buffer, _ in sources]
         in_place = len(set(own)) == 1 and [k for _, k in sources] == list(range(self._widths[own[0]][1]))
+        carried, bound = self._carried.pop(own[0], (-1, 1.0)) if in_place else (-1, 1.0)
+        for buffer, _ in sources:
+            self._settle(buffer)
         joint = own[0] if in_place else self._extra(level, len(sources))
         at, _ = self._layout[site.key]["n"]
-        row = self._emit(kernel.MIXTURE, out, size, 0, 0, at)
-        self._set.add(out.number)
+        bound *= size
+        if self._carried.get(out.number, (-1, 1.0))[1] * bound > _MOST_CARRIED:
+            self._settle(out)
+        limit = int(min(bound, 1e18))
+        row = self._emit(kernel.MIXTURE, out, size, 0, 0, at, 0, 0, self._first(out), -1, kernel.LOGS, -1, limit)
+        if adds:
+            number, before = self._carried.get(out.number, (-1, 1.0))
+            self._code[row][12] = kernel.SETS if number < 0 else kernel.MULTIPLIES
+            number = self._extra(level, site.n_components) if number < 0 else number
+            self._carried[out.number] = number, before * bound
+            self._later.append((row, -11, [(number, 0)]))
+            self._densities.add(number)
+        if carried >= 0:
+            self._later.append((row, -13, [(carried, 0)]))
         if in_place:
             self._in_place.append((row, joint))
         self._later.append((row, 5, [(buffer.number, k) for buffer, k in sources]))
@@ -177,7 +205,7 @@ class Plan:
         inverses = self._extra(level, site.n_components)
         self._later.append((row, -8, [(inverses, 0)]))
         self._densities |= {inverses} if in_place else {inverses, joint}
-        return out
+        return out if into is None or adds else self.add(out, into)
 
     def level(self, above: int, indptr: np.ndarray) -> int:
         """A level of elements below the rows of another: row r has the elements ``indptr[r]`` to ``indptr[r + 1]``."""
@@ -218,6 +246,13 @@ class Plan:
             return
         found, times = np.unique(keys, return_counts=True)
         self._sparse(out, n_rows, found // size, found % size, times.astype(float), size, at)
+
+    def _settle(self, buffer: Buffer) -> None:
+        """Take the logarithm of the factor that a buffer carries, if it carries one."""
+        number, _ = self._carried.pop(buffer.number, (-1, 1.0))
+        if number >= 0:
+            row = self._emit(kernel.LOG, buffer, 0, 0)
+            self._later.append((row, -5, [(number, 0)]))
 
     def _extra(self, level: int, n_components: int) -> int:
         self._widths.append((level, n_components))
@@ -270,6 +305,9 @@ class Plan:
         self._bounds = np.array(bounds, np.int64)
         largest = np.maximum(np.diff(self._bounds, axis=1).max(axis=1, initial=0), 1)
         self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
+        n_blocks = self._bounds.shape[1] - 1
+        n_parts = max(min(_PARTS, n_blocks), 1)
+        self._cuts = np.arange(n_parts + 1) * n_blocks // n_parts
         alone = self._fuse() | self._densities
         starts, total = [0] * len(self._widths), 0
         for number in sorted(range(len(starts)), key=lambda number: number in alone):
@@ -366,31 +404,38 @@ class Plan:
     def _parts(
         self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, n_jobs: int
     ) -> tuple[float, np.ndarray]:
-        n_blocks = self._bounds.shape[1] - 1
         # the same parts, added in the same order, however many threads there are: the same digits
-        n_parts = max(min(_PARTS, n_blocks), 1)
-        cuts = [(n_blocks * i // n_parts, n_blocks * (i + 1) // n_parts) for i in range(n_parts)]
+        n_parts = len(self._cuts) - 1
+        logliks, stats = np.zeros(n_parts), np.zeros((n_parts, self.size))
         n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, n_parts)
         if n_jobs <= 1:
-            found = [self._part(nat, weights, rows, down, *cut) for cut in cuts]
+            self._run(nat, weights, rows, logliks, stats, down, 0, n_parts)
         else:
             with ThreadPoolExecutor(n_jobs) as pool:
-                found = list(pool.map(lambda cut: self._part(nat, weights, rows, down, *cut), cuts))
-        if n_parts == 1:
-            return found[0]
-        logliks, stats = zip(*found)
-        return sum(logliks), sum(stats, start=np.zeros(self.size))
+                each = [
+                    pool.submit(self._run, nat, weights, rows, logliks, stats, down, i, i + 1) for i in range(n_parts)
+                ]
+            for one in each:
+                one.result()
+        return float(logliks.sum()), stats.sum(0) if n_parts > 1 else stats[0]
 
-    def _part(
-        self, nat: np.ndarray, weights: np.ndarray, rows: np.ndarray, down: bool, first: int, last: int
-    ) -> tuple[float, np.ndarray]:
-        """Blocks `first` to `last`: fills their `rows`, and gives their log-likelihood and statistics."""
+    def _run(
+        self,
+        nat: np.ndarray,
+        weights: np.ndarray,
+        rows: np.ndarray,
+        logliks: np.ndarray,
+        stats: np.ndarray,
+        down: bool,
+        first: int,
+        last: int,
+    ) -> None:
+        """Parts `first` to `last`: fills what is theirs of `rows`, `logliks` and `stats`."""
         try:
             work, resp = self._idle.pop()
         except IndexError:
             work, resp = np.zeros(self._work), np.zeros(self._used)
-        stats = np.zeros(self.size)
-        loglik = kernel.e_step(
+        kernel.e_step(
             self._program,
             self._int_data,
             self._float_data,
@@ -401,16 +446,17 @@ class Plan:
             self._room,
             self._used,
             self._root_at,
+            self._cuts,
             first,
             last,
             work,
             resp,
             rows,
+            logliks,
             stats,
             down,
         )
         self._idle.append((work, resp))
-        return loglik, stats
 
 
 class EStep:

@@ -32,7 +32,7 @@ _jit = nb.njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"
 
 
 @intrinsic
-def _bits(typing, x):
+def bits(typing, x):
     """The 64 bits of a double as a whole number."""
 
     def generate(context, builder, signature, arguments):
@@ -72,16 +72,16 @@ def exp(value):
     p = p * r + _E2
     p = p * r + 1.0
     p = p * r + 1.0
-    found = p * _double((_bits(shifted) + 1023) << 52)
+    found = p * _double((bits(shifted) + 1023) << 52)
     return 0.0 if value < -708.0 else found
 
 
 @_jit
 def _reduced(x):
     """The power of two k and f with ``x = 2^k (1 + f)``, 1 + f between sqrt(1/2) and sqrt(2)."""
-    bits = _bits(x)
-    k = ((bits + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)) >> 52) - 1023
-    return k, _double(bits - (k << 52)) - 1.0
+    whole = bits(x)
+    k = ((whole + (0x3FF0000000000000 - 0x3FE6A09E667F3BCD)) >> 52) - 1023
+    return k, _double(whole - (k << 52)) - 1.0
 
 
 @_jit

@@ -300,8 +300,7 @@ class Mixture(Node):
             for k in range(site.n_components):
                 for g, member in enumerate(group.members):
                     sources[k * self._n + member] = (buffer, int(columns[k, g]))
-        out = plan.mixture(site, sources, self._n, level)
-        return out if into is None else plan.add(out, into)
+        return plan.mixture(site, sources, self._n, level, into)
 
     def update(self, site, stats, params):
         slot = site.slots["weights"]
