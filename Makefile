@@ -1,6 +1,7 @@
 # make demo   fit the Palmer penguins, start to end; plots go to ./demo-output
 # make test   every test
 # make fast   the tests that are not marked slow
+# make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
@@ -9,7 +10,7 @@ BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
 
-.PHONY: demo test fast check help
+.PHONY: demo test fast check bench help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -22,6 +23,9 @@ test: .venv/.test
 
 fast: .venv/.test
 	@$(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+bench: .venv/.dev
+	@$(BIN)/python benchmarks/run.py
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

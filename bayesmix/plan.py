@@ -26,6 +26,8 @@ from bayesmix.statistics import OneHot, Products
 _BLOCK = 24000
 #: Parts of a table that threads take.
 _PARTS = 16
+#: Numbers of a line of the cache; loads that cross lines take twice as long.
+_LINE = 8
 #: A factor that a buffer carries is at most this.
 _MOST_CARRIED = 1e60
 #: Rows of a block, at least and at most.
@@ -262,19 +264,26 @@ class Plan:
         """Where a column of statistics stands; one that is asked for twice stands once."""
         key = (array.__array_interface__["data"][0], array.size)
         if key not in self._columns:
-            columns = np.ascontiguousarray(array.T, float).ravel()
-            self._floats.append(columns)
-            self._columns[key] = (array, self._n_floats)
-            self._n_floats += len(columns)
-        return self._columns[key][1] + j * len(array)
+            stride = -(-len(array) // _LINE) * _LINE
+            columns = np.zeros((array.size // max(len(array), 1), stride))
+            columns[:, : len(array)] = array.reshape(len(array), -1).T
+            self._columns[key] = (array, self._floats_at(columns))
+        at = self._columns[key][1]
+        return at + j * (-(-len(array) // _LINE) * _LINE)
+
+    def _floats_at(self, values: np.ndarray) -> int:
+        """Where numbers stand that an instruction reads: at the beginning of a line of the cache."""
+        at = self._n_floats
+        self._floats.append(values.ravel())
+        self._floats.append(np.zeros(-values.size % _LINE))
+        self._n_floats += values.size + -values.size % _LINE
+        return at
 
     def _sparse(
         self, out: Buffer, n_rows: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, at: int
     ) -> None:
         indptr = np.searchsorted(rows, np.arange(n_rows + 1))
-        self._floats.append(values)
-        self._n_floats += len(values)
-        where = self._n_floats - len(values)
+        where = self._floats_at(values)
         self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
 
     def _first(self, buffer: Buffer) -> int:
@@ -332,7 +341,11 @@ class Plan:
         self._root_at = starts[self._root.number]
         self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
-        self._float_data = np.concatenate([*self._floats, np.zeros(kernel.ROUND)])
+        self._float_data = _aligned(self._n_floats + kernel.ROUND)
+        at = 0
+        for values in self._floats:
+            self._float_data[at : at + len(values)] = values
+            at += len(values)
         self._ints, self._floats, self._columns = [], [], {}
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 
@@ -434,7 +447,7 @@ class Plan:
         try:
             work, resp = self._idle.pop()
         except IndexError:
-            work, resp = np.zeros(self._work), np.zeros(self._used)
+            work, resp = _aligned(self._work), _aligned(self._used)
         kernel.e_step(
             self._program,
             self._int_data,
@@ -487,6 +500,13 @@ class EStep:
             natural = self._plan.natural(params)
         loglik, flat = self._plan.total(natural, self._gathered, n_jobs=self.n_jobs)
         return loglik, self._plan.statistics(flat)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """Zeros that begin with a line of the cache."""
+    room = np.zeros(size + _LINE)
+    first = -(room.ctypes.data // room.itemsize) % _LINE
+    return room[first : first + size]
 
 
 def _matrix(value: Any, data: Encoded, indptr: np.ndarray | None, width: int) -> np.ndarray:

@@ -216,12 +216,14 @@ def interpreter_of(environment: str | None) -> str:
 
 def _python(version: str) -> str:
     variable = f"PYTHON{version.replace('.', '')}"
+    code = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.executable)"
     for candidate in (os.environ.get(variable), f"python{version}", sys.executable):
         if candidate and shutil.which(candidate):
-            code = "import sys; print('%d.%d' % sys.version_info[:2])"
-            found = subprocess.run([candidate, "-c", code], capture_output=True, text=True)
-            if found.stdout.strip() == version:
-                return candidate
+            # the checkout's own .python-version would have pyenv refuse the others
+            environment = {**os.environ, "PYENV_VERSION": version}
+            found = subprocess.run([candidate, "-c", code], capture_output=True, text=True, env=environment)
+            if found.stdout.startswith(version + "\n"):
+                return found.stdout.splitlines()[1]
     raise RuntimeError(f"no Python {version} on this machine; set {variable} to one")
 
 

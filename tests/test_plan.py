@@ -113,3 +113,74 @@ def test_exponential_and_logarithm_over_the_whole_range():
     np.testing.assert_allclose(found, np.log(y), rtol=2e-15)
     np.testing.assert_allclose(inverse, 1 / y, rtol=5e-16)
     np.testing.assert_allclose([log(v) for v in y], np.log(y), rtol=1e-15)
+
+
+_FIELDS = {f"x{j}": _rng.normal(size=300) + 3 * _rng.integers(2, size=300) for j in range(130)}
+#: Mixtures whose sums the kernel keeps as factors, or takes the logarithms of together.
+FACTORS = {
+    **{f"{k} Normals": (bm.Mixture(bm.Normal(), k), _rng.normal(size=2500)) for k in (1, 2, 3, 5)},
+    **{f"{k} Poissons": (bm.Mixture(bm.Poisson(), k), _rng.poisson(3, 70)) for k in (2, 3)},
+    "a mixture in a field": (
+        bm.Mixture(bm.Composite(a=bm.Mixture(bm.Normal(), 3), b=bm.Poisson()), 2),
+        {"a": _rng.normal(size=400), "b": _rng.poisson(2, 400)},
+    ),
+    "two in fields": (
+        bm.Mixture(bm.Composite(a=bm.Mixture(bm.Normal(), 2), b=bm.Mixture(bm.Poisson(), 3)), 3),
+        {"a": _rng.normal(size=400), "b": _rng.poisson(2, 400)},
+    ),
+    "more fields than a factor holds": (
+        bm.Mixture(bm.Composite({name: bm.Mixture(bm.Normal(), 3) for name in _FIELDS}), 2),
+        _FIELDS,
+    ),
+    "without a mixture around": (
+        bm.Composite(a=bm.Mixture(bm.Normal(), 2), b=bm.Poisson()),
+        {"a": [1.0, 2.0, 9.0], "b": [0, 1, 5]},
+    ),
+    "in elements": (
+        bm.Mixture(bm.Sequence(bm.Composite(a=bm.Mixture(bm.Normal(), 2), b=bm.Mixture(bm.Normal(), 2))), 2),
+        {"x": [[(float(v), float(v) - 1) for v in _rng.normal(size=n)] for n in _rng.integers(5, size=200)]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_sums_kept_as_factors_are_the_walks(name):
+    spec, data = FACTORS[name]
+    _, bound, encoded, weights, _ = prepare(spec, data, None)
+    params = initial_params(bound, encoded, weights, np.random.default_rng(0), 0)
+    loglik, stats = EStep(bound, encoded, weights)(params)
+    expected, walked = bound.e_step(params, encoded, weights)
+    assert loglik == pytest.approx(expected, rel=1e-12)
+    for key, own in walked.items():
+        for each, value in own.items():
+            np.testing.assert_allclose(stats[key][each], value, rtol=1e-9, atol=1e-9)
+
+
+def test_equal_components_and_a_weight_of_zero():
+    x = _rng.normal(size=4000)
+    _, bound, encoded, weights, _ = prepare(bm.Mixture(bm.Normal(), 2), x, None)
+    e_step = EStep(bound, encoded, weights)
+    same = {"weights": np.array([0.5, 0.5]), "mu": np.zeros(2), "sigma": np.ones(2)}
+    loglik, stats = e_step(same)  # the product of 992 sums is 2^992
+    assert loglik == pytest.approx(bound.e_step(same, encoded, weights)[0], rel=1e-13)
+    alone = {**same, "weights": np.array([0.0, 1.0])}
+    loglik, stats = e_step(alone)
+    assert loglik == pytest.approx(bound.e_step(alone, encoded, weights)[0], rel=1e-13)
+    np.testing.assert_allclose(stats[bound.site.key]["n"].ravel(), [0, 4000], atol=1e-9)
+
+
+@pytest.mark.parametrize("n_components", [2, 3])
+@pytest.mark.parametrize(
+    "family", [bm.Normal(), bm.Composite(a=bm.Normal(), b=bm.Poisson())], ids=["two columns", "more"]
+)
+def test_rows_that_no_component_allows(family, n_components):
+    data = {"a": _rng.normal(size=1500), "b": _rng.poisson(2, 1500)}
+    data = data if isinstance(family, bm.Composite) else data["a"]
+    _, bound, encoded, _, _ = prepare(bm.Mixture(family, n_components), data, None)
+    plan = Rows(bound, encoded).plan
+    natural = plan.natural(initial_params(bound, encoded, np.ones(1500), np.random.default_rng(0), 0))
+    at, _ = plan._layout[bound.site.key]["n"]
+    natural[at : at + n_components] = -np.inf
+    loglik, statistics = plan.total(natural, np.empty(0))
+    assert loglik == -np.inf
+    assert not statistics.any()

@@ -61,7 +61,7 @@ WIDTH = 15
 #: Buffers end on a multiple of so many rows: loops run over that many, so that none ends in single steps.
 ROUND = 32
 #: Symbols up to which one-hot statistics are sums under a mask, which vectorise.
-_FEW = 16
+_FEW = 4
 
 _jit = nb.njit(error_model="numpy", nogil=True, cache=True, fastmath={"contract"})
 # sums may be reordered here, so that they vectorise; -inf and NaN come through
@@ -653,10 +653,9 @@ def _one_hot_down(op, ints, resp, stats, begin, cap, n):
             for i in range(size):
                 stats[at + k * size + i] += two[i]
         elif size <= _FEW:
-            for first in range(0, size, 4):
-                found = _sums_of_4(own, symbols, first + 1)
-                for i in range(min(4, size - first)):
-                    stats[at + k * size + first + i] += found[i]
+            four = _sums_of_4(own, symbols, 1)
+            for i in range(size):
+                stats[at + k * size + i] += four[i]
         else:
             _fill(tables, 0.0)
             _scatter(tables, size + 1, symbols, own)
