@@ -236,9 +236,9 @@ def _row_keys(data: Encoded) -> list[tuple]:
 
 
 def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
-    """Row weights as float64 (N,), ones where None. Raises `DataError`."""
+    """Row weights as float64 (N,), ones (of no memory) where None. Raises `DataError`."""
     if row_weights is None:
-        return np.ones(n_rows)
+        return np.broadcast_to(1.0, n_rows)
     try:
         weights = np.asarray(row_weights, float)
     except (TypeError, ValueError):

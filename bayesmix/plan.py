@@ -72,7 +72,7 @@ class Plan:
         self._n_ints = self._n_floats = 0
         self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
-        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.arange(data.n_rows + 1))]
+        self._levels: list[tuple[int, np.ndarray]] = [(-1, np.broadcast_to(0, data.n_rows + 1))]
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
         self._set: set[int] = set()
         self._in_place: list[tuple[int, int]] = []  # row of a mixture, and the buffer of its only source
@@ -146,6 +146,7 @@ class Plan:
                 own += found
         elif not statistics:
             self._first(out)
+        self._columns = {}
         if into is not None and out is not into:
             return self.add(out, into)
         return out
@@ -343,10 +344,11 @@ class Plan:
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
         self._float_data = _aligned(self._n_floats + kernel.ROUND)
         at = 0
-        for values in self._floats:
+        for i, values in enumerate(self._floats):
             self._float_data[at : at + len(values)] = values
             at += len(values)
-        self._ints, self._floats, self._columns = [], [], {}
+            self._floats[i] = np.empty(0)  # or every column would be there twice
+        self._ints, self._floats = [], []
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 
     def _fuse(self) -> set[int]:
@@ -397,7 +399,7 @@ class Plan:
         """Row weights (N,) as `total` takes them: those of equal rows together; empty where all are 1."""
         if self._group is not None:
             return np.bincount(self._group, weights)
-        return np.empty(0) if (weights == 1).all() else np.ascontiguousarray(weights)
+        return np.empty(0) if not weights.strides[0] or (weights == 1).all() else np.ascontiguousarray(weights)
 
     def run(
         self, nat: np.ndarray, weights: np.ndarray, *, down: bool = True, n_jobs: int = 1

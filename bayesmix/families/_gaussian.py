@@ -18,7 +18,7 @@ from bayesmix.statistics import Products
 
 def row_statistics(deviation: np.ndarray) -> dict[str, Any]:
     """Powers of the deviation from the reference point, (N,) each: raw moments would cancel."""
-    return {"n": np.ones_like(deviation), "first": deviation, "second": Products(deviation)}
+    return {"n": np.broadcast_to(1.0, deviation.shape), "first": deviation, "second": Products(deviation)}
 
 
 def natural(mu: Any, sigma: Any, xp: Any) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class BernoulliSet(Leaf):
 
     def row_statistics(self, data, learned):
         """See `Leaf.row_statistics`."""
-        return {"n": np.ones(len(data["value"])), "counts": data["value"]}
+        return {"n": np.broadcast_to(1.0, len(data["value"])), "counts": data["value"]}
 
     def natural(self, params, learned, xp):
         """Log odds, and the log density of the empty set."""

@@ -154,7 +154,7 @@ class MvNormal(Leaf):
         deviation = data["value"] - np.array(learned.center)
         rows, columns = np.triu_indices(deviation.shape[1])
         return {
-            "n": np.ones(len(deviation)),
+            "n": np.broadcast_to(1.0, len(deviation)),
             "first": deviation,
             "second": Products(deviation, rows, columns),
         }

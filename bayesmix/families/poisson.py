@@ -93,7 +93,7 @@ class Poisson(Leaf):
 
     def row_statistics(self, data, learned):
         """See `Leaf.row_statistics`."""
-        return {"n": np.ones(len(data["value"])), "events": data["value"], "log_factorial": data["log_factorial"]}
+        return {"n": np.broadcast_to(1.0, len(data["value"])), "events": data["value"], "log_factorial": data["log_factorial"]}
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""
