@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.params import Params, Slot
+from bayesmix.spec import Site
 
 #: Steps that are looked back on.
 _MEMORY = 10
@@ -72,12 +74,20 @@ class Coordinates:
     """
 
     def __init__(self, bound: Bound):
-        self._slots = []
+        self._slots: list[tuple[Slot, Any, Any]] = []
+        self._of_site: dict[str, list[tuple[Slot, Any, Any]]] = {}
+        units = []
         for site in bound.site.distinct():
             scale = np.asarray(getattr(site.learned, "scale", 1.0), float)
+            own = self._of_site[site.key] = []
             for slot in site.slots.values():
                 if slot.free and not slot.discrete:
-                    self._slots.append((slot, *_maps(slot, scale)))
+                    own.append((slot, *_maps(slot, scale)))
+                    real = slot.support.ndim == 0 and slot.support.name == "a real number"
+                    units.append(np.broadcast_to(scale if real else 1.0, _packed_shape(slot)).ravel())
+            self._slots += own
+        #: What one unit of each coordinate is in the parameter's own, or its logarithm's, (d,).
+        self.units = np.concatenate(units or [np.empty(0)])
 
     def forward(self, params: Params) -> np.ndarray:
         """Values to a vector."""
@@ -85,15 +95,44 @@ class Coordinates:
 
     def backward(self, u: np.ndarray, like: Params) -> dict[str, np.ndarray]:
         """A vector to values; what is not free comes from `like`."""
+        return self._values(self._slots, u, like)
+
+    def size_of(self, site: Site) -> int:
+        """Number of coordinates of a site."""
+        return sum(int(np.prod(_packed_shape(slot), dtype=int)) for slot, *_ in self._of_site[site.key])
+
+    def of_site(self, site: Site, u: np.ndarray, like: Params) -> dict[str, np.ndarray]:
+        """`backward` for the coordinates of one site alone."""
+        own = {slot.name: like[slot.name] for slot in site.slots.values()}
+        return self._values(self._of_site[site.key], u, own)
+
+    def radial(self, u: np.ndarray) -> np.ndarray:
+        """Unit vectors (M, d) at `u` along which no value changes: the lengths of roots on their spheres."""
+        found, at = [], 0
+        for slot, *_ in self._slots:
+            shape = _packed_shape(slot)
+            if slot.support.ndim == 1:
+                for begin in range(at, at + int(np.prod(shape, dtype=int)), shape[-1]):
+                    vector = np.zeros(len(u))
+                    vector[begin : begin + shape[-1]] = u[begin : begin + shape[-1]]
+                    found.append(vector / max(float(np.linalg.norm(vector)), 1e-300))
+            at += int(np.prod(shape, dtype=int))
+        return np.array(found).reshape(-1, len(u))
+
+    def _values(self, slots: list, u: np.ndarray, like: Params) -> dict[str, np.ndarray]:
         out, at = dict(like), 0
-        for slot, _, back in self._slots:
-            shape = slot.shape
-            if slot.support.ndim == 2:
-                shape = (*shape[:-2], shape[-1] * (shape[-1] + 1) // 2)
+        for slot, _, back in slots:
+            shape = _packed_shape(slot)
             size = int(np.prod(shape, dtype=int))
             out[slot.name] = back(u[at : at + size].reshape(shape))
             at += size
         return out
+
+
+def _packed_shape(slot: Slot) -> tuple[int, ...]:
+    if slot.support.ndim < 2:
+        return slot.shape
+    return (*slot.shape[:-2], slot.shape[-1] * (slot.shape[-1] + 1) // 2)
 
 
 class Anderson:

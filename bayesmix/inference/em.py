@@ -20,21 +20,33 @@ from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference.accelerate import Anderson, Coordinates
 from bayesmix.inference.moments import moments_starts
+from bayesmix.inference.quasi_newton import Complete, QuasiNewton
+from bayesmix.inference.saddles import ascents, renewals
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
-from bayesmix.spec import Encoded, Node
+from bayesmix.spec import Encoded, Node, Stats
 
-#: Iterations that every start gets before the best are finished.
-_SHORT_RUN = 20
+#: Iterations that every start gets, and as many more those that are then ahead, before the best are finished.
+_SHORT_RUN, _AHEAD = 10, 6
+#: Rows on which the starts of a table of twice as many run, and iterations on all rows by which they are then judged.
+_SAMPLE, _RANKED = 20_000, 2
 #: Iterations before leaps begin: the first ones go far and say little of the slope near the mode.
 _WARM_UP = 5
 #: How many of the starts are run to convergence.
 _FINISHED = 3
-#: A run that has converged is nudged this far, in units of the coordinates, and followed for some iterations.
-_NUDGE, _NUDGED = 0.02, 30
+#: Iterations in which components that are started anew must come to lie above where they were.
+_RENEWED = 60
+#: Points that are kept of the way.
+_PATH = 10
+#: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
+_LOSSES, _IDLE = 3, 8
+#: A run has converged where no entry of the log posterior's gradient is above.
+_GRADIENT = 5e-7
+#: Iterations that a run may take for that once its objective stands still.
+_EXTRA = 60
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -74,6 +86,28 @@ class Run:
     #: Length of the last leap: an estimate of how far the mode is.
     reach: float = np.inf
     validation: float | None = None
+    #: The last points of the way, for what they say of the slope.
+    path: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
+    #: Whether the metric of quasi-Newton steps is not finite on the way.
+    at_edge: bool = False
+    #: Iterations since the objective stood still.
+    stood: int = 0
+
+    def go_on(self, params: dict[str, np.ndarray]) -> None:
+        """Run again, from another point."""
+        self.params, self.status, self.plain = params, "running", None
+        self.anderson, self.reach, self.path, self.stood = Anderson(), np.inf, [], 0
+
+    def begin_again(self) -> None:
+        """Forget the way to the point."""
+        self.history, self.rejected = [], 0
+        if not self.failed:
+            self.go_on(self.params)
+
+    def extra(self, tol: float) -> bool:
+        """Whether enough iterations were spent on the gradient where the objective stands still."""
+        self.stood += 1
+        return tol > 1e-6 or self.stood > _EXTRA
 
     @property
     def objective(self) -> float:
@@ -246,30 +280,37 @@ def maximise(
     """The best run, in canonical order of components, and every run. See `fit_em`."""
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
-    if isinstance(start, str):
-        if start != "moments":
-            raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
-        runs = [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
-    elif start is not None:
-        runs = [Run(_given_start(bound, start))]
-    elif n_starts < 1:
+    given = _given_starts(bound, data, row_weights, start, rng)
+    if not given and n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
-    else:
-        n_starts = n_starts if _has_mixture(bound) else 1
-        runs = [Run(initial_params(bound, data, row_weights, rng, number)) for number in range(n_starts)]
+    n_starts = len(given) or (n_starts if _has_mixture(bound) else 1)
     e_step = EStep(bound, data, row_weights, n_jobs)
-    n_finished = _FINISHED if validation is None else len(runs)
+    n_finished = _FINISHED if validation is None else n_starts
 
     def watch(run: Run) -> None:
         if keep_trajectory:
             run.trajectory.append(dict(run.params))
 
-    with Progress("EM starts", len(runs), progressbar) as progress:
-        for run in runs:
-            advance(e_step, run, min(_SHORT_RUN, max_iter), tol, accelerate, watch)
+    few, judged = e_step, 0
+    if not given and max_iter > _SHORT_RUN and (sample := _sample(bound, data, row_weights, rng)) is not None:
+        few, judged = EStep(bound, *sample, n_jobs), _RANKED
+    runs: list[Run] = []
+    with Progress("EM starts", n_starts, progressbar) as progress:
+        for number in range(n_starts):
+            run = given[number] if given else Run(initial_params(bound, few.data, few.row_weights, rng, number))
+            runs.append(run)
+            advance(few, run, min(_SHORT_RUN, max_iter), tol, watch=None if judged else watch)
+            if judged:
+                run.begin_again()
+                advance(e_step, run, judged, tol, watch=watch)
             progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
     ranked = sorted(runs, key=lambda run: -run.objective)
+    if n_starts > _AHEAD > n_finished:
+        for run in ranked[:_AHEAD]:
+            advance(e_step, run, min(len(run.history) + _SHORT_RUN, max_iter), tol, accelerate, watch)
+        ranked.sort(key=lambda run: -run.objective)
     finished: list[Run] = []
+    maxima: list[float] = []
     with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
         for run in ranked:
             if len(finished) == n_finished:
@@ -277,10 +318,16 @@ def maximise(
                 continue
             advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
-            while run.status == "converged" and _leave_saddle(e_step, run, rng):
+            while (
+                run.status == "converged"
+                and not any(abs(run.objective - known) < _SAME_MODE for known in maxima)
+                and _leave_saddle(e_step, run, rng)
+            ):
                 run.saddles += 1
                 advance(e_step, run, max_iter, tol, accelerate, watch)
                 run.status = "max_iter" if run.status == "running" else run.status
+            if run.status == "converged":
+                maxima.append(run.objective)
             if not run.failed:
                 finished.append(run)
                 progress.step(f"log posterior {run.objective:.4f}")
@@ -301,25 +348,57 @@ def maximise(
     return best, runs
 
 
-def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
-    """Whether a nudge from where a run stopped leads to somewhere higher; the run then goes on from there.
+def _given_starts(
+    bound: Bound, data: Encoded, row_weights: np.ndarray, start: dict[str, Any] | str | None, rng: np.random.Generator
+) -> list[Run]:
+    """The starts that the caller asked for; none where they are to be found from clusters."""
+    if start is None:
+        return []
+    if not isinstance(start, str):
+        return [Run(_given_start(bound, start))]
+    if start != "moments":
+        raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
+    return [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
 
-    EM stands still at saddles too (an inner mixture whose components are equal). A nudged run comes back to a maximum
-    from below; away from a saddle it grows along the direction that leads up, and is soon above it.
-    """
-    if not _has_mixture(e_step.bound):
+
+def _sample(
+    bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator
+) -> tuple[Encoded, np.ndarray] | None:
+    """Rows for the short runs, and their weights, which have the sum of all; None where all rows serve."""
+    components = max((site.n_components for site in bound.site.walk()), default=1)
+    n_rows = max(_SAMPLE, 200 * components)
+    if data.n_rows < 2 * n_rows:
+        return None
+    rows = np.sort(rng.choice(data.n_rows, n_rows, replace=False))
+    total, share = row_weights[rows].sum(), n_rows / data.n_rows
+    if not total > 0.5 * share * row_weights.sum():  # a few rows have most of the weight
+        return None
+    return data.take(rows), row_weights[rows] * (row_weights.sum() / total)
+
+
+def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
+    """Whether a run that stopped can go on from somewhere higher; it then does. See `bayesmix.inference.saddles`."""
+    bound = e_step.bound
+    if not _has_mixture(bound) or not bound.free_slots:
         return False
-    coordinates = Coordinates(e_step.bound)
-    here = coordinates.forward(run.params)
-    gained = max(_SAME_MODE, 1e-9 * abs(run.objective))
-    nudged = Run(coordinates.backward(here + _NUDGE * rng.standard_normal(here.shape), run.params))
-    with warnings.catch_warnings():
+    enough = run.objective + max(_SAME_MODE, 1e-9 * abs(run.objective))
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        advance(e_step, nudged, _NUDGED, 0.0)
-    if nudged.failed or not nudged.objective > run.objective + gained:
-        return False
-    run.params, run.status, run.anderson, run.reach = nudged.params, "running", Anderson(), np.inf
-    return True
+        for point in ascents(e_step, run.params, rng):
+            if _objective(e_step, point) > enough:
+                run.go_on(point)
+                return True
+        for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng):
+            other = Run(point)
+            advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)
+            if not other.failed and other.objective > enough:
+                run.go_on(other.params)
+                return True
+    return False
+
+
+def _objective(e_step: EStep, params: Params) -> float:
+    return e_step(params)[0] + e_step.bound.log_prior(params) if not _collapsed(e_step.bound, params) else -np.inf
 
 
 def warn_of_lone_rows(bound: Bound, data: Encoded, row_weights: np.ndarray, params: Params) -> None:
@@ -349,23 +428,22 @@ def advance(
     """Iterate a run up to `until` iterations in all, or until it converges or fails; it stays "running" otherwise."""
     if run.status != "running":
         return
-    bound, coordinates, anderson = e_step.bound, Coordinates(e_step.bound), run.anderson
+    bound, search = e_step.bound, _Search(e_step.bound, run) if accelerate else None
     while len(run.history) + run.rejected < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
         fell = _fell(run, objective)
         new = None
-        if not fell and np.isfinite(objective):
+        if np.isfinite(objective):
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 new = _guarded(bound, stats, run)
-        if run.plain is not None and (new is None or _collapsed(bound, new)):
-            # a leap too far: EM's own step instead, which cannot fall
-            run.params, run.plain, run.reach, run.status = run.plain, None, np.inf, "running"
+        if run.plain is not None and (fell or new is None or _collapsed(bound, new)):
+            # a leap too far: a shorter one, or EM's own step instead, which cannot fall
+            assert search is not None
+            run.status = "running"
             run.rejected += 1
-            anderson.judge(False)
+            search.shorten(run, stats, new, objective)
             continue
-        if run.plain is not None:
-            anderson.judge(True)
         if fell:
             run.status = f"failed: the log posterior fell by {run.history[-1] - objective:.3g}"
             return
@@ -378,19 +456,143 @@ def advance(
             watch(run)
         if new is None:
             return
-        if _largest_move(run.params, new) < 1e-13 or _settled(run.history, tol, accelerate, run.reach):
-            run.status = "converged"
+        if search is None:
+            settled = _largest_move(run.params, new) < 1e-13 or _settled(run.history, tol)
+        else:
+            settled = search.look(run, stats, new, tol)
+        if settled:
+            run.status, run.plain = "converged", None
             return
         if _collapsed(bound, new):
             run.status = "failed: a component collapsed onto a point"
             return
-        here, run.params, run.plain = run.params, new, None
-        if accelerate and len(run.history) > _WARM_UP:
-            leap, run.reach = _leap(coordinates, anderson, here, new)
-            if leap is not None:
-                run.params, run.plain = leap, new
+        run.path = [*run.path[1 - _PATH :], run.params]
+        run.params, run.plain = new, None
+        if search is not None and len(run.history) > _WARM_UP:
+            search.leap(run, new)
+            run.path = [] if run.plain is not None else run.path
     if run.plain is not None:  # no pass is left to see whether the last leap holds
         run.params, run.plain = run.plain, None
+
+
+class _Search:
+    """What decides where an accelerated run goes next, and when it is there.
+
+    Quasi-Newton steps where the metric is cheap to find, Anderson's method where there are too many parameters for
+    that, or where the metric is not finite (a parameter at the edge of its support).
+    """
+
+    def __init__(self, bound: Bound, run: Run):
+        self.bound = bound
+        self.coordinates = Coordinates(bound)
+        self.complete = Complete(bound)
+        self.newton = self.complete.cheap and not run.at_edge
+        self.quasi: QuasiNewton | None = None
+        self.here = self.image = self.gradient = np.empty(0)
+        self.base: dict[str, np.ndarray] = {}
+        self.stats: Stats = {}
+        self.lost = self.idle = 0
+
+    def look(self, run: Run, stats: Stats, new: dict[str, np.ndarray], tol: float) -> bool:
+        """Take in an accepted point, of which `new` is EM's image; whether it is the mode."""
+        leapt, before = run.plain is not None, run.history[-2] if len(run.history) > 1 else -np.inf
+        gained = run.history[-1] - before
+        self.base, self.stats, self.lost = run.params, stats, 0
+        with np.errstate(all="ignore"):
+            self.here, self.image = self.coordinates.forward(run.params), self.coordinates.forward(new)
+        self.idle = 0 if gained > 0 else self.idle + 1
+        move = float(np.abs(self.image - self.here).max(initial=0.0))
+        if _largest_move(run.params, new) < 1e-13 or (len(run.history) > 20 and self.idle >= _IDLE):
+            return True
+        if self.newton and len(run.history) > _WARM_UP:
+            self._differentiate(run, stats, new)
+        if not self.newton:
+            if leapt:
+                run.anderson.judge(True)
+            if tol == 0:
+                return False
+            # a step goes to where the mode is, as far as the last steps tell: it must be short, and gain nothing
+            close = run.reach < 1e-4 and len(run.history) > 2 and run.history[-1] - run.history[-3] < tol
+            # what the gradient is at most, by the rows' number: one row's information is about 1 in a coordinate
+            return close and (run.extra(tol) or move * self._rows(stats) < _gradient_limit(tol, run.objective))
+        if self.quasi is None or len(run.history) <= _WARM_UP:
+            return False
+        if leapt:
+            self.quasi.judge(gained)
+        slope = float(np.abs(self.gradient / self.coordinates.units).max(initial=0.0))
+        return tol > 0 and slope < _gradient_limit(tol, run.objective) and gained < tol
+
+    def leap(self, run: Run, new: dict[str, np.ndarray]) -> None:
+        """Set the run's next point beyond EM's own step, to `new`."""
+        if not self.newton:
+            leap, run.reach = _leap(self.coordinates, run.anderson, self.here, self.image, new)
+            if leap is not None:
+                run.params, run.plain = leap, new
+            return
+        if self.quasi is None:
+            return
+        point = self._proposal(new)
+        if point is not None:
+            run.params, run.plain = point, new
+
+    def shorten(self, run: Run, stats: Stats, new: dict[str, np.ndarray] | None, objective: float) -> None:
+        """After a leap that lost: a shorter one from the same point, or EM's own step."""
+        assert run.plain is not None
+        self.lost += 1
+        plain = run.plain
+        if self.newton and self.quasi is not None and self.lost < _LOSSES:
+            with np.errstate(all="ignore"):
+                here = self.coordinates.forward(run.params)
+                if new is not None and np.isfinite(objective):
+                    image = self.coordinates.forward(new)
+                    gradient = self.complete.gradient(here, image, stats, run.params)
+                    if np.isfinite(gradient).all():
+                        self.quasi.observe(here, gradient)
+            self.quasi.judge(objective - run.history[-1] if np.isfinite(objective) else -np.inf)
+            point = self._proposal(plain)
+            if point is not None:
+                run.params, run.plain = point, plain
+                return
+        run.params, run.plain, run.reach = plain, None, np.inf
+        if self.newton:
+            self.quasi = None
+        else:
+            run.anderson.judge(False)
+
+    def _differentiate(self, run: Run, stats: Stats, new: dict[str, np.ndarray]) -> None:
+        """The gradient at an accepted point, and what it says of the curvature; the metric where there is none yet."""
+        try:
+            with np.errstate(all="ignore"):
+                gradient = self.complete.gradient(self.here, self.image, stats, new)
+                if not np.isfinite(gradient).all():
+                    raise np.linalg.LinAlgError("the gradient is not finite")
+                if self.quasi is None:
+                    self.quasi = QuasiNewton(self.complete)
+                    path = [self.coordinates.forward(point) for point in run.path]
+                    self.quasi.begin([*path, self.here, self.image], stats, new)
+                else:
+                    self.quasi.observe(self.here, gradient)
+                self.gradient = gradient
+        except np.linalg.LinAlgError:
+            self.newton, run.at_edge, self.quasi = False, True, None
+
+    def _proposal(self, new: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        assert self.quasi is not None
+        try:
+            with np.errstate(all="ignore"):
+                proposed = self.quasi.propose(self.here, self.image, self.gradient)
+                leap = self.coordinates.backward(proposed, new)
+        except np.linalg.LinAlgError:
+            return None
+        return leap if all(np.isfinite(value).all() for value in leap.values()) else None
+
+    def _rows(self, stats: Stats) -> float:
+        return max((float(np.max(np.abs(own["n"]))) for own in stats.values() if "n" in own), default=1.0)
+
+
+def _gradient_limit(tol: float, objective: float) -> float:
+    """What no entry of the gradient may exceed where a run has converged; never below its rounding."""
+    return max(_GRADIENT * max(1.0, np.sqrt(tol / 1e-8)), 4e-14 * abs(objective))
 
 
 def _fell(run: Run, objective: float) -> bool:
@@ -402,12 +604,11 @@ def _fell(run: Run, objective: float) -> bool:
 
 
 def _leap(
-    coordinates: Coordinates, anderson: Anderson, params: Params, new: dict[str, np.ndarray]
+    coordinates: Coordinates, anderson: Anderson, here: np.ndarray, image: np.ndarray, new: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray] | None, float]:
-    """The accelerated point after EM's step from `params` to `new`, and how far it is; None where there is none."""
+    """The accelerated point after EM's step from `here` to `image`, and how far it is; None where there is none."""
     try:
         with np.errstate(all="ignore"):
-            here, image = coordinates.forward(params), coordinates.forward(new)
             if not (np.isfinite(here).all() and np.isfinite(image).all()):
                 anderson.forget()
                 return None, np.inf
@@ -424,15 +625,11 @@ def _leap(
     return leap, reach
 
 
-def _settled(history: list[float], tol: float, accelerate: bool, reach: float) -> bool:
-    """Whether what can still be gained is below `tol`."""
-    if tol == 0:
-        # nothing gained for many iterations: what moves still is rounding
-        return len(history) > 20 and history[-1] - history[-20] <= 0 and reach < 1e-7
-    if not accelerate:
-        return _remaining_gain(history) < tol
-    # an accelerated step goes to where the mode is, as far as the last steps tell: it must be short, and gain nothing
-    return reach < 1e-4 and len(history) > 2 and history[-1] - history[-3] < tol
+def _settled(history: list[float], tol: float) -> bool:
+    """Whether what plain EM can still gain is below `tol`."""
+    if tol == 0:  # nothing gained for many iterations: what moves still is rounding
+        return len(history) > 20 and history[-1] - history[-20] <= 0
+    return _remaining_gain(history) < tol
 
 
 def _guarded(bound: Bound, stats: Any, run: Run) -> dict[str, np.ndarray] | None:
