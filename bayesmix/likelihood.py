@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType, disconnected_type, grad
 from pytensor.graph.basic import Apply
@@ -25,12 +26,19 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.op import Op
 from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
-from pytensor.link.numba.dispatch.basic import generate_fallback_impl, register_funcify_and_cache_key
+from pytensor.graph.traversal import apply_ancestors
+from pytensor.link.numba.dispatch.basic import (
+    generate_fallback_impl,
+    numba_njit,
+    register_funcify_and_cache_key,
+)
 from pytensor.scalar.basic import Mul
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Sum
+from pytensor.tensor.rewriting.basic import register_specialize
 
 from bayesmix.bound import Bound
+from bayesmix.kernels import whole_table
 from bayesmix.plan import Plan
 from bayesmix.spec import Encoded, NotLinear, Stats
 
@@ -54,34 +62,86 @@ class Rows:
             self.gathered = self.plan.gathered(self.weights)
         except NotLinear:
             self.plan = None
+        self.arrays: dict[str, Any] = {}
+
+    def inputs(self) -> list[Any]:
+        """The row weights and the plan's arrays as inputs of a graph (shared variables, always the same ones)."""
+        values = self._values()
+        if not self.arrays:
+            self.arrays = {
+                name: pytensor.shared(value, name=f"rows_{name}", shape=(None,) * value.ndim, borrow=True)
+                for name, value in values.items()
+            }
+        return list(self.arrays.values())
+
+    def _values(self) -> dict[str, np.ndarray]:
+        return {"weights": self.gathered, **self.plan.arrays()}  # type: ignore[union-attr]
 
     def swap(self, data: Encoded, weights: np.ndarray | None = None) -> None:
         """Put other rows in their place."""
+        arrays = self.arrays
         self.__init__(self.bound, data, weights)  # type: ignore[misc]
+        if arrays:
+            for name, value in self._values().items():
+                arrays[name].set_value(value, borrow=True)
+        self.arrays = arrays
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"bound": self.bound, "data": self.data, "weights": self.weights}
+        return {name: getattr(self, name) for name in ("bound", "data", "weights", "arrays")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = state.pop("arrays")
         self.__init__(**state)  # type: ignore[misc]
+        self.arrays = arrays
 
 
 def row_log_density(rows: Rows, variables: Mapping[str, Any]) -> Any:
     """Log density (N,) of every row as a PyTensor expression of the slots' variables."""
     if rows.plan is not None:
-        return RowLogDensity(rows)(rows.plan.natural_graph(variables))
+        return RowLogDensity(rows).of(rows.plan.natural_graph(variables))
     return WalkedLogDensity(rows)(*[variables[name] for name in rows.bound.slots])
 
 
-class RowLogDensity(Op):
-    """Log density (N,) of every row at a vector of natural parameters."""
+class _OfRows(Op):
+    """What the fused operations share: the rows are in `rows`, and the last inputs too.
+
+    Run by Python they take them from `rows`, whose plan keeps memory from call to call. Compiled by numba they take them
+    from the inputs: PyTensor keeps compiled code on disk under a key of the operation, and data inside that code would be
+    handed to the same operation on another table.
+    """
+
+    __props__ = ("rows",)
 
     def __init__(self, rows: Rows):
         self.rows = rows
 
-    def make_node(self, natural):
-        """One vector in, one out."""
-        return Apply(self, [pt.as_tensor(natural).astype("float64")], [pt.vector(dtype="float64")])
+    def of(self, *own: Any) -> Any:
+        """The operation's value at natural parameters (and weights)."""
+        return self(*own, *self.rows.inputs())
+
+    def _floats(self, inputs: Any, n_own: int) -> list[Any]:
+        return [pt.as_tensor(value).astype("float64") for value in inputs[:n_own]] + list(inputs[n_own:])
+
+    def connection_pattern(self, node):
+        """Rows have no gradient."""
+        n_rows = len(self.rows.inputs())
+        own = len(node.inputs) - n_rows
+        return [[True] * len(node.outputs)] * own + [[False] * len(node.outputs)] * n_rows
+
+    def _pulled(self, *own: Any) -> list[Any]:
+        return [*own, *[disconnected_type() for _ in self.rows.inputs()]]
+
+
+class RowLogDensity(_OfRows):
+    """Log density (N,) of every row at a vector of natural parameters."""
+
+    def make_node(self, *inputs):
+        """One vector (and the rows) in, one out."""
+        return Apply(self, self._floats(inputs, 1), [pt.vector(dtype="float64")])
+
+    def infer_shape(self, node, input_shapes):
+        """The number of rows, which costs no pass over them."""
+        return [(_n_rows(node),)]
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
@@ -89,40 +149,55 @@ class RowLogDensity(Op):
 
     def pullback(self, inputs, outputs, cotangents):
         """The expected statistics."""
-        return [RowStatistics(self.rows)(inputs[0], cotangents[0])]
+        return self._pulled(RowStatistics(self.rows)(inputs[0], cotangents[0], *inputs[1:])[1])
 
 
-class RowStatistics(Op):
-    """Expected statistics at natural parameters, each row with its weight (N,)."""
+class RowStatistics(_OfRows):
+    """Log densities (N,), and expected statistics at natural parameters, each row with its weight (N,)."""
 
-    def __init__(self, rows: Rows):
-        self.rows = rows
+    def make_node(self, *inputs):
+        """Natural parameters and weights (and the rows) in, vectors of N and of the natural parameters' size out."""
+        inputs = self._floats(inputs, 2)
+        return Apply(self, inputs, [pt.vector(dtype="float64"), inputs[0].type()])
 
-    def make_node(self, natural, weights):
-        """Natural parameters and weights in, a vector of the natural parameters' size out."""
-        inputs = [pt.as_tensor(value).astype("float64") for value in (natural, weights)]
-        return Apply(self, inputs, [inputs[0].type()])
+    def infer_shape(self, node, input_shapes):
+        """See `RowLogDensity.infer_shape`."""
+        return [(_n_rows(node),), input_shapes[0]]
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
-        natural, weights = inputs
-        _, output_storage[0][0] = self.rows.plan.run(natural, np.ascontiguousarray(weights))
+        natural, weights, *_ = inputs
+        output_storage[0][0], output_storage[1][0] = self.rows.plan.run(natural, np.ascontiguousarray(weights))
 
     def pullback(self, inputs, outputs, cotangents):
         """Second derivatives are not of this form."""
         raise NotImplementedError(_FIRST_ONLY)
 
 
-class LogLikelihood(Op):
+def _n_rows(node: Apply) -> Any:
+    """N, from the rows among a node's inputs: the shape of its result, without a pass over them."""
+    return node.inputs[-2][-1]
+
+
+@register_specialize
+@node_rewriter([RowStatistics])
+def _one_pass(fgraph, node):
+    """Log densities come with the statistics at the same parameters: the E-step need not run twice."""
+    natural, weights, *rows = node.inputs
+    found = [client for client, _ in fgraph.clients[natural] if isinstance(client, Apply)]
+    found = [client for client in found if isinstance(client.op, RowLogDensity) and client.inputs[1:] == rows]
+    if not found or not set(found).isdisjoint(apply_ancestors([weights])):
+        return None
+    return {client.outputs[0]: node.outputs[0] for client in found}
+
+
+class LogLikelihood(_OfRows):
     """Weighted sum of the rows' log densities, and its gradient: both from one E-step."""
 
-    def __init__(self, rows: Rows):
-        self.rows = rows
-
-    def make_node(self, natural):
-        """One vector in; a number and a vector out."""
-        natural = pt.as_tensor(natural).astype("float64")
-        return Apply(self, [natural], [pt.scalar(dtype="float64"), natural.type()])
+    def make_node(self, *inputs):
+        """One vector (and the rows) in; a number and a vector out."""
+        inputs = self._floats(inputs, 1)
+        return Apply(self, inputs, [pt.scalar(dtype="float64"), inputs[0].type()])
 
     def perform(self, node, inputs, output_storage):
         """See the class."""
@@ -137,7 +212,7 @@ class LogLikelihood(Op):
         """The statistics are the gradient."""
         if not isinstance(cotangents[1].type, DisconnectedType):
             raise NotImplementedError(_FIRST_ONLY)
-        return [cotangents[0] * outputs[1]]
+        return self._pulled(cotangents[0] * outputs[1])
 
 
 class Apportioned(Op):
@@ -178,7 +253,8 @@ def _summed(fgraph, node):
         return None
     if isinstance(value.owner.op, Elemwise) and not isinstance(value.owner.op.scalar_op, Mul):
         return None
-    return [LogLikelihood(rows[0].owner.op.rows)(rows[0].owner.inputs[0])[0]]
+    node = rows[0].owner
+    return [LogLikelihood(node.op.rows)(*node.inputs)[0]]
 
 
 def with_log_likelihood(logp: Any) -> Any:
@@ -266,15 +342,57 @@ class WalkedStatistics(Op):
 
 
 @register_funcify_and_cache_key(RowLogDensity)
+def _numba_row_log_density(op, node, **kwargs):
+    @numba_njit(error_model="numpy")
+    def row_log_density_of(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, groups):
+        _, rows, _ = whole_table.run(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, True, False)
+        return whole_table.spread(rows, groups)
+
+    return row_log_density_of, _key(op)
+
+
 @register_funcify_and_cache_key(RowStatistics)
+def _numba_row_statistics(op, node, **kwargs):
+    @numba_njit(error_model="numpy")
+    def row_statistics_of(natural, of_rows, weights, code, ints, floats, bounds, caps, cuts, sizes, groups):
+        own = whole_table.gathered(of_rows, groups)
+        _, rows, stats = whole_table.run(natural, own, code, ints, floats, bounds, caps, cuts, sizes, True, True)
+        return whole_table.spread(rows, groups), stats
+
+    return row_statistics_of, _key(op)
+
+
 @register_funcify_and_cache_key(LogLikelihood)
+def _numba_log_likelihood(op, node, **kwargs):
+    @numba_njit(error_model="numpy")
+    def log_likelihood_of(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, groups):
+        loglik, _, stats = whole_table.run(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, False, True)
+        return np.asarray(loglik), stats
+
+    return log_likelihood_of, _key(op)
+
+
+def _key(op: Op) -> str:
+    """Of compiled code in PyTensor's cache: it has nothing of the rows in it."""
+    whole_table.link()
+    return f"bayesmix-{type(op).__name__}-{whole_table.version()}"
+
+
+@register_funcify_and_cache_key(Apportioned)
+def _numba_apportioned(op, node, **kwargs):
+    @numba_njit(error_model="numpy")
+    def apportioned_of(total, shares):
+        return shares - shares.mean() + total.item() / len(shares)
+
+    return apportioned_of, "bayesmix-Apportioned-1"
+
+
 @register_funcify_and_cache_key(WalkedLogDensity)
 @register_funcify_and_cache_key(WalkedStatistics)
-@register_funcify_and_cache_key(Apportioned)
 def _as_python(op, node, **kwargs):
-    """In a graph that PyTensor compiles by numba these run as they are: a call of the kernel from Python.
+    """The walks run as they are where PyTensor compiles by numba: numpy, called from compiled code.
 
-    `bayesmix.fit_nuts` does not go this way. Without a key nothing of the data is kept in PyTensor's cache.
+    Without a key nothing of the data is kept in PyTensor's cache.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it does so is known

@@ -395,6 +395,19 @@ class Plan:
             for key, own in self._layout.items()
         }
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `bayesmix.kernels.whole_table.run` takes besides parameters and row weights, and last the groups."""
+        return {
+            "code": self._program,
+            "ints": self._int_data,
+            "floats": self._float_data,
+            "bounds": self._bounds,
+            "caps": self._caps,
+            "cuts": self._cuts,
+            "sizes": np.array([self._room, self._used, self._root_at, self._work, self.n_rows]),
+            "groups": np.empty(0, np.int64) if self._group is None else np.asarray(self._group, np.int64),
+        }
+
     def gathered(self, weights: np.ndarray) -> np.ndarray:
         """Row weights (N,) as `total` takes them: those of equal rows together; empty where all are 1."""
         if self._group is not None:

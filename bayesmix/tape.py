@@ -176,6 +176,16 @@ class _State:
     def _caller(self, call: _Call) -> Callable[[], None]:
         node, slots = call.node, self.slots
         arguments = [self._argument(*argument) for argument in call.inputs]
+        # most are always the same array: a constant, or a view of the memory
+        given = [argument() for argument in arguments]
+        kinds = [(kind, dtype) for kind, _, dtype in call.inputs]
+        fresh = [i for i, (kind, dtype) in enumerate(kinds) if kind in ("slot", "scalar") or dtype not in (None, float)]
+
+        def collected() -> list[Any]:
+            for i in fresh:
+                given[i] = arguments[i]()
+            return given
+
         quick = _quick(node, [np.shape(w) if k == "constant" else w[1] for k, w, _ in call.inputs])
         if quick is not None:
             results = []
@@ -183,14 +193,14 @@ class _State:
                 results.append(self._view(where) if kind == "memory" else np.empty(where[1]))
                 if kind == "slot":
                     slots[where[0]] = results[-1]
-            return lambda: quick([argument() for argument in arguments], results)
+            return lambda: quick(collected(), results)
         targets = [self._view(where) if kind == "memory" else where for kind, where in call.outputs]
         perform = node.op.perform
 
         def step() -> None:
             storage: list[list[Any]] = [[None] for _ in targets]
             with np.errstate(all="ignore"):
-                perform(node, [argument() for argument in arguments], storage)
+                perform(node, collected(), storage)
             for target, [value] in zip(targets, storage):
                 if np.shape(value) != (target[1] if isinstance(target, tuple) else target.shape):
                     raise ValueError(f"{node.op}: the shape of its result changed since it was traced.")
