@@ -105,15 +105,18 @@ def row_log_density(rows: Rows, variables: Mapping[str, Any]) -> Any:
 class _OfRows(Op):
     """What the fused operations share: the rows are in `rows`, and the last inputs too.
 
-    Run by Python they take them from `rows`, whose plan keeps memory from call to call. Compiled by numba they take them
-    from the inputs: PyTensor keeps compiled code on disk under a key of the operation, and data inside that code would be
-    handed to the same operation on another table.
+    Run by Python they take them from `rows`, whose plan keeps memory from call to call. Compiled by numba they take
+    them from the inputs: PyTensor keeps compiled code on disk under a key of the operation, and data inside that code
+    would be handed to the same operation on another table.
     """
 
     __props__ = ("rows",)
 
     def __init__(self, rows: Rows):
         self.rows = rows
+
+    def __str__(self):
+        return type(self).__name__
 
     def of(self, *own: Any) -> Any:
         """The operation's value at natural parameters (and weights)."""

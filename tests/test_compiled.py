@@ -154,7 +154,7 @@ def test_a_warm_cache_gives_each_table_its_own_answer(tmp_path):
 
 @pytest.mark.slow
 def test_four_threads_at_once_in_nutpies_own_code(no_python):
-    """ctypes lets go of the GIL: the compiled function runs in four threads at the same time, each at its own points."""
+    """ctypes lets go of the GIL: the compiled function runs in four threads at the same time."""
     nutpie = pytest.importorskip("nutpie")
     model = bm.build_model(bm.Mixture(bm.Normal(), 3), numbers(0, 3000), initval=None)
     function = nutpie.compile_pymc_model(model)
@@ -203,7 +203,14 @@ def test_pymcs_samplers_sample_the_fused_model(sampler, no_python):
     model = bm.build_model(SPEC, np.concatenate([low, high]), order="mu")
     with model:
         draws = pm.sample(
-            200, tune=200, chains=2, cores=2, nuts_sampler=sampler, random_seed=1, progressbar=False, compute_convergence_checks=False
-        )  # fmt: skip
+            200,
+            tune=200,
+            chains=2,
+            cores=2,
+            nuts_sampler=sampler,
+            random_seed=1,
+            progressbar=False,
+            compute_convergence_checks=False,
+        )
     mean = draws.posterior["mu"].mean(("chain", "draw")).to_numpy()
     np.testing.assert_allclose(mean, [low.mean(), high.mean()], atol=0.05)

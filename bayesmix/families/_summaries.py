@@ -104,6 +104,19 @@ def safe_log(probability: Any, xp: Any) -> Any:
     return xp.log(xp.maximum(probability, np.finfo(float).tiny))
 
 
+def safe_log_rest(probability: Any, xp: Any) -> Any:
+    """Logarithm of 1 - p to all digits, which 1 - p loses where p is small; p = 1 as in `safe_log`."""
+    inside = xp.minimum(probability, 1 - np.finfo(float).epsneg)
+    return xp.where(probability < 1, xp.log1p(-inside), np.log(np.finfo(float).tiny))
+
+
+def log_ratio(value: Any, reference: float, xp: Any) -> Any:
+    """Logarithm of ``value / reference``, both > 0, to all digits of it where they are nearly equal."""
+    change = (value - reference) / reference
+    near = xp.log1p(xp.maximum(xp.minimum(change, 0.5), -0.5))
+    return xp.where(abs(change) < 0.5, near, xp.log(value / reference))
+
+
 def in_order(symbols: Any) -> list:
     """Symbols sorted where they can be compared, else in order of appearance."""
     try:

@@ -12,7 +12,7 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Rate, safe_log
+from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Parameter
 
 
@@ -95,7 +95,7 @@ class Bernoulli(Leaf):
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""
-        return {"ones": safe_log(params["p"], xp), "zeros": safe_log(1 - params["p"], xp)}
+        return {"ones": safe_log(params["p"], xp), "zeros": safe_log_rest(params["p"], xp)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

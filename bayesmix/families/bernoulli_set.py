@@ -14,7 +14,7 @@ from bayesmix import conjugate
 from bayesmix.data import is_missing, sequence_like
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import in_order, name_levels, safe_log
+from bayesmix.families._summaries import in_order, name_levels, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Dim, Parameter
 
 
@@ -169,7 +169,7 @@ class BernoulliSet(Leaf):
 
     def natural(self, params, learned, xp):
         """Log odds, and the log density of the empty set."""
-        log_rest = safe_log(1 - params["p"], xp)
+        log_rest = safe_log_rest(params["p"], xp)
         return {"n": log_rest.sum(-1), "counts": safe_log(params["p"], xp) - log_rest}
 
     def map_step(self, stats, priors, params, learned):

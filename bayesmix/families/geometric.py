@@ -12,7 +12,7 @@ from scipy.special import xlog1py
 from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Rate, safe_log
+from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.moments import mixing
 from bayesmix.params import UNIT, Parameter
 
@@ -99,9 +99,7 @@ class Geometric(Leaf):
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""
         p = params["p"]
-        # failures come in numbers like 1/p: log(1 - p) by way of 1 - p would lose their digits where p is small
-        rest = xp.where(p < 1, xp.log1p(-xp.minimum(p, 1 - np.finfo(float).epsneg)), np.log(np.finfo(float).tiny))
-        return {"n": safe_log(p, xp), "failures": rest}
+        return {"n": safe_log(p, xp), "failures": safe_log_rest(p, xp)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""

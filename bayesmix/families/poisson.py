@@ -12,7 +12,7 @@ from scipy.special import gammaln, xlogy
 from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Rate
+from bayesmix.families._summaries import Rate, log_ratio
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 
@@ -44,7 +44,8 @@ class Poisson(Leaf):
 
     References
     ----------
-    Gelman et al. 2013, *Bayesian Data Analysis*, 3rd ed., section 2.6.
+    Gelman et al. 2013, *Bayesian Data Analysis*, 3rd ed., section 2.6; Loader 2000, *Fast and Accurate Computation of
+    Binomial Probabilities*, for densities of large counts.
 
     Examples
     --------
@@ -76,7 +77,7 @@ class Poisson(Leaf):
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
         counts = numbers(column, "Poisson", whole=True, minimum=0)
-        return {"value": counts, "log_factorial": gammaln(counts + 1)}
+        return {"value": counts, "peak": _peak(counts)}
 
     def decode(self, values, learned):
         """See `Leaf.decode`."""
@@ -84,21 +85,22 @@ class Poisson(Leaf):
 
     def log_density(self, params, data):
         """See `Leaf.log_density`."""
-        mu, value = params["mu"], data["value"][:, None]
-        return xlogy(value, mu) - mu - data["log_factorial"][:, None]
+        return data["peak"][:, None] - _deviance(data["value"][:, None], params["mu"])
 
     def pymc_dist(self, params):
         """See `Leaf.pymc_dist`."""
         return pm.Poisson.dist(params["mu"])
 
     def row_statistics(self, data, learned):
-        """See `Leaf.row_statistics`."""
-        return {"n": np.broadcast_to(1.0, len(data["value"])), "events": data["value"], "log_factorial": data["log_factorial"]}
+        """One, the count, and its log density at the reference rate, the column's mean."""
+        value = data["value"]
+        reference = data["peak"] - _deviance(value, learned.mean)
+        return {"n": np.broadcast_to(1.0, len(value)), "events": value, "reference": reference}
 
     def natural(self, params, learned, xp):
-        """See `Leaf.natural`."""
+        """About the reference rate: at counts of 1e9 their logarithms' sums would leave six digits."""
         mu = params["mu"]
-        return {"n": -mu, "events": xp.log(mu), "log_factorial": -xp.ones_like(mu)}
+        return {"n": learned.mean - mu, "events": log_ratio(mu, learned.mean, xp), "reference": xp.ones_like(mu)}
 
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
@@ -119,3 +121,22 @@ class Poisson(Leaf):
     def embed(self, data, learned):
         """Square roots: they have the same spread at every rate."""
         return 2 * np.sqrt(data["value"] + 0.375)[:, None]
+
+
+def _peak(counts: np.ndarray) -> np.ndarray:
+    """Log density of each count at a rate of its own size: the largest that it has. By Stirling's series from 16 on."""
+    x = np.maximum(counts, 16.0)
+    series = (1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - 1 / 1188 / x**2) / x**2) / x**2) / x**2) / x
+    few = np.minimum(counts, 16.0)
+    return np.where(counts < 16, xlogy(few, few) - few - gammaln(few + 1), -0.5 * np.log(2 * np.pi * x) - series)
+
+
+def _deviance(counts: np.ndarray, mu: Any) -> np.ndarray:
+    """What the log density at `mu` lacks of the count's largest, ``x log(x / mu) + mu - x >= 0``, to all its digits."""
+    mu = np.maximum(mu, np.finfo(float).tiny)
+    with np.errstate(over="ignore"):
+        change = (counts - mu) / mu
+    near = np.clip(change, -0.5, 0.5)
+    with np.errstate(over="ignore"):
+        far = xlogy(counts, counts / mu) + mu - counts
+    return np.where(np.abs(change) < 0.5, mu * ((1 + near) * np.log1p(near) - near), far)

@@ -13,7 +13,7 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import safe_log
+from bayesmix.families._summaries import safe_log, safe_log_rest
 from bayesmix.params import POSITION, UNIT, Parameter
 from bayesmix.statistics import OneHot
 
@@ -157,7 +157,7 @@ class SpikeAndSlab(Leaf):
         values = np.arange(learned.lower, learned.upper + 1)
         at = abs(params["k"][:, None] - values) < 0.5
         p = params["p"][:, None]
-        return {"counts": xp.where(at, safe_log(p, xp), safe_log(1 - p, xp) - np.log(len(values) - 1.0))}
+        return {"counts": xp.where(at, safe_log(p, xp), safe_log_rest(p, xp) - np.log(len(values) - 1.0))}
 
     def suff_stats(self, data, resp, learned):
         """Weighted count of each value, (K, L), without the indicators."""

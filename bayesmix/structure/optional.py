@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 
 from bayesmix import conjugate
 from bayesmix.data import Column
-from bayesmix.families._summaries import Rate, safe_log
+from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.mstep import numeric_step
 from bayesmix.params import UNIT, Parameter, make_slot
 from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
@@ -159,7 +159,7 @@ class Optional(Node):
 
     def natural(self, params, learned, xp):
         """Logarithms of the probabilities of being missing and of being there."""
-        return {"missing": safe_log(params["p"], xp), "present": safe_log(1 - params["p"], xp)} if params else {}
+        return {"missing": safe_log(params["p"], xp), "present": safe_log_rest(params["p"], xp)} if params else {}
 
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)

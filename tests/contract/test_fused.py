@@ -1,4 +1,4 @@
-"""The fused likelihood is the graph's, in PyMC's own densities: value and gradient, over all families and structures."""
+"""The fused likelihood is the graph's, in PyMC's own densities: value and gradient, for all families and structures."""
 
 import numpy as np
 import pytest
@@ -66,10 +66,9 @@ def test_fused_value_and_gradient_are_the_graphs(tree, table, flat):
 
 
 def test_every_family_and_structure_is_among_them():
+    import bayesmix as bm
     from bayesmix.families._contract import Leaf
     from bayesmix.spec import Node
-
-    import bayesmix as bm
 
     def nodes(node):
         yield type(node)
