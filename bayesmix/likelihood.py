@@ -177,7 +177,7 @@ class RowStatistics(_OfRows):
         raise NotImplementedError(_FIRST_ONLY)
 
 
-def _n_rows(node: Apply) -> Any:
+def _n_rows(node: Any) -> Any:
     """N, from the rows among a node's inputs: the shape of its result, without a pass over them."""
     return node.inputs[-2][-1]
 

@@ -145,7 +145,11 @@ def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.nd
 
 
 def hessian_by_differences(gradient: Callable[[np.ndarray], np.ndarray], u: np.ndarray) -> np.ndarray:
-    """Symmetric Hessian (d, d) from central differences of a gradient; relative error about 1e-8.
+    """Symmetric Hessian (d, d) from central differences of a gradient, with two to four gradients a coordinate.
+
+    The largest error of an entry, in units of the square root of its row's and its column's diagonal entries, was 1e-8
+    against exact second derivatives: mixtures of columns offset by 1e8, in units of 1e-8 and of 1e8, and of five
+    families at once, at their modes and away from them (``benchmarks/hessians.py``; decision 0016).
 
     Each coordinate's step is found from its own curvature (a ten-thousandth of its scale), so that neither the unit nor
     the offset of a column matters.

@@ -232,7 +232,7 @@ def test_rows_that_components_exclude_tie_on_or_do_not_know(n_components):
     found, statistics = density(only)  # the others all but exclude the ones
     np.testing.assert_allclose(found[1:3], np.log(0.5 / n_components), rtol=1e-14)
     natural = rows.natural({"weights": weights, "p": only})
-    natural[:] = -np.inf  # every component excludes every row
+    natural[:n_components] = -np.inf  # every component excludes every row
     found, statistics = rows.run(natural, np.ones(4))
     assert (found == -np.inf).all()
     assert (statistics == 0).all()
