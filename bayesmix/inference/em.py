@@ -41,6 +41,8 @@ _FINISHED = 3
 _RENEWED = 60
 #: Points that are kept of the way.
 _PATH = 10
+#: Accepted points after which the metric is found again.
+_RENEW = 5
 #: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
 _LOSSES, _IDLE = 3, 8
 #: A run has converged where no entry of the log posterior's gradient is above.
@@ -88,15 +90,15 @@ class Run:
     validation: float | None = None
     #: The last points of the way, for what they say of the slope.
     path: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
-    #: Whether the metric of quasi-Newton steps is not finite on the way.
-    at_edge: bool = False
+    #: Where it goes, if it is accelerated.
+    search: _Search | None = field(default=None, repr=False)
     #: Iterations since the objective stood still.
     stood: int = 0
 
     def go_on(self, params: dict[str, np.ndarray]) -> None:
         """Run again, from another point."""
         self.params, self.status, self.plain = params, "running", None
-        self.anderson, self.reach, self.path, self.stood = Anderson(), np.inf, [], 0
+        self.anderson, self.reach, self.path, self.stood, self.search = Anderson(), np.inf, [], 0, None
 
     def begin_again(self) -> None:
         """Forget the way to the point."""
@@ -428,7 +430,10 @@ def advance(
     """Iterate a run up to `until` iterations in all, or until it converges or fails; it stays "running" otherwise."""
     if run.status != "running":
         return
-    bound, search = e_step.bound, _Search(e_step.bound, run) if accelerate else None
+    bound = e_step.bound
+    if accelerate and run.search is None:
+        run.search = _Search(bound)
+    search = run.search if accelerate else None
     while len(run.history) + run.rejected < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
@@ -482,22 +487,19 @@ class _Search:
     that, or where the metric is not finite (a parameter at the edge of its support).
     """
 
-    def __init__(self, bound: Bound, run: Run):
-        self.bound = bound
+    def __init__(self, bound: Bound):
         self.coordinates = Coordinates(bound)
         self.complete = Complete(bound)
-        self.newton = self.complete.cheap and not run.at_edge
+        self.newton = self.complete.cheap
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
-        self.base: dict[str, np.ndarray] = {}
-        self.stats: Stats = {}
-        self.lost = self.idle = 0
+        self.lost = self.idle = self.age = 0
 
     def look(self, run: Run, stats: Stats, new: dict[str, np.ndarray], tol: float) -> bool:
         """Take in an accepted point, of which `new` is EM's image; whether it is the mode."""
         leapt, before = run.plain is not None, run.history[-2] if len(run.history) > 1 else -np.inf
         gained = run.history[-1] - before
-        self.base, self.stats, self.lost = run.params, stats, 0
+        self.lost = 0
         with np.errstate(all="ignore"):
             self.here, self.image = self.coordinates.forward(run.params), self.coordinates.forward(new)
         self.idle = 0 if gained > 0 else self.idle + 1
@@ -518,7 +520,7 @@ class _Search:
         if self.quasi is None or len(run.history) <= _WARM_UP:
             return False
         if leapt:
-            self.quasi.judge(gained)
+            self.quasi.judge(gained, 1e-12 * abs(run.objective))
         slope = float(np.abs(self.gradient / self.coordinates.units).max(initial=0.0))
         return tol > 0 and slope < _gradient_limit(tol, run.objective) and gained < tol
 
@@ -548,7 +550,8 @@ class _Search:
                     gradient = self.complete.gradient(here, image, stats, run.params)
                     if np.isfinite(gradient).all():
                         self.quasi.observe(here, gradient)
-            self.quasi.judge(objective - run.history[-1] if np.isfinite(objective) else -np.inf)
+            gained = objective - run.history[-1] if np.isfinite(objective) else -np.inf
+            self.quasi.judge(gained, 1e-12 * abs(run.objective))
             point = self._proposal(plain)
             if point is not None:
                 run.params, run.plain = point, plain
@@ -572,9 +575,12 @@ class _Search:
                     self.quasi.begin([*path, self.here, self.image], stats, new)
                 else:
                     self.quasi.observe(self.here, gradient)
+                    self.age += 1
+                    if self.age % _RENEW == 0:
+                        self.quasi.renew(self.image, stats, new)
                 self.gradient = gradient
         except np.linalg.LinAlgError:
-            self.newton, run.at_edge, self.quasi = False, True, None
+            self.newton, self.quasi = False, None
 
     def _proposal(self, new: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         assert self.quasi is not None
@@ -592,7 +598,7 @@ class _Search:
 
 def _gradient_limit(tol: float, objective: float) -> float:
     """What no entry of the gradient may exceed where a run has converged; never below its rounding."""
-    return max(_GRADIENT * max(1.0, np.sqrt(tol / 1e-8)), 4e-14 * abs(objective))
+    return max(_GRADIENT * max(1.0, np.sqrt(tol / 1e-8)), 1e-13 * abs(objective))
 
 
 def _fell(run: Run, objective: float) -> bool:
