@@ -41,6 +41,8 @@ _FINISHED = 3
 _RENEWED = 60
 #: Points that are kept of the way.
 _PATH = 10
+#: Parameters of which differences are always cheap, and rows beside which they are.
+_FEW, _MANY_ROWS = 24, 50_000
 #: Accepted points after which the metric is found again.
 _RENEW = 5
 #: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
@@ -386,15 +388,15 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
     enough = run.objective + max(_SAME_MODE, 1e-9 * abs(run.objective))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        for point in ascents(e_step, run.params, rng):
-            if _objective(e_step, point) > enough:
-                run.go_on(point)
-                return True
         for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng):
             other = Run(point)
             advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)
             if not other.failed and other.objective > enough:
                 run.go_on(other.params)
+                return True
+        for point in ascents(e_step, run.params, rng):
+            if _objective(e_step, point) > enough:
+                run.go_on(point)
                 return True
     return False
 
@@ -432,7 +434,7 @@ def advance(
         return
     bound = e_step.bound
     if accelerate and run.search is None:
-        run.search = _Search(bound)
+        run.search = _Search(e_step)
     search = run.search if accelerate else None
     while len(run.history) + run.rejected < until:
         loglik, stats = e_step(run.params)
@@ -487,10 +489,11 @@ class _Search:
     that, or where the metric is not finite (a parameter at the edge of its support).
     """
 
-    def __init__(self, bound: Bound):
-        self.coordinates = Coordinates(bound)
-        self.complete = Complete(bound)
-        self.newton = self.complete.cheap
+    def __init__(self, e_step: EStep):
+        self.coordinates = Coordinates(e_step.bound)
+        self.complete = Complete(e_step.bound)
+        # the gradient's differences must not take longer than the passes that they save
+        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.data.n_rows > _MANY_ROWS)
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
         self.lost = self.idle = self.age = 0
