@@ -1,14 +1,14 @@
 r"""The Newton step of the log posterior, from the M-step's own objective and the points already seen.
 
-EM's objective at statistics T, :math:`Q(u; T)`, has by Fisher's identity the gradient of the log posterior at the point of
-T, and by Louis' the Hessian but for what the missing labels take away:
+EM's objective at statistics T, :math:`Q(u; T)`, has by Fisher's identity the gradient of the log posterior at the point
+of T, and by Louis' the Hessian but for what the missing labels take away:
 
 .. math:: \nabla^2 \log p = -A + C, \qquad A = -\nabla^2 Q.
 
-Q is a sum over sites of few numbers each, whatever the number of rows. So differences of Q cost no pass over the data. They
-give the gradient, and once the metric A in which EM's own step is that of steepest ascent and C has eigenvalues between
-0 and 1. What C is there is learned from the change of the gradient along the steps made (symmetric rank one, which may also
-find an ascent direction), those of plain EM included. Steps are held to a trust region.
+Q is a sum over sites of few numbers each, whatever the number of rows: its differences cost no pass over the data. They
+give the gradient, and the metric A, in which EM's own step is that of steepest ascent. What the Hessian is in that metric
+is learned from the change of the gradient along the steps made (symmetric rank one, which can also show an ascent
+direction), those of plain EM included. Steps are held to a trust region, and the metric is found again on the way.
 
 References
 ----------
