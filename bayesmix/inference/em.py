@@ -1,8 +1,8 @@
 """Expectation-maximisation to the posterior mode.
 
-`maximise` is the whole of it: short runs from every start (of very many rows, on a sample), the best of them to the end,
-accelerated (`quasi_newton`, `accelerate`), and on from where each stops if that is a saddle (`saddles`). `advance` is EM itself. Other engines begin with
-`maximise` too.
+`maximise` is the whole of it: short runs from every start (of very many rows, on a sample), the best of them to the
+end, accelerated (`quasi_newton`, `accelerate`), and on from where each stops if that is a saddle (`saddles`).
+`advance` is EM itself. Other engines begin with `maximise` too.
 """
 
 from __future__ import annotations
@@ -147,12 +147,12 @@ def fit_em(
 ) -> Fit:
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
-    Each start clusters the rows (see `bayesmix.inference.start`) and gets ten iterations, the six that are then best ten
-    more, and the three that are then best (with `validation` all of them) are run to convergence. Of 40,000 rows or more
-    a random sample of 20,000 (more where there are over 100 components) serves for the first ten, and two iterations on
-    all rows for the order. A run that stops at a saddle goes on where that leads to somewhere higher. The objective, log-likelihood plus log prior of the declared
-    variables, never falls: a run whose objective falls by more than rounding is dropped as failed, another start takes
-    its place, and ``fit.starts`` says so.
+    Each start clusters the rows (see `bayesmix.inference.start`) and gets ten iterations, the six that are then best
+    ten more, and the three that are then best (with `validation` all of them) are run to convergence. Of 40,000 rows
+    or more a random sample of 20,000 (more where there are over 100 components) serves for the first ten, and two
+    iterations on all rows for the order. A run that stops at a saddle goes on where that leads to somewhere higher.
+    The objective, log-likelihood plus log prior of the declared variables, never falls: a run whose objective falls
+    by more than rounding is dropped as failed, another start takes its place, and ``fit.starts`` says so.
 
     Parameters
     ----------
@@ -173,9 +173,9 @@ def fit_em(
         (in proportion to the root of `tol`; or above its rounding). With 0 it goes on until no parameter moves, or
         nothing is gained.
     accelerate : bool
-        Leap to where the steps made so far point, in coordinates without constraints: by quasi-Newton steps, or with
-        more than 24 parameters and few rows by Anderson's method. Where the objective would fall, a shorter leap or EM's
-        own step is made instead. On slow data it takes tens of iterations where plain EM takes thousands.
+        Leap to where the steps made so far point, in coordinates without constraints: by quasi-Newton steps, or
+        with more than 24 parameters and few rows by Anderson's method. Where the objective would fall, a shorter leap
+        or EM's own step is made instead. On slow data it takes tens of iterations where plain EM takes thousands.
     n_jobs : int
         Threads of the E-step; -1 is all processors.
     row_weights : array_like, shape (N,), optional

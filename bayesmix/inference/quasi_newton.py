@@ -5,10 +5,11 @@ of T, and by Louis' the Hessian but for what the missing labels take away:
 
 .. math:: \nabla^2 \log p = -A + C, \qquad A = -\nabla^2 Q.
 
-Q is a sum over sites of few numbers each, whatever the number of rows: its differences cost no pass over the data. They
-give the gradient, and the metric A, in which EM's own step is that of steepest ascent. What the Hessian is in that metric
-is learned from the change of the gradient along the steps made (symmetric rank one, which can also show an ascent
-direction), those of plain EM included. Steps are held to a trust region, and the metric is found again on the way.
+Q is a sum over sites of few numbers each, whatever the number of rows: its differences cost no pass over the data.
+They give the gradient, and the metric A, in which EM's own step is that of steepest ascent. What the Hessian is in
+that metric is learned from the change of the gradient along the steps made (symmetric rank one, which can also show
+an ascent direction), those of plain EM included. Steps are held to a trust region, and the metric is found again on
+the way.
 
 References
 ----------
@@ -19,6 +20,7 @@ Programming* 50, for the symmetric rank-one update in a trust region.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -62,8 +64,8 @@ class Complete:
     def gradient(self, u: np.ndarray, image: np.ndarray, stats: Stats, like: Params) -> np.ndarray:
         """Gradient of the log posterior at `u` (d,), whose statistics are `stats` and whose image under EM is `image`.
 
-        Q's own gradient at the image is zero: what its differences make of it there is their error, and is taken off. So
-        the gradient is exact where EM stands still, though the distance of the differences is wide enough for rounding.
+        Q's own gradient at the image is zero: what its differences make of it there is their error, and is taken off.
+        So the gradient is exact where EM stands still, though the differences are wide enough for rounding.
         """
         out = np.zeros(self.size)
         for site, where in self.sites:
@@ -129,8 +131,8 @@ class QuasiNewton:
         """Find the metric at the end of `path` (EM's steps one after another, the last an image), and learn from it."""
         self._measure(path[-1], stats, like)
         self._hessian = -np.eye(len(self._back))
-        moves = [self._back @ (after - before) for before, after in zip(path, path[1:])]
-        for move, following in zip(moves, moves[1:]):
+        moves = [self._back @ (after - before) for before, after in pairwise(path)]
+        for move, following in pairwise(moves):
             self._learn(move, following - move)  # in this metric EM's step is the gradient
 
     def _measure(self, u: np.ndarray, stats: Stats, like: Params) -> None:

@@ -9,8 +9,8 @@ Two tests at a point where a run stopped, neither of which needs more than E-ste
 
 References
 ----------
-Arnoldi 1951, *Quarterly of Applied Mathematics* 9; Dempster, Laird and Rubin 1977, *JRSS B* 39, for the Jacobian of EM's
-map.
+Arnoldi 1951, *Quarterly of Applied Mathematics* 9; Dempster, Laird and Rubin 1977, *JRSS B* 39, for the Jacobian
+of EM's map.
 """
 
 from __future__ import annotations
