@@ -8,6 +8,7 @@ same names and shapes as in the PyMC model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -189,19 +190,19 @@ class Slot:
     hyper: Conjugate | None = None
     transform: Transform | None = None
 
-    @property
+    @cached_property
     def dims(self) -> tuple[str, ...]:
         return tuple(dim.name for dim in (*self.axes, *self.event))
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return tuple(len(dim) for dim in (*self.axes, *self.event))
 
-    @property
+    @cached_property
     def event_shape(self) -> tuple[int, ...]:
         return tuple(len(dim) for dim in self.event)
 
-    @property
+    @cached_property
     def n_components(self) -> int:
         """Product of the components' axes around the parameter, K."""
         return size_of(self.around)
@@ -224,7 +225,7 @@ class Slot:
 
     def components(self, values: Any) -> Any:
         """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""
-        if self.axes != self.around:
+        if self._shared:
             values = self.own_components(values)[self._places]
         return values.reshape((self.n_components, *self.event_shape))
 
@@ -238,6 +239,10 @@ class Slot:
             _, first = np.unique(self._places, return_index=True)
             values = values[first]
         return values.reshape(self.shape)
+
+    @cached_property
+    def _shared(self) -> bool:
+        return self.axes != self.around
 
     @cached_property
     def _places(self) -> np.ndarray:
@@ -271,7 +276,7 @@ class Slot:
 
 def size_of(axes: tuple[Dim, ...]) -> int:
     """Product of the lengths of axes."""
-    return int(np.prod([len(axis) for axis in axes], dtype=int))
+    return math.prod([len(axis) for axis in axes])
 
 
 def is_prior(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,7 @@ def _log(x: np.ndarray) -> np.ndarray:
 
 def _from_sphere(u: np.ndarray) -> np.ndarray:
     squares = u * u
-    return squares / squares.sum(-1, keepdims=True)
+    return squares / np.add.reduce(squares, -1, keepdims=True)
 
 
 def _packed(cov: np.ndarray) -> np.ndarray:
@@ -103,8 +104,7 @@ class Coordinates:
 
     def of_site(self, site: Site, u: np.ndarray, like: Params) -> dict[str, np.ndarray]:
         """`backward` for the coordinates of one site alone."""
-        own = {slot.name: like[slot.name] for slot in site.slots.values()}
-        return self._values(self._of_site[site.key], u, own)
+        return self._values(self._of_site[site.key], u, like)
 
     def radial(self, u: np.ndarray) -> np.ndarray:
         """Unit vectors (M, d) at `u` along which no value changes: the lengths of roots on their spheres."""
@@ -123,7 +123,7 @@ class Coordinates:
         out, at = dict(like), 0
         for slot, _, back in slots:
             shape = _packed_shape(slot)
-            size = int(np.prod(shape, dtype=int))
+            size = math.prod(shape)
             out[slot.name] = back(u[at : at + size].reshape(shape))
             at += size
         return out

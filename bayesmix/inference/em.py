@@ -1,8 +1,8 @@
 """Expectation-maximisation to the posterior mode.
 
-`maximise` is the whole of it: short runs from every start, the best of them to the end, accelerated (`accelerate`),
-and from where each stops a nudge, in case that is a saddle. `advance` is EM itself. Other engines begin with
-`maximise` too.
+`maximise` is the whole of it: short runs from every start (of very many rows, on a sample), the best of them to the
+end, accelerated (`quasi_newton`, `accelerate`), and on from where each stops if that is a saddle (`saddles`).
+`advance` is EM itself. Other engines begin with `maximise` too.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ _FINISHED = 3
 _RENEWED = 60
 #: Points that are kept of the way.
 _PATH = 10
+#: Parameters of which differences are always cheap, and rows beside which they are.
+_FEW, _MANY_ROWS = 24, 50_000
+#: Accepted points after which the metric is found again.
+_RENEW = 5
 #: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
 _LOSSES, _IDLE = 3, 8
 #: A run has converged where no entry of the log posterior's gradient is above.
@@ -88,15 +92,15 @@ class Run:
     validation: float | None = None
     #: The last points of the way, for what they say of the slope.
     path: list[dict[str, np.ndarray]] = field(default_factory=list, repr=False)
-    #: Whether the metric of quasi-Newton steps is not finite on the way.
-    at_edge: bool = False
+    #: Where it goes, if it is accelerated.
+    search: _Search | None = field(default=None, repr=False)
     #: Iterations since the objective stood still.
     stood: int = 0
 
     def go_on(self, params: dict[str, np.ndarray]) -> None:
         """Run again, from another point."""
         self.params, self.status, self.plain = params, "running", None
-        self.anderson, self.reach, self.path, self.stood = Anderson(), np.inf, [], 0
+        self.anderson, self.reach, self.path, self.stood, self.search = Anderson(), np.inf, [], 0, None
 
     def begin_again(self) -> None:
         """Forget the way to the point."""
@@ -143,11 +147,12 @@ def fit_em(
 ) -> Fit:
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
-    Each start clusters the rows (see `bayesmix.inference.start`) and gets 20 iterations; the three that are then best
-    (with `validation` all of them) are run to convergence. A run that has converged is nudged, and goes on where that
-    leads to somewhere higher: it stood at a saddle. The objective, log-likelihood plus log prior of the declared
-    variables, never falls: a run whose objective falls by more than rounding is dropped as failed, another start takes
-    its place, and ``fit.starts`` says so.
+    Each start clusters the rows (see `bayesmix.inference.start`) and gets ten iterations, the six that are then best
+    ten more, and the three that are then best (with `validation` all of them) are run to convergence. Of 40,000 rows
+    or more a random sample of 20,000 (more where there are over 100 components) serves for the first ten, and two
+    iterations on all rows for the order. A run that stops at a saddle goes on where that leads to somewhere higher.
+    The objective, log-likelihood plus log prior of the declared variables, never falls: a run whose objective falls
+    by more than rounding is dropped as failed, another start takes its place, and ``fit.starts`` says so.
 
     Parameters
     ----------
@@ -164,12 +169,13 @@ def fit_em(
         Iterations a start may take.
     tol : float
         Nats. A run has converged when what it can still gain is below `tol`: extrapolated from its last two gains
-        (Aitken), or, accelerated, when a step to where the last ones point is short and gains no more. With 0 it goes
-        on until no parameter moves.
+        (Aitken), or, accelerated, when a step gains no more and no entry of the log posterior's gradient is above 5e-7
+        (in proportion to the root of `tol`; or above its rounding). With 0 it goes on until no parameter moves, or
+        nothing is gained.
     accelerate : bool
-        Leap to where the last ten steps point (Anderson acceleration, in coordinates without constraints), and back to
-        EM's own step where the objective would fall. An iteration costs the same; on slow data it takes tens where
-        plain EM takes thousands.
+        Leap to where the steps made so far point, in coordinates without constraints: by quasi-Newton steps, or
+        with more than 24 parameters and few rows by Anderson's method. Where the objective would fall, a shorter leap
+        or EM's own step is made instead. On slow data it takes tens of iterations where plain EM takes thousands.
     n_jobs : int
         Threads of the E-step; -1 is all processors.
     row_weights : array_like, shape (N,), optional
@@ -197,7 +203,7 @@ def fit_em(
     References
     ----------
     Dempster, Laird and Rubin 1977; Biernacki, Celeux and Govaert 2003, for short runs of many starts; Walker and Ni
-    2011, for the acceleration.
+    2011, and Jamshidian and Jennrich 1997, for the acceleration.
 
     Examples
     --------
@@ -384,15 +390,15 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
     enough = run.objective + max(_SAME_MODE, 1e-9 * abs(run.objective))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        for point in ascents(e_step, run.params, rng):
-            if _objective(e_step, point) > enough:
-                run.go_on(point)
-                return True
         for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng):
             other = Run(point)
             advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)
             if not other.failed and other.objective > enough:
                 run.go_on(other.params)
+                return True
+        for point in ascents(e_step, run.params, rng):
+            if _objective(e_step, point) > enough:
+                run.go_on(point)
                 return True
     return False
 
@@ -428,7 +434,10 @@ def advance(
     """Iterate a run up to `until` iterations in all, or until it converges or fails; it stays "running" otherwise."""
     if run.status != "running":
         return
-    bound, search = e_step.bound, _Search(e_step.bound, run) if accelerate else None
+    bound = e_step.bound
+    if accelerate and run.search is None:
+        run.search = _Search(e_step)
+    search = run.search if accelerate else None
     while len(run.history) + run.rejected < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
@@ -482,22 +491,20 @@ class _Search:
     that, or where the metric is not finite (a parameter at the edge of its support).
     """
 
-    def __init__(self, bound: Bound, run: Run):
-        self.bound = bound
-        self.coordinates = Coordinates(bound)
-        self.complete = Complete(bound)
-        self.newton = self.complete.cheap and not run.at_edge
+    def __init__(self, e_step: EStep):
+        self.coordinates = Coordinates(e_step.bound)
+        self.complete = Complete(e_step.bound)
+        # the gradient's differences must not take longer than the passes that they save
+        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.data.n_rows > _MANY_ROWS)
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
-        self.base: dict[str, np.ndarray] = {}
-        self.stats: Stats = {}
-        self.lost = self.idle = 0
+        self.lost = self.idle = self.age = 0
 
     def look(self, run: Run, stats: Stats, new: dict[str, np.ndarray], tol: float) -> bool:
         """Take in an accepted point, of which `new` is EM's image; whether it is the mode."""
         leapt, before = run.plain is not None, run.history[-2] if len(run.history) > 1 else -np.inf
         gained = run.history[-1] - before
-        self.base, self.stats, self.lost = run.params, stats, 0
+        self.lost = 0
         with np.errstate(all="ignore"):
             self.here, self.image = self.coordinates.forward(run.params), self.coordinates.forward(new)
         self.idle = 0 if gained > 0 else self.idle + 1
@@ -518,7 +525,7 @@ class _Search:
         if self.quasi is None or len(run.history) <= _WARM_UP:
             return False
         if leapt:
-            self.quasi.judge(gained)
+            self.quasi.judge(gained, 1e-12 * abs(run.objective))
         slope = float(np.abs(self.gradient / self.coordinates.units).max(initial=0.0))
         return tol > 0 and slope < _gradient_limit(tol, run.objective) and gained < tol
 
@@ -548,7 +555,8 @@ class _Search:
                     gradient = self.complete.gradient(here, image, stats, run.params)
                     if np.isfinite(gradient).all():
                         self.quasi.observe(here, gradient)
-            self.quasi.judge(objective - run.history[-1] if np.isfinite(objective) else -np.inf)
+            gained = objective - run.history[-1] if np.isfinite(objective) else -np.inf
+            self.quasi.judge(gained, 1e-12 * abs(run.objective))
             point = self._proposal(plain)
             if point is not None:
                 run.params, run.plain = point, plain
@@ -572,9 +580,12 @@ class _Search:
                     self.quasi.begin([*path, self.here, self.image], stats, new)
                 else:
                     self.quasi.observe(self.here, gradient)
+                    self.age += 1
+                    if self.age % _RENEW == 0:
+                        self.quasi.renew(self.image, stats, new)
                 self.gradient = gradient
         except np.linalg.LinAlgError:
-            self.newton, run.at_edge, self.quasi = False, True, None
+            self.newton, self.quasi = False, None
 
     def _proposal(self, new: dict[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         assert self.quasi is not None
@@ -592,7 +603,7 @@ class _Search:
 
 def _gradient_limit(tol: float, objective: float) -> float:
     """What no entry of the gradient may exceed where a run has converged; never below its rounding."""
-    return max(_GRADIENT * max(1.0, np.sqrt(tol / 1e-8)), 4e-14 * abs(objective))
+    return max(_GRADIENT * max(1.0, np.sqrt(tol / 1e-8)), 1e-13 * abs(objective))
 
 
 def _fell(run: Run, objective: float) -> bool:

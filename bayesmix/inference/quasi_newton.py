@@ -1,14 +1,15 @@
 r"""The Newton step of the log posterior, from the M-step's own objective and the points already seen.
 
-EM's objective at statistics T, :math:`Q(u; T)`, has by Fisher's identity the gradient of the log posterior at the point of
-T, and by Louis' the Hessian but for what the missing labels take away:
+EM's objective at statistics T, :math:`Q(u; T)`, has by Fisher's identity the gradient of the log posterior at the point
+of T, and by Louis' the Hessian but for what the missing labels take away:
 
 .. math:: \nabla^2 \log p = -A + C, \qquad A = -\nabla^2 Q.
 
-Q is a sum over sites of few numbers each, whatever the number of rows. So differences of Q cost no pass over the data. They
-give the gradient, and once the metric A in which EM's own step is that of steepest ascent and C has eigenvalues between
-0 and 1. What C is there is learned from the change of the gradient along the steps made (symmetric rank one, which may also
-find an ascent direction), those of plain EM included. Steps are held to a trust region.
+Q is a sum over sites of few numbers each, whatever the number of rows: its differences cost no pass over the data.
+They give the gradient, and the metric A, in which EM's own step is that of steepest ascent. What the Hessian is in
+that metric is learned from the change of the gradient along the steps made (symmetric rank one, which can also show
+an ascent direction), those of plain EM included. Steps are held to a trust region, and the metric is found again on
+the way.
 
 References
 ----------
@@ -19,6 +20,7 @@ Programming* 50, for the symmetric rank-one update in a trust region.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,8 +31,8 @@ from bayesmix.spec import Site, Stats
 
 #: Differences that the metric may take: more would take longer than the passes that they save.
 _MOST = 2500
-#: Half the distance of a central difference: of first ones, and of second ones.
-_STEP, _WIDE = 1e-4, 1e-3
+#: Half the distance of a central difference.
+_STEP = 1e-3
 #: Share of the metric's largest eigenvalue below which a direction does not count (the length of roots on a sphere).
 _RANK = 1e-9
 #: Longest step in a coordinate.
@@ -62,8 +64,8 @@ class Complete:
     def gradient(self, u: np.ndarray, image: np.ndarray, stats: Stats, like: Params) -> np.ndarray:
         """Gradient of the log posterior at `u` (d,), whose statistics are `stats` and whose image under EM is `image`.
 
-        Q's own gradient at the image is zero: what its differences make of it there is their error, and taken off. So
-        the gradient is exact where EM stands still.
+        Q's own gradient at the image is zero: what its differences make of it there is their error, and is taken off.
+        So the gradient is exact where EM stands still, though the differences are wide enough for rounding.
         """
         out = np.zeros(self.size)
         for site, where in self.sites:
@@ -72,7 +74,7 @@ class Complete:
             for i in range(len(here)):
                 h = np.zeros(len(here))
                 h[i] = _STEP
-                rise = value(here + h) - value(here - h) - value(there + h) + value(there - h)
+                rise = value(here + h) - value(here - h) - (value(there + h) - value(there - h))
                 out[where.start + i] = rise / (2 * _STEP)
         return out
 
@@ -81,7 +83,7 @@ class Complete:
         out = np.zeros((self.size, self.size))
         for site, where in self.sites:
             value, here, d = self._value(site, stats, like), u[where], where.stop - where.start
-            steps = _WIDE * np.eye(d)
+            steps = _STEP * np.eye(d)
             middle = value(here)
             up, down = (np.array([value(here + sign * step) for step in steps]) for sign in (1, -1))
             block = np.diag(up + down - 2 * middle)
@@ -89,19 +91,19 @@ class Complete:
                 for j in range(i):
                     both = value(here + steps[i] + steps[j]) + value(here - steps[i] - steps[j])
                     block[i, j] = block[j, i] = 0.5 * (both + 2 * middle - up[i] - down[i] - up[j] - down[j])
-            out[where, where] = -block / _WIDE**2
+            out[where, where] = -block / _STEP**2
         radial = self.coordinates.radial(u)
         out -= radial.T @ (radial @ out)
         return out - (out @ radial.T) @ radial
 
     def _value(self, site: Site, stats: Stats, like: Params) -> Callable[[np.ndarray], float]:
-        own = stats[site.key]
+        own, given = stats[site.key], {slot.name: like[slot.name] for slot in site.slots.values()}
+        priors = [(slot.name, slot.log_prior) for slot in site.slots.values() if slot.free]
 
         def value(u: np.ndarray) -> float:
-            params = self.coordinates.of_site(site, u, like)
+            params = self.coordinates.of_site(site, u, given)
             expected = site.node.expected_logp(site.values(params), own, site.learned, np)
-            prior = sum(slot.log_prior(params[slot.name]) for slot in site.slots.values() if slot.free)
-            return float(np.sum(expected)) + prior
+            return float(np.add.reduce(expected)) + sum(prior(params[name]) for name, prior in priors)
 
         return value
 
@@ -127,15 +129,23 @@ class QuasiNewton:
 
     def begin(self, path: list[np.ndarray], stats: Stats, like: Params) -> None:
         """Find the metric at the end of `path` (EM's steps one after another, the last an image), and learn from it."""
-        information = self.complete.information(path[-1], stats, like)
-        values, vectors = np.linalg.eigh(information)
+        self._measure(path[-1], stats, like)
+        self._hessian = -np.eye(len(self._back))
+        moves = [self._back @ (after - before) for before, after in pairwise(path)]
+        for move, following in pairwise(moves):
+            self._learn(move, following - move)  # in this metric EM's step is the gradient
+
+    def _measure(self, u: np.ndarray, stats: Stats, like: Params) -> None:
+        values, vectors = np.linalg.eigh(self.complete.information(u, stats, like))
         keep = values > _RANK * values.max(initial=0.0)
         roots = np.sqrt(values[keep])
         self._whitened, self._back = vectors[:, keep] / roots, (vectors[:, keep] * roots).T
-        self._hessian = -np.eye(len(roots))
-        moves = [self._back @ (after - before) for before, after in zip(path, path[1:])]
-        for move, following in zip(moves, moves[1:]):
-            self._learn(move, following - move)  # in this metric EM's step is the gradient
+
+    def renew(self, image: np.ndarray, stats: Stats, like: Params) -> None:
+        """Find the metric at another point, and keep what is known of the curvature."""
+        known = self._back.T @ self._hessian @ self._back
+        self._measure(image, stats, like)
+        self._hessian = self._whitened.T @ known @ self._whitened
 
     def observe(self, u: np.ndarray, gradient: np.ndarray) -> None:
         """Learn from the gradient at a point to which a step led, whether the objective rose or not."""
@@ -143,9 +153,9 @@ class QuasiNewton:
             return
         self._learn(self._back @ (u - self.point), self._whitened.T @ (gradient - self.gradient))
 
-    def judge(self, gained: float) -> None:
-        """Set the trust region by what the last step gained of what was predicted."""
-        share = gained / self.predicted if self.predicted > 0 else 1.0
+    def judge(self, gained: float, rounding: float) -> None:
+        """Set the trust region by what the last step gained of what was predicted; all is well below `rounding`."""
+        share = gained / self.predicted if self.predicted > rounding else 1.0
         if not share > 0:
             self.radius = self.length / 4
         elif share < 0.1:

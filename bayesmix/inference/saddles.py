@@ -2,10 +2,15 @@
 
 Two tests at a point where a run stopped, neither of which needs more than E-steps and M-steps.
 
-1. EM's map M stretches a small step along a direction by more than 1 exactly where the log posterior curves up along it.
-   The largest stretch is found by Arnoldi's method on ``(M(u + εv) − M(u))/ε``: one pass a direction.
-2. Two components that are equal are separated by no first or second derivative, where each is as wide as their data. Then
-   the labels of that mixture tell nothing of the rows, and its components are started anew, given all else.
+1. EM's map M stretches a small step along a direction by more than 1 exactly where the log posterior curves up along
+   it. The largest stretch is found by Arnoldi's method on ``(M(u + εv) − M(u))/ε``: one pass a direction.
+2. Two equal components, each as wide as their data, are separated by no first or second derivative. Then the labels of
+   that mixture tell nothing of the rows, and its components are started anew, given all else.
+
+References
+----------
+Arnoldi 1951, *Quarterly of Applied Mathematics* 9; Dempster, Laird and Rubin 1977, *JRSS B* 39, for the Jacobian
+of EM's map.
 """
 
 from __future__ import annotations

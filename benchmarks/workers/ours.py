@@ -11,7 +11,7 @@ from _server import peak_mib, serve
 import bayesmix as bm
 from bayesmix.bound import prepare as read
 from bayesmix.build import model_of, variables_at
-from bayesmix.inference.em import Run, advance, maximise
+from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target
 from bayesmix.plan import EStep
 
@@ -169,35 +169,28 @@ def latent_classes(case):
 
 
 def passes(case):
-    """E-steps until no entry of the gradient of the log posterior is above 1e-6."""
+    """E-steps of the run that wins a default call until no entry of the log posterior's gradient is above 1e-6."""
     spec, table = KINDS[case["kind"]](case)
     _, bound, encoded, weights, _ = read(spec, table, None)
-    e_step = EStep(bound, encoded, weights)
-    start = maximise(bound, encoded, weights, n_starts=1, max_iter=20, random_seed=0, accelerate=False)[0].params
 
     def gradient(params):
         model = model_of(bound, encoded, initval=params)
         target = Target(model, variables_at(bound, params), jacobian=False)
         return float(np.abs(target(target.start)[1]).max())
 
-    def count(accelerate, limit):
-        points = []
-
-        def watch(run):
-            points.append((len(run.history) + run.rejected, run.params))
-
-        run = Run(dict(start))
-        advance(e_step, run, limit, 0.0, accelerate, watch)
-        low, high = 0, len(points) - 1
-        if gradient(points[high][1]) > 1e-6:
-            return None, gradient(points[high][1]), run.history[-1]
+    def count(**options):
+        run, _ = maximise(bound, encoded, weights, keep_trajectory=True, random_seed=0, **options)
+        last = len(run.trajectory) - 1
+        if gradient(run.trajectory[last]) > 1e-6:
+            return None, gradient(run.trajectory[last]), run.history[-1]
+        low, high = 0, last
         while low < high:  # the first point from which on the gradient is small
             middle = (low + high) // 2
-            low, high = (low, middle) if gradient(points[middle][1]) <= 1e-6 else (middle + 1, high)
-        return points[low][0] + 20, gradient(points[low][1]), run.history[-1]
+            low, high = (low, middle) if gradient(run.trajectory[middle]) <= 1e-6 else (middle + 1, high)
+        return low + 1 + run.rejected, gradient(run.trajectory[low]), run.history[-1]
 
     def step():
-        fast, slow = count(True, 500), count(False, 20_000)
+        fast, slow = count(), count(accelerate=False, tol=0.0, n_starts=1, max_iter=20_000)
         return {
             "passes": fast[0],
             "gradient": fast[1],

@@ -8,6 +8,13 @@ import numpy as np
 import pytest
 
 import bayesmix as bm
+from bayesmix.bound import prepare
+from bayesmix.build import model_of, variables_at
+from bayesmix.inference.quasi_newton import Complete
+from bayesmix.inference.saddles import ascents
+from bayesmix.inference.start import initial_params
+from bayesmix.inference.target import Target
+from bayesmix.plan import EStep
 
 _rng = np.random.default_rng(5)
 X = np.concatenate([_rng.normal(-3, 1, 300), _rng.normal(3, 1, 300)])
@@ -82,3 +89,86 @@ def test_divergence_between_fits_is_that_of_the_distributions_Normal():
     exact = np.log(2) + (1 + 1) / 8 - 0.5
     np.testing.assert_allclose(a.kl_divergence(b, size=200_000, random_seed=1), exact, atol=0.01)
     assert abs(a.kl_divergence(a, size=10)) < 1e-12
+
+
+def _waiting(n_rows: int) -> np.ndarray:
+    rng = np.random.default_rng(26)
+    z = rng.choice(3, n_rows, p=[0.1, 0.3, 0.6])
+    draws = [rng.exponential(5, n_rows), rng.exponential(10, n_rows), rng.lognormal(0.5, 1, n_rows)]
+    return np.choose(z, draws)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_few_passes_lead_to_a_gradient_of_zero_on_a_curved_ridge_Exponential_LogNormal(flat):
+    """Plain EM takes thousands; every pass of the winner counts, and the gradient is that of the PyMC model."""
+    spec = bm.Mixture([bm.Exponential(), bm.Exponential(), bm.LogNormal()])
+    spec = spec.with_flat_priors() if flat else spec
+    for seed in (0, 4):
+        fit = bm.fit_em(spec, _waiting(10_000), random_seed=seed)
+        best = max(fit.starts, key=lambda start: start["objective"])
+        assert best["status"] == "converged"
+        assert best["iterations"] <= 65
+        assert (np.diff(fit.history) >= -1e-12 * abs(fit.history[-1])).all()
+    target = Target(model_of(fit.bound, fit.encoded), variables_at(fit.bound, fit.params), jacobian=False)
+    assert np.abs(target(target.start)[1]).max() < 1e-6
+
+
+def test_differences_of_the_m_steps_objective_are_the_gradient_of_the_log_posterior_MvNormal_Poisson():
+    """Away from a mode, against differences of the log posterior itself."""
+    table = {"v": list(_rng.normal(size=(80, 2))), "n": _rng.poisson(3, 80)}
+    _, bound, encoded, weights, _ = prepare(bm.Mixture(bm.Composite(v=bm.MvNormal(), n=bm.Poisson()), 2), table, None)
+    params = initial_params(bound, encoded, weights, np.random.default_rng(1), 1)
+    complete, e_step = Complete(bound), EStep(bound, encoded, weights)
+    u, stats = complete.coordinates.forward(params), e_step(params)[1]
+    image = complete.coordinates.forward(bound.m_step(stats, params))
+    found = complete.gradient(u, image, stats, params)
+
+    def objective(point):
+        values = complete.coordinates.backward(point, params)
+        return e_step(values)[0] + bound.log_prior(values)
+
+    slopes = [(objective(u + h) - objective(u - h)) / 2e-5 for h in 1e-5 * np.eye(len(u))]
+    np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-4)
+
+
+def test_inner_components_made_equal_are_told_apart_again_Normal():
+    """A saddle flat to second order: inner means equal, each as wide as its rows. The outer labels are known by `y`."""
+    rng = np.random.default_rng(3)
+    z, g = rng.integers(2, size=600), rng.integers(2, size=600)
+    table = {"x": rng.normal(10 * z + 5 * g, 1), "y": rng.poisson(1 + 20 * z)}
+    spec = bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(), 2), y=bm.Poisson()), 2).with_flat_priors()
+    best = bm.fit_em(spec, table, random_seed=0)
+    start = {name: np.array(value) for name, value in best.params.items()}
+    mean = (start["x_weights"] * start["x_mu"]).sum(1, keepdims=True)
+    second = (start["x_weights"] * (start["x_sigma"] ** 2 + start["x_mu"] ** 2)).sum(1, keepdims=True)
+    start["x_mu"], start["x_sigma"] = np.tile(mean, 2), np.tile(np.sqrt(second - mean**2), 2)
+    for seed in range(4):
+        fit = bm.fit_em(spec, table, start=start, random_seed=seed)
+        assert fit.starts[0]["saddles"] >= 1
+        np.testing.assert_allclose(fit.history[-1], best.history[-1], atol=1e-5)
+
+
+def test_a_direction_that_leads_up_is_found_Normal():
+    """Equal components whose rows have heavier tails than a normal's: the widths part at once. None at a mode."""
+    spec = bm.Mixture(bm.Normal(), 2).with_flat_priors()
+    heavy = _rng.standard_t(3, 500)
+    _, bound, encoded, weights, _ = prepare(spec, heavy, None)
+    e_step = EStep(bound, encoded, weights)
+    saddle = {"weights": np.array([0.5, 0.5]), "mu": np.full(2, heavy.mean()), "sigma": np.full(2, heavy.std())}
+    before = e_step(saddle)[0]
+    assert max(e_step(point)[0] for point in ascents(e_step, saddle, np.random.default_rng(1))) > before + 1
+    mode = bm.fit_em(spec, X, random_seed=1)
+    at_mode = EStep(mode.bound, mode.encoded, np.ones(len(X)))
+    assert list(ascents(at_mode, mode.params, np.random.default_rng(1))) == []
+
+
+def test_starts_on_a_sample_keep_a_rare_component_and_all_rows_judge_Normal():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(-3, 1, 30_000), rng.normal(3, 1, 30_000), rng.normal(15, 0.7, 120)])
+    weights = rng.integers(1, 3, len(x)).astype(float)
+    one = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, row_weights=weights, random_seed=1)
+    two = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, row_weights=weights, random_seed=1, n_jobs=2)
+    np.testing.assert_allclose(one.params["mu"], [-3, 3, 15], atol=0.3)
+    np.testing.assert_array_equal(one.history, two.history)
+    value = weights @ one.log_density(x) + one.bound.log_prior(one.params)
+    np.testing.assert_allclose(one.history[-1], value, rtol=1e-9)
