@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,13 @@ class Bound:
         """The free slots of finitely many values."""
         return {name: slot for name, slot in self.free_slots.items() if slot.discrete}
 
+    @cached_property
+    def symmetries(self) -> list[Any]:
+        """See `bayesmix.symmetry.symmetries`."""
+        from bayesmix.symmetry import symmetries
+
+        return symmetries(self)
+
     def held(self, params: Params) -> Bound:
         """The same with the slots in `params` fixed at those values."""
         return Bound(self.spec, _held(self.site, params), self.learned)
@@ -83,6 +90,10 @@ class Bound:
 
     def label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
         """The same for every mixture of the tree, by its path and the name of its weights; (N, G), N its own rows."""
+        return {key: value.sum(1) for key, value in self.joint_label_probabilities(params, data).items()}
+
+    def joint_label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
+        """Probabilities of a component of every mixture and of the components around it together: (N, K, G)."""
         evaluation = self.site.evaluate(params, data)
         out: dict[Any, np.ndarray] = {}
         self.site.expect(params, evaluation, data, np.ones((data.n_rows, 1)), out)

@@ -328,7 +328,7 @@ class Mixture(Node):
 
     def impute(self, site, params, evaluation, data, z, rng, out):
         chosen = choose(posterior(evaluation)[np.arange(len(z)), z], rng)
-        out["label", site.key] = chosen
+        out["label", site.key, site.place.path] = chosen
         if not self.groups[0].name:
             [(_, child, below)] = self._rows_of(site, z, chosen)
             child.impute(params, evaluation.children[0], self.child_data(data)[0], below, rng, out)
@@ -353,7 +353,7 @@ class Mixture(Node):
     def expect(self, site, params, evaluation, data, resp, out):
         inner = resp[:, :, None] * posterior(evaluation)
         label = ("label", site.place.path, site.slots["weights"].name)
-        out[label] = out.get(label, 0.0) + inner.sum(1)
+        out[label] = out.get(label, 0.0) + inner
         for child, below, block, own in zip(
             site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
         ):
