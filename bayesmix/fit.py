@@ -75,6 +75,9 @@ class Fit:
         Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
     relabelling : Relabelling or None
         How the draws' labels were found and put back, of a posterior; see `relabel`.
+    pareto_k : float or None
+        Of an approximation (`fit_laplace`, `fit_advi`): shape of the tail of its importance weights. Below 0.7 its
+        draws can be trusted.
     """
 
     bound: Bound
@@ -87,6 +90,7 @@ class Fit:
     encoded: Encoded | None = None
     trajectory: xr.Dataset | None = None
     relabelling: Relabelling | None = None
+    pareto_k: float | None = None
 
     @property
     def spec(self) -> Any:
@@ -415,6 +419,7 @@ def make_fit(
     groups: dict[str, xr.Dataset] | None = None,
     log_likelihood: bool | None = None,
     trajectory: xr.Dataset | None = None,
+    pareto_k: float | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
@@ -454,7 +459,8 @@ def make_fit(
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():
         dataset.attrs.setdefault("inference_library", "bayesmix")
-    return Fit(bound, xr.DataTree.from_dict(tree), status, loglik, history, starts or [], table, encoded, trajectory)
+    idata = xr.DataTree.from_dict(tree)
+    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, pareto_k)
 
 
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:

@@ -44,6 +44,7 @@ def save(fit: Fit, path: str | Path) -> None:
         "loglik": fit.loglik,
         "history": None if fit.history is None else fit.history.tolist(),
         "starts": fit.starts,
+        "pareto_k": fit.pareto_k,
     }
     text = json.dumps(document, indent=1, allow_nan=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -106,6 +107,7 @@ def load(path: str | Path) -> Fit:
             document["loglik"],
             None if history is None else np.array(history),
             document["starts"],
+            pareto_k=document.get("pareto_k"),
         )
     except (FileNotFoundError, DataError):
         raise
