@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.bound import Bound, prepare, require_free
+from bayesmix.bound import Bound, count_distinct, prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.discrete import completed
-from bayesmix.errors import ApproximationWarning, ConvergenceWarning
-from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError
+from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.em import maximise
 from bayesmix.inference.map import climb
@@ -34,6 +34,8 @@ _FLAT = 1e-7
 _RANK = 1e-6
 #: Rows that the rank is judged by, at most.
 _RANK_ROWS = 20_000
+#: Rows that are drawn where the table has few distinct ones.
+_DRAWN_ROWS = 2_000
 #: For the rank, probabilities are mixed with this share of even ones.
 _OFF_EDGE = 1e-3
 
@@ -301,7 +303,8 @@ def information_rank(
     A rank below the number says that some parameters can be moved together, to first order, without a change to any
     row's density: the likelihood does not identify them, and only the prior does. The information is that of the rows'
     scores, Σ s_n s_nᵀ, whose rank does not depend on being at the maximum of the likelihood, as that of the Hessian
-    does.
+    does. Where a table has few distinct rows (answers to some questions), rows that the fitted model draws are added:
+    the rank is then the model's, and not bounded by the patterns that happen to be in the table.
     Every coordinate is in units of its own score, so the units of the columns do not matter.
 
     Parameters
@@ -343,11 +346,22 @@ def information_rank(
     slots = [slot for slot in bound.free_slots.values() if not slot.discrete]
     inner = {**params, **{slot.name: _inside(slot, np.asarray(params[slot.name], float)) for slot in slots}}
     scores = _scores(bound, inner, data) * np.sqrt(weights)[:, None]
+    enough = 10 * scores.shape[1]
+    if count_distinct(data, enough) < enough and (drawn := _drawn(bound, inner)) is not None:
+        scores = np.vstack([scores, _scores(bound, inner, drawn)])
     length = np.sqrt((scores**2).sum(0))
     known = length > 0
     values = np.linalg.svd(scores[:, known] / length[known], compute_uv=False) if known.any() else np.empty(0)
     rank = int((values > _RANK * values.max(initial=0.0)).sum())
     return rank, sum(_n_free(slot) for slot in slots)
+
+
+def _drawn(bound: Bound, params: Params) -> Encoded | None:
+    """Rows of the fitted model; None where it cannot draw whole rows (sequences without a length)."""
+    try:
+        return bound.encode(as_frame(draw_rows(bound, params, _DRAWN_ROWS, np.random.default_rng(0)), None))
+    except (SpecError, DataError):
+        return None
 
 
 def _n_free(slot: Slot) -> int:
