@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from bayesmix.data import Table, read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
+from bayesmix.inference.modes import Modes, weighed
 from bayesmix.params import Params
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
@@ -78,6 +80,8 @@ class Fit:
     pareto_k : float or None
         Of an approximation (`fit_laplace`, `fit_advi`): shape of the tail of its importance weights. Below 0.7 its
         draws can be trusted.
+    modes_found : Modes or None
+        What `modes` weighs.
     """
 
     bound: Bound
@@ -91,6 +95,20 @@ class Fit:
     trajectory: xr.Dataset | None = None
     relabelling: Relabelling | None = None
     pareto_k: float | None = None
+    modes_found: Modes | None = None
+
+    @cached_property
+    def modes(self) -> Modes | None:
+        """The modes that EM found on the way, up to relabelling, with what each weighs (see `Modes`), highest first.
+
+        They are weighed when they are first asked for. None for an engine that does not run EM.
+        """
+        if self.modes_found is None or self.encoded is None:
+            return self.modes_found
+        if any(not np.isnan(mode.weight) for mode in self.modes_found):
+            return self.modes_found
+        given = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata else None
+        return weighed(self.bound, self.encoded, given, self.modes_found)
 
     @property
     def spec(self) -> Any:
@@ -420,6 +438,7 @@ def make_fit(
     log_likelihood: bool | None = None,
     trajectory: xr.Dataset | None = None,
     pareto_k: float | None = None,
+    modes: Modes | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
@@ -460,7 +479,7 @@ def make_fit(
     for dataset in tree.values():
         dataset.attrs.setdefault("inference_library", "bayesmix")
     idata = xr.DataTree.from_dict(tree)
-    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, pareto_k)
+    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, pareto_k, modes)
 
 
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:

@@ -19,6 +19,7 @@ from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference.accelerate import Anderson, Coordinates
+from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.start import initial_params
 from bayesmix.params import Params
@@ -33,6 +34,8 @@ _SHORT_RUN = 20
 _WARM_UP = 5
 #: How many of the starts are run to convergence.
 _FINISHED = 3
+#: Iterations in search of further modes, as a share of those before.
+_EXPLORE = 0.3
 #: A run that has converged is nudged this far, in units of the coordinates, and followed for some iterations.
 _NUDGE, _NUDGED = 0.02, 30
 #: Two starts whose objectives differ by less reached the same mode.
@@ -59,6 +62,10 @@ class Run:
         The points of `history`, where they are kept.
     validation : float or None
         Log-likelihood of the validation rows, where there are any.
+    finished : bool
+        Whether it was run to the end, and nudged there.
+    near : bool
+        Whether it was given up because it came near where another ended.
     """
 
     params: dict[str, np.ndarray]
@@ -74,6 +81,15 @@ class Run:
     #: Length of the last leap: an estimate of how far the mode is.
     reach: float = np.inf
     validation: float | None = None
+    finished: bool = False
+    near: bool = False
+    #: Of the point: see `Fingerprints`.
+    fingerprint: Any = field(default=None, repr=False)
+
+    @property
+    def n_iterations(self) -> int:
+        """Passes over the data, those of leaps that were taken back included."""
+        return len(self.history) + self.rejected
 
     @property
     def objective(self) -> float:
@@ -81,7 +97,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What `Fit.starts` keeps of it."""
-        found = {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        found = {"objective": self.objective, "status": self.status, "iterations": self.n_iterations}
         if self.saddles:
             found["saddles"] = self.saddles
         return found if self.validation is None else {**found, "validation": self.validation}
@@ -110,10 +126,11 @@ def fit_em(
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
     Each start clusters the rows (see `bayesmix.inference.start`) and gets 20 iterations; the three that are then best
-    (with `validation` all of them) are run to convergence. A run that has converged is nudged, and goes on where that
-    leads to somewhere higher: it stood at a saddle. The objective, log-likelihood plus log prior of the declared
-    variables, never falls: a run whose objective falls by more than rounding is dropped as failed, another start takes
-    its place, and ``fit.starts`` says so.
+    (with `validation` all of them) are run to convergence, and, with a third more iterations, those that seem to end at
+    a mode of their own within ten nats of the best; ``fit.modes`` lists what was found. A run that has converged is
+    nudged, and goes on where that leads to somewhere higher: it stood at a saddle. The objective, log-likelihood plus
+    log prior of the declared variables, never falls: a run whose objective falls by more than rounding is dropped as
+    failed, another start takes its place, and ``fit.starts`` says so.
 
     Parameters
     ----------
@@ -212,6 +229,7 @@ def fit_em(
         status=status,
         history=np.array(best.history),
         starts=[run.report() for run in runs],
+        modes=modes_of(bound, encoded, weights, runs),
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
     )
 
@@ -242,8 +260,9 @@ def maximise(
     keep_trajectory: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
+    explore: float = _EXPLORE,
 ) -> tuple[Run, list[Run]]:
-    """The best run, in canonical order of components, and every run. See `fit_em`."""
+    """The best run, in canonical order of components, and every run. See `fit_em`; for `explore` see `Scout`."""
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
     if isinstance(start, str):
@@ -270,20 +289,34 @@ def maximise(
             progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
     ranked = sorted(runs, key=lambda run: -run.objective)
     finished: list[Run] = []
-    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
-        for run in ranked:
-            if len(finished) == n_finished:
-                run.status = "not finished: other starts were ahead" if run.status == "running" else run.status
-                continue
+
+    def finish(run: Run) -> None:
+        advance(e_step, run, max_iter, tol, accelerate, watch)
+        run.status = "max_iter" if run.status == "running" else run.status
+        while run.status == "converged" and _leave_saddle(e_step, run, rng):
+            run.saddles += 1
             advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
-            while run.status == "converged" and _leave_saddle(e_step, run, rng):
-                run.saddles += 1
-                advance(e_step, run, max_iter, tol, accelerate, watch)
-                run.status = "max_iter" if run.status == "running" else run.status
-            if not run.failed:
-                finished.append(run)
-                progress.step(f"log posterior {run.objective:.4f}")
+        run.finished = True
+        if not run.failed:
+            finished.append(run)
+
+    def onward(run: Run, iterations: int) -> float:
+        advance(e_step, run, min(run.n_iterations + iterations, max_iter), tol, accelerate, watch)
+        return _remaining_gain(run.history) if run.n_iterations < max_iter else -np.inf
+
+    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
+        for run in ranked:
+            if len(finished) < n_finished:
+                finish(run)
+                progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
+    if finished and len(finished) < len(runs) and explore:
+        scout = Scout(bound, data, row_weights, explore, onward)
+        while (run := scout.next(runs)) is not None:
+            finish(run)
+    for run in runs:
+        if not run.finished and run.status == "running":
+            run.status = "not finished: other starts were ahead"
     if not finished:
         reasons = "; ".join(sorted({run.status for run in runs}))
         raise SpecError(
@@ -350,7 +383,7 @@ def advance(
     if run.status != "running":
         return
     bound, coordinates, anderson = e_step.bound, Coordinates(e_step.bound), run.anderson
-    while len(run.history) + run.rejected < until:
+    while run.n_iterations < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
         fell = _fell(run, objective)
