@@ -20,7 +20,7 @@ from bayesmix.data import Table, read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
-from bayesmix.inference.modes import Modes, weighed
+from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
@@ -82,6 +82,9 @@ class Fit:
         draws can be trusted.
     modes_found : Modes or None
         What `modes` weighs.
+    mode_fits : tuple of Fit
+        The posterior at each mode, where `fit_nuts` sampled several that do not mix; the heaviest first. Files do not
+        have them.
     """
 
     bound: Bound
@@ -96,6 +99,7 @@ class Fit:
     relabelling: Relabelling | None = None
     pareto_k: float | None = None
     modes_found: Modes | None = None
+    mode_fits: tuple[Fit, ...] = ()
 
     @cached_property
     def modes(self) -> Modes | None:
@@ -107,8 +111,45 @@ class Fit:
             return self.modes_found
         if any(not np.isnan(mode.weight) for mode in self.modes_found):
             return self.modes_found
-        given = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata else None
-        return weighed(self.bound, self.encoded, given, self.modes_found)
+        return weighed(self.bound, self.encoded, self.row_weights, self.modes_found)
+
+    @property
+    def row_weights(self) -> np.ndarray | None:
+        """Weights of the training rows (N,), None where none were given."""
+        given = self.idata.children.get("constant_data")
+        return None if given is None else np.asarray(given["row_weights"].values)
+
+    def combine(self, method: str = "stacking", *, random_seed: Any = None) -> Fit:
+        """Modes that were sampled apart, as one posterior: each draw from a mode as often as its weight says.
+
+        Components of different modes have nothing in common, so a parameter's distribution over all modes may mean
+        little; what no labelling changes (densities, predictions, imputed cells) does.
+
+        Parameters
+        ----------
+        method : {"stacking", "laplace", "bridge"}
+            Weights that predict best, by leave-one-out cross-validation (Yao, Vehtari and Gelman 2022); the shares of
+            the posterior's mass, by Laplace's approximation; or these by bridge sampling.
+        random_seed : int, SeedSequence or Generator, optional
+
+        Returns
+        -------
+        Fit
+            This fit itself where it has one mode.
+
+        References
+        ----------
+        Yao, Vehtari and Gelman 2022, *JMLR* 23.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
+        >>> fit = bm.fit(bm.Mixture(bm.Normal(), 2), x, method="nuts", draws=500, tune=500, random_seed=1)
+        >>> fit.combine() is fit
+        True
+        """
+        return combined(self, method, random_seed)
 
     @property
     def spec(self) -> Any:
@@ -291,7 +332,7 @@ class Fit:
         return replace(self, idata=xr.DataTree.from_dict({**groups, "posterior": changed}), relabelling=report)
 
     def _log_posterior(self, params: Params, encoded: Encoded) -> float:
-        weights = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata.children else None
+        weights = self.row_weights
         rows = self.bound.log_density(params, encoded)
         return self.bound.log_prior(params) + float(rows.sum() if weights is None else rows @ weights)
 
@@ -479,7 +520,7 @@ def make_fit(
     for dataset in tree.values():
         dataset.attrs.setdefault("inference_library", "bayesmix")
     idata = xr.DataTree.from_dict(tree)
-    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, pareto_k, modes)
+    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, None, pareto_k, modes)
 
 
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:

@@ -23,6 +23,7 @@ from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.em import maximise
 from bayesmix.inference.map import climb
+from bayesmix.inference.modes import THOROUGH, dominant, with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
 from bayesmix.psis import FEWEST, LARGEST_K, Importance, importance, normal_log_density
@@ -188,13 +189,16 @@ def fit_laplace(
     -------
     Fit
         ``fit.pareto_k`` is the k of the importance weights. ``fit.status.converged`` says that the gradient vanished at
-        the mode, that the Hessian is negative definite there, and that k is below 0.7; its message has the log mass.
+        the mode, that the Hessian is negative definite there, that k is below 0.7, and that no other mode carries
+        weight; its message has the log mass.
         ``fit.history`` is the log density of the unconstrained coordinates on the way to the mode, in nats.
 
     Warns
     -----
     ApproximationWarning
         Pareto k is 0.7 or more, or the Hessian is not negative definite: the posterior is not nearly normal.
+    MultimodalWarning
+        Other modes carry more than 1 % of the posterior's mass; the heaviest is approximated (see `Fit.modes`).
 
     References
     ----------
@@ -215,11 +219,19 @@ def fit_laplace(
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "laplace")
     rng = np.random.default_rng(random_seed)
-    mode, runs = maximise(
-        bound, encoded, weights, start=start, n_starts=n_starts, random_seed=rng, progressbar=progressbar
+    best, runs = maximise(
+        bound,
+        encoded,
+        weights,
+        start=start,
+        n_starts=n_starts,
+        random_seed=rng,
+        progressbar=progressbar,
+        explore=THOROUGH,
     )
-    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=mode.params)
-    target = Target(model, variables_at(bound, mode.params), jacobian=True)
+    at, modes = dominant(bound, encoded, weights, given, best, runs)
+    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=at)
+    target = Target(model, variables_at(bound, at), jacobian=True)
     laplace = laplace_at(target, max_iter=max_iter)
     factor = laplace.factor
     z = mirrored(max(draws, FEWEST), len(laplace.point), rng)
@@ -247,7 +259,7 @@ def fit_laplace(
         f"{describe(found, correct)}.",
     )
     arrays = {name: value[None] for name, value in target.constrained(points).items()}
-    return make_fit(
+    fit = make_fit(
         bound,
         completed(bound, encoded, weights, arrays, rng),
         table=table,
@@ -258,7 +270,9 @@ def fit_laplace(
         starts=[run.report() for run in runs],
         log_likelihood=log_likelihood,
         pareto_k=found.pareto_k,
+        modes=modes,
     )
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
 
 
 def mirrored(size: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
