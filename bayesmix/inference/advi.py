@@ -15,11 +15,10 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
-from bayesmix.inference.laplace import corrected, describe, mirrored, warn_of_k
+from bayesmix.inference.laplace import corrected, describe, standard_points, warn_of_k
 from bayesmix.inference.minibatch import Batches, climb_by_batches
 from bayesmix.inference.modes import THOROUGH, dominant, with_caution
 from bayesmix.inference.target import Target, laplace_factor
-from bayesmix.psis import FEWEST
 from bayesmix.spec import Node
 
 #: Largest gradient of the bound, in nats per Laplace standard deviation, at which a small gain means the end.
@@ -138,7 +137,7 @@ def fit_advi(
             ConvergenceWarning,
             stacklevel=2,
         )
-    z = mirrored(max(draws, FEWEST), len(target.start), rng)
+    z = standard_points(draws, encoded.n_rows, len(target.start), rng)
     log_q = 0.5 * (z.shape[1] - (z**2).sum(1)) - family.entropy(found)
     points, weighed = corrected(target, family.transform(found, z), log_q, draws, correct, rng)
     warn_of_k(weighed, f"The {approximation} approximation")

@@ -26,7 +26,7 @@ from bayesmix.inference.map import climb
 from bayesmix.inference.modes import THOROUGH, dominant, with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
-from bayesmix.psis import FEWEST, LARGEST_K, Importance, importance, normal_log_density
+from bayesmix.psis import FEWEST, LARGEST_K, MOST, Importance, importance, normal_log_density
 from bayesmix.spec import Encoded, Node
 
 #: A direction whose curvature is below this share of the largest, in units of the coordinates' own, counts as flat.
@@ -35,6 +35,8 @@ _FLAT = 1e-7
 _RANK = 1e-6
 #: Rows that the rank is judged by, at most.
 _RANK_ROWS = 20_000
+#: Densities of rows that Pareto k may cost, about.
+_MOST_WORK = 16_000_000
 #: Rows that are drawn where the table has few distinct ones.
 _DRAWN_ROWS = 2_000
 #: For the rank, probabilities are mixed with this share of even ones.
@@ -234,7 +236,7 @@ def fit_laplace(
     target = Target(model, variables_at(bound, at), jacobian=True)
     laplace = laplace_at(target, max_iter=max_iter)
     factor = laplace.factor
-    z = mirrored(max(draws, FEWEST), len(laplace.point), rng)
+    z = standard_points(draws, encoded.n_rows, len(laplace.point), rng)
     points, found = corrected(target, laplace.point + z @ factor.T, normal_log_density(z, factor), draws, correct, rng)
     if not laplace.converged:
         warnings.warn(
@@ -275,10 +277,16 @@ def fit_laplace(
     return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
 
 
-def mirrored(size: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
-    """Standard normal points (size, dimension) in pairs mirrored about 0, in random order."""
-    half = rng.standard_normal(((size + 1) // 2, dimension))
-    return rng.permutation(np.vstack([half, -half])[:size])
+def standard_points(draws: int, n_rows: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal points (M, dimension), as many as Pareto k needs.
+
+    The first `draws` are pairs mirrored about 0, in random order: their means carry no Monte-Carlo error.
+    """
+    half = rng.standard_normal(((draws + 1) // 2, dimension))
+    more = int(np.clip(_MOST_WORK // max(n_rows, 1), FEWEST, MOST)) - draws
+    return np.vstack(
+        [rng.permutation(np.vstack([half, -half])[:draws]), rng.standard_normal((max(more, 0), dimension))]
+    )
 
 
 def corrected(

@@ -12,7 +12,7 @@ are as good as L-BFGS on all rows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Batches:
         model = model_of(bound, first[0], row_weights=first[1], order=order, initval=params)
         self.target = Target(model, variables_at(bound, params), jacobian=True)
         ops = [rv.owner.op for rv in model.observed_RVs if rv.owner is not None]
-        self.held: Any = next(op.parts.fused for op in ops if isinstance(op, RowsRV))
+        self.held = cast(Any, next(op.parts.fused for op in ops if isinstance(op, RowsRV)))
         if self.held.plan is None:
             raise SpecError("minibatch: vectors that lack coordinates need all rows. Leave it out.")
         self.at = full.start
