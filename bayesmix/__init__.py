@@ -5,11 +5,13 @@ from bayesmix.build import build_model, set_data
 from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
+    ApproximationWarning,
     BayesmixWarning,
     ConvergenceWarning,
     DataError,
     DegenerateWarning,
     MomentsError,
+    MultimodalWarning,
     SpecError,
 )
 from bayesmix.families import (
@@ -29,6 +31,7 @@ from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
+from bayesmix.inference.laplace import fit_laplace
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
@@ -41,6 +44,7 @@ from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mix
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApproximationWarning",
     "BayesmixWarning",
     "Bernoulli",
     "BernoulliSet",
@@ -61,6 +65,7 @@ __all__ = [
     "MarkovChain",
     "Mixture",
     "MomentsError",
+    "MultimodalWarning",
     "MvNormal",
     "Normal",
     "Optional",
@@ -76,6 +81,7 @@ __all__ = [
     "fit",
     "fit_advi",
     "fit_em",
+    "fit_laplace",
     "fit_map",
     "fit_moments",
     "fit_nuts",

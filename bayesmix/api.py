@@ -9,6 +9,7 @@ from typing import Any
 from bayesmix.fit import Fit
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
+from bayesmix.inference.laplace import fit_laplace
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
@@ -19,6 +20,7 @@ ENGINES: dict[str, Callable[..., Fit]] = {
     "map": fit_map,
     "nuts": fit_nuts,
     "advi": fit_advi,
+    "laplace": fit_laplace,
     "moments": fit_moments,
 }
 
@@ -34,9 +36,10 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
         at random.
-    method : {"em", "map", "nuts", "advi", "moments"}
+    method : {"em", "map", "nuts", "advi", "laplace", "moments"}
         The engine: `fit_em` (posterior mode), `fit_map` (the same, polished), `fit_nuts` (full
-        posterior), `fit_advi` (normal approximation), `fit_moments` (from the sample's moments, without a start).
+        posterior), `fit_advi` and `fit_laplace` (normal approximations), `fit_moments` (from the sample's moments,
+        without a start).
     **kwargs
         What the engine takes.
 

@@ -46,3 +46,11 @@ class ConvergenceWarning(BayesmixWarning):
 
 class DegenerateWarning(BayesmixWarning):
     """A component is empty or holds a single row."""
+
+
+class ApproximationWarning(BayesmixWarning):
+    """A normal approximation is too far from the posterior for its draws to be used."""
+
+
+class MultimodalWarning(BayesmixWarning):
+    """The posterior has other modes of some weight than the one that an engine describes."""

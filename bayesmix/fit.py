@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
+from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
@@ -77,6 +79,14 @@ class Fit:
         Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
     relabelling : Relabelling or None
         How the draws' labels were found and put back, of a posterior; see `relabel`.
+    pareto_k : float or None
+        Of an approximation (`fit_laplace`, `fit_advi`): shape of the tail of its importance weights. Below 0.7 its
+        draws can be trusted.
+    modes_found : Modes or None
+        What `modes` weighs.
+    mode_fits : tuple of Fit
+        The posterior at each mode, where `fit_nuts` sampled several that do not mix; the heaviest first. Files do not
+        have them.
     """
 
     bound: Bound
@@ -89,6 +99,59 @@ class Fit:
     encoded: Encoded | None = None
     trajectory: xr.Dataset | None = None
     relabelling: Relabelling | None = None
+    pareto_k: float | None = None
+    modes_found: Modes | None = None
+    mode_fits: tuple[Fit, ...] = ()
+
+    @cached_property
+    def modes(self) -> Modes | None:
+        """The modes that EM found on the way, up to relabelling, with what each weighs (see `Modes`), highest first.
+
+        They are weighed when they are first asked for. None for an engine that does not run EM.
+        """
+        if self.modes_found is None or self.encoded is None:
+            return self.modes_found
+        if any(not np.isnan(mode.weight) for mode in self.modes_found):
+            return self.modes_found
+        return weighed(self.bound, self.encoded, self.row_weights, self.modes_found)
+
+    @property
+    def row_weights(self) -> np.ndarray | None:
+        """Weights of the training rows (N,), None where none were given."""
+        given = self.idata.children.get("constant_data")
+        return None if given is None else np.asarray(given["row_weights"].values)
+
+    def combine(self, method: str = "stacking", *, random_seed: Any = None) -> Fit:
+        """Modes that were sampled apart, as one posterior: each draw from a mode as often as its weight says.
+
+        Components of different modes have nothing in common, so a parameter's distribution over all modes may mean
+        little; what no labelling changes (densities, predictions, imputed cells) does.
+
+        Parameters
+        ----------
+        method : {"stacking", "laplace", "bridge"}
+            Weights that predict best, by leave-one-out cross-validation (Yao, Vehtari and Gelman 2022); the shares of
+            the posterior's mass, by Laplace's approximation; or these by bridge sampling.
+        random_seed : int, SeedSequence or Generator, optional
+
+        Returns
+        -------
+        Fit
+            This fit itself where it has one mode.
+
+        References
+        ----------
+        Yao, Vehtari and Gelman 2022, *JMLR* 23.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
+        >>> fit = bm.fit(bm.Mixture(bm.Normal(), 2), x, method="nuts", draws=500, tune=500, random_seed=1)
+        >>> fit.combine() is fit
+        True
+        """
+        return combined(self, method, random_seed)
 
     @property
     def spec(self) -> Any:
@@ -506,7 +569,7 @@ class Fit:
         return replace(found, status=Status(self.status.engine, *verdict(found, data)))
 
     def _log_posterior(self, params: Params, encoded: Encoded) -> float:
-        weights = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata.children else None
+        weights = self.row_weights
         rows = self.bound.log_density(params, encoded)
         return self.bound.log_prior(params) + float(rows.sum() if weights is None else rows @ weights)
 
@@ -655,6 +718,8 @@ def make_fit(
     groups: dict[str, xr.Dataset] | None = None,
     log_likelihood: bool | None = None,
     trajectory: xr.Dataset | None = None,
+    pareto_k: float | None = None,
+    modes: Modes | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
@@ -694,7 +759,8 @@ def make_fit(
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():
         dataset.attrs.setdefault("inference_library", "bayesmix")
-    return Fit(bound, xr.DataTree.from_dict(tree), status, loglik, history, starts or [], table, encoded, trajectory)
+    idata = xr.DataTree.from_dict(tree)
+    return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, None, pareto_k, modes)
 
 
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:

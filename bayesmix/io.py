@@ -23,6 +23,7 @@ from bayesmix.bound import bind_learned
 from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
+from bayesmix.inference.modes import Mode, Modes
 from bayesmix.params import Flat, Shared, is_prior
 from bayesmix.relabel import Relabelling
 from bayesmix.spec import Node
@@ -46,6 +47,8 @@ def save(fit: Fit, path: str | Path) -> None:
         "history": None if fit.history is None else fit.history.tolist(),
         "starts": fit.starts,
         "relabelling": None if fit.relabelling is None else relabelling_to_json(fit.relabelling),
+        "pareto_k": fit.pareto_k,
+        "modes": _modes_to_json(vars(fit).get("modes", fit.modes_found)),  # weighed, if they were asked for
     }
     text = json.dumps(document, indent=1, allow_nan=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -109,11 +112,28 @@ def load(path: str | Path) -> Fit:
             None if history is None else np.array(history),
             document["starts"],
             relabelling=relabelling_from_json(document.get("relabelling")),
+            pareto_k=document.get("pareto_k"),
+            modes_found=_modes_from_json(document.get("modes")),
         )
     except (FileNotFoundError, DataError):
         raise
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, OSError, AttributeError) as error:
         raise DataError(f"{path}: not a saved fit, or damaged ({error}). Save it again.") from error
+
+
+def _modes_to_json(modes: Modes | None) -> list[dict[str, Any]] | None:
+    if modes is None:
+        return None
+    return [{**vars(mode), "params": {name: v.tolist() for name, v in mode.params.items()}} for mode in modes]
+
+
+def _modes_from_json(documents: list[dict[str, Any]] | None) -> Modes | None:
+    if documents is None:
+        return None
+    return Modes(
+        Mode(**{**each, "params": {name: np.asarray(v, float) for name, v in each["params"].items()}})
+        for each in documents
+    )
 
 
 def _nodes(base: type[Node] = Node) -> dict[str, type[Node]]:

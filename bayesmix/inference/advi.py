@@ -15,6 +15,9 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
+from bayesmix.inference.laplace import corrected, describe, standard_points, warn_of_k
+from bayesmix.inference.minibatch import Batches, climb_by_batches
+from bayesmix.inference.modes import THOROUGH, dominant, with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.spec import Node
 
@@ -28,6 +31,8 @@ def fit_advi(
     *,
     approximation: str = "fullrank",
     draws: int = 1000,
+    correct: bool = True,
+    minibatch: int | None = None,
     n_points: int | None = None,
     max_iter: int = 500,
     tol: float = 1e-6,
@@ -43,7 +48,8 @@ def fit_advi(
     Maximises the evidence lower bound over one fixed set of standard normal points, antithetic and with exact
     unit covariance, by L-BFGS from EM's mode with the Laplace scale. With fixed points the bound is an ordinary
     smooth function, so the rule of convergence is its gradient, and the result does not depend on a step size
-    or an iteration count. It covers one labelling of the components.
+    or an iteration count. It covers one labelling of the components. The draws are then corrected by importance
+    sampling, whose Pareto k says how far the posterior is from the approximation.
 
     Parameters
     ----------
@@ -56,10 +62,16 @@ def fit_advi(
     draws : int
         Draws of the approximation to store, in one chain: pairs mirrored about its centre, so that means carry
         little Monte-Carlo error.
+    correct : bool
+        Resample the draws by their smoothed importance weights where Pareto k is below 0.7.
+    minibatch : int, optional
+        Rows to look at in one step: for tables of hundreds of thousands. The bound is then climbed by Adam, with points
+        drawn anew at each step, until the means of two windows of 50 steps differ by less than a hundredth of a Laplace
+        standard deviation (see `bayesmix.inference.minibatch`); Pareto k is found on all rows.
     n_points : int, optional
         Fixed points; by default 64, or four for each of the d coordinates if that is more.
     max_iter : int
-        L-BFGS iterations.
+        L-BFGS iterations; with `minibatch` windows of steps.
     tol : float
         Nats: an iteration that gains less, where the bound is flat, ends the search.
     order : str, sequence of str, or None
@@ -71,11 +83,21 @@ def fit_advi(
     Returns
     -------
     Fit
-        ``fit.history`` is the evidence lower bound after each iteration, in nats.
+        ``fit.history`` is the evidence lower bound after each iteration (with `minibatch`, its mean over each window),
+        in nats. ``fit.pareto_k`` is the k of the importance weights. ``fit.status.converged`` says that the bound
+        settled, that k is below 0.7, and that no other mode carries weight.
+
+    Warns
+    -----
+    ApproximationWarning
+        Pareto k is 0.7 or more: the draws are left as they are, and are not to be trusted.
+    MultimodalWarning
+        Other modes carry more than 1 % of the posterior's mass; the heaviest is approximated (see `Fit.modes`).
 
     References
     ----------
-    Kucukelbir et al. 2017, *JMLR* 18; Giordano, Ingram and Broderick 2024, *JMLR* 25, for fixed points.
+    Kucukelbir et al. 2017, *JMLR* 18; Giordano, Ingram and Broderick 2024, *JMLR* 25, for fixed points; Yao, Vehtari,
+    Simpson and Gelman 2018, *ICML*, for Pareto k.
 
     Examples
     --------
@@ -87,35 +109,49 @@ def fit_advi(
     """
     if approximation not in ("fullrank", "meanfield"):
         raise ValueError(f'approximation: "fullrank" or "meanfield" is needed, not {approximation!r}.')
-    if draws < 1:
-        raise ValueError(f"draws: at least 1 is needed, not {draws}.")
+    for name, number in (("draws", draws), ("minibatch", 1 if minibatch is None else minibatch)):
+        if number < 1:
+            raise ValueError(f"{name}: at least 1 is needed, not {number}.")
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
     rng = np.random.default_rng(random_seed)
-    mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar)
-    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=mode.params)
-    target = Target(model, variables_at(bound, mode.params), jacobian=True)
+    best, runs = maximise(
+        bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar, explore=THOROUGH
+    )
+    at, modes = dominant(bound, encoded, weights, given, best, runs)
+    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=at)
+    target = Target(model, variables_at(bound, at), jacobian=True)
     family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)
-    points = fixed_points(len(target.start), n_points, rng)
-    best, history, converged = ascend(target, family, points, max_iter, tol)
+
+    def draw_points() -> np.ndarray:
+        return fixed_points(len(target.start), n_points, rng)
+
+    if minibatch is None:
+        found, history, converged = ascend(target, family, draw_points(), max_iter, tol)
+    else:
+        batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
+        found, history, converged = climb_by_batches(batches, family, draw_points, max_iter, rng)
     if not converged:
         warnings.warn(
             f"ADVI stopped after {len(history)} iterations before the bound settled. Raise max_iter.",
             ConvergenceWarning,
             stacklevel=2,
         )
-    half = rng.standard_normal(((draws + 1) // 2, len(target.start)))
-    mirrored = rng.permutation(np.vstack([half, -half])[:draws])
-    found = target.constrained(family.transform(best, mirrored))
+    z = standard_points(draws, encoded.n_rows, len(target.start), rng)
+    log_q = 0.5 * (z.shape[1] - (z**2).sum(1)) - family.entropy(found)
+    points, weighed = corrected(target, family.transform(found, z), log_q, draws, correct, rng)
+    warn_of_k(weighed, f"The {approximation} approximation")
+    arrays = {name: value[None] for name, value in target.constrained(points).items()}
     status = Status(
         "advi",
-        converged,
-        f"ADVI ({approximation}) {'converged' if converged else 'stopped'} after {len(history)} iterations; "
-        f"evidence lower bound {history[-1]:.3f} nats.",
+        converged and weighed.trusted,
+        f"ADVI ({approximation}) {'converged' if converged else 'stopped'} after {len(history)} "
+        f"{'iterations' if minibatch is None else 'windows of steps'}; evidence lower bound {history[-1]:.3f} nats; "
+        f"{describe(weighed, correct)}.",
     )
-    return make_fit(
+    fit = make_fit(
         bound,
-        completed(bound, encoded, weights, {name: value[None] for name, value in found.items()}, rng),
+        completed(bound, encoded, weights, arrays, rng),
         table=table,
         encoded=encoded,
         row_weights=given,
@@ -123,7 +159,10 @@ def fit_advi(
         history=np.array(history),
         starts=[r.report() for r in runs],
         log_likelihood=log_likelihood,
+        pareto_k=weighed.pareto_k,
+        modes=modes,
     )
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
 
 
 def fixed_points(dimension: int, n_points: int | None, rng: np.random.Generator) -> np.ndarray:

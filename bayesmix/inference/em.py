@@ -19,6 +19,7 @@ from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference.accelerate import Anderson, Coordinates
+from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
 from bayesmix.inference.saddles import ascents, renewals
@@ -51,6 +52,8 @@ _LOSSES, _IDLE = 3, 8
 _GRADIENT = 5e-7
 #: Iterations that a run may take for that once its objective stands still.
 _EXTRA = 60
+#: Iterations in search of further modes, as a share of those before.
+_EXPLORE = 0.3
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -75,6 +78,10 @@ class Run:
         The points of `history`, where they are kept.
     validation : float or None
         Log-likelihood of the validation rows, where there are any.
+    finished : bool
+        Whether it was run to the end, and nudged there.
+    near : bool
+        Whether it was given up because it came near where another ended.
     """
 
     params: dict[str, np.ndarray]
@@ -96,6 +103,10 @@ class Run:
     search: _Search | None = field(default=None, repr=False)
     #: Iterations since the objective stood still.
     stood: int = 0
+    finished: bool = False
+    near: bool = False
+    #: Of the point: see `Fingerprints`.
+    fingerprint: Any = field(default=None, repr=False)
 
     def go_on(self, params: dict[str, np.ndarray]) -> None:
         """Run again, from another point."""
@@ -114,12 +125,17 @@ class Run:
         return tol > 1e-6 or self.stood > _EXTRA
 
     @property
+    def n_iterations(self) -> int:
+        """Passes over the data, those of leaps that were taken back included."""
+        return len(self.history) + self.rejected
+
+    @property
     def objective(self) -> float:
         return self.history[-1] if self.history and np.isfinite(self.history[-1]) else -np.inf
 
     def report(self) -> dict[str, Any]:
         """What `Fit.starts` keeps of it."""
-        found = {"objective": self.objective, "status": self.status, "iterations": len(self.history) + self.rejected}
+        found = {"objective": self.objective, "status": self.status, "iterations": self.n_iterations}
         if self.saddles:
             found["saddles"] = self.saddles
         return found if self.validation is None else {**found, "validation": self.validation}
@@ -148,11 +164,13 @@ def fit_em(
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
     Each start clusters the rows (see `bayesmix.inference.start`) and gets ten iterations, the six that are then best
-    ten more, and the three that are then best (with `validation` all of them) are run to convergence. Of 40,000 rows
-    or more a random sample of 20,000 (more where there are over 100 components) serves for the first ten, and two
-    iterations on all rows for the order. A run that stops at a saddle goes on where that leads to somewhere higher.
-    The objective, log-likelihood plus log prior of the declared variables, never falls: a run whose objective falls
-    by more than rounding is dropped as failed, another start takes its place, and ``fit.starts`` says so.
+    ten more, and the three that are then best (with `validation` all of them) are run to convergence, and, with a third
+    more iterations, those that seem to end at a mode of their own within ten nats of the best; ``fit.modes`` lists what
+    was found. Of 40,000 rows or more a random sample of 20,000 (more where there are over 100 components) serves for
+    the first ten, and two iterations on all rows for the order. A run that stops at a saddle goes on where that leads
+    to somewhere higher. The objective, log-likelihood plus log prior of the declared variables, never falls: a run
+    whose objective falls by more than rounding is dropped as failed, another start takes its place, and ``fit.starts``
+    says so.
 
     Parameters
     ----------
@@ -252,6 +270,7 @@ def fit_em(
         status=status,
         history=np.array(best.history),
         starts=[run.report() for run in runs],
+        modes=modes_of(bound, encoded, weights, runs),
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
     )
 
@@ -282,8 +301,9 @@ def maximise(
     keep_trajectory: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
+    explore: float = _EXPLORE,
 ) -> tuple[Run, list[Run]]:
-    """The best run, in canonical order of components, and every run. See `fit_em`."""
+    """The best run, in canonical order of components, and every run. See `fit_em`; for `explore` see `Scout`."""
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
     given = _given_starts(bound, data, row_weights, start, rng)
@@ -313,30 +333,44 @@ def maximise(
     ranked = sorted(runs, key=lambda run: -run.objective)
     if n_starts > _AHEAD > n_finished:
         for run in ranked[:_AHEAD]:
-            advance(e_step, run, min(len(run.history) + _SHORT_RUN, max_iter), tol, accelerate, watch)
+            advance(e_step, run, min(run.n_iterations + _SHORT_RUN, max_iter), tol, accelerate, watch)
         ranked.sort(key=lambda run: -run.objective)
     finished: list[Run] = []
     maxima: list[float] = []
-    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
-        for run in ranked:
-            if len(finished) == n_finished:
-                run.status = "not finished: other starts were ahead" if run.status == "running" else run.status
-                continue
+
+    def finish(run: Run) -> None:
+        advance(e_step, run, max_iter, tol, accelerate, watch)
+        run.status = "max_iter" if run.status == "running" else run.status
+        while (
+            run.status == "converged"
+            and not any(abs(run.objective - known) < _SAME_MODE for known in maxima)
+            and _leave_saddle(e_step, run, rng)
+        ):
+            run.saddles += 1
             advance(e_step, run, max_iter, tol, accelerate, watch)
             run.status = "max_iter" if run.status == "running" else run.status
-            while (
-                run.status == "converged"
-                and not any(abs(run.objective - known) < _SAME_MODE for known in maxima)
-                and _leave_saddle(e_step, run, rng)
-            ):
-                run.saddles += 1
-                advance(e_step, run, max_iter, tol, accelerate, watch)
-                run.status = "max_iter" if run.status == "running" else run.status
-            if run.status == "converged":
-                maxima.append(run.objective)
-            if not run.failed:
-                finished.append(run)
-                progress.step(f"log posterior {run.objective:.4f}")
+        if run.status == "converged":
+            maxima.append(run.objective)
+        run.finished = True
+        if not run.failed:
+            finished.append(run)
+
+    def onward(run: Run, iterations: int) -> float:
+        advance(e_step, run, min(run.n_iterations + iterations, max_iter), tol, accelerate, watch)
+        return _remaining_gain(run.history) if run.n_iterations < max_iter else -np.inf
+
+    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
+        for run in ranked:
+            if len(finished) < n_finished:
+                finish(run)
+                progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
+    if finished and len(finished) < len(runs) and explore:
+        scout = Scout(bound, data, row_weights, explore, onward)
+        while (run := scout.next(runs)) is not None:
+            finish(run)
+    for run in runs:
+        if not run.finished and run.status == "running":
+            run.status = "not finished: other starts were ahead"
     if not finished:
         reasons = "; ".join(sorted({run.status for run in runs}))
         raise SpecError(
@@ -438,7 +472,7 @@ def advance(
     if accelerate and run.search is None:
         run.search = _Search(e_step)
     search = run.search if accelerate else None
-    while len(run.history) + run.rejected < until:
+    while run.n_iterations < until:
         loglik, stats = e_step(run.params)
         objective = loglik + bound.log_prior(run.params)
         fell = _fell(run, objective)

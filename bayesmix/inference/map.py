@@ -13,6 +13,7 @@ from bayesmix.build import model_of, variables_at
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise, warn_of_lone_rows
+from bayesmix.inference.modes import modes_of
 from bayesmix.inference.target import Target
 from bayesmix.mstep import ascent_direction
 from bayesmix.spec import Node
@@ -102,6 +103,7 @@ def fit_map(
         status=status,
         history=np.array(history),
         starts=[run.report() for run in runs],
+        modes=modes_of(bound, encoded, weights, runs),
     )
 
 

@@ -19,6 +19,8 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
+from bayesmix.inference.laplace import laplace_at
+from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
 from bayesmix.relabel import METHODS, location_slot, relabelled
@@ -42,6 +44,8 @@ def fit_nuts(
     nuts_sampler: str = "nutpie",
     order: str | Sequence[str] | None = "auto",
     relabel: str | None = "auto",
+    modes: str = "auto",
+    combine: str | None = None,
     row_weights: Any = None,
     n_starts: int = 16,
     log_likelihood: bool | None = None,
@@ -67,6 +71,13 @@ def fit_nuts(
         How draws of mixtures that are not ordered get one labelling, that of EM's mode; see `Fit.relabel`. "auto" is
         "kl", Stephens' algorithm. None leaves the labels as they come, and only says in ``fit.relabelling`` and in the
         status whether they switched.
+    modes : {"auto", "dominant", "all"}
+        Chains start from the heaviest mode that EM found (see `Fit.modes`). "auto" samples every mode that carries more
+        than 1 % of the mass by Laplace's approximation, four at most, each by chains of its own; "all" those of less
+        too. Where chains from different modes mix, the posterior is one; otherwise the fit is that of the heaviest, the
+        others are in ``fit.mode_fits``, and a `MultimodalWarning` says so.
+    combine : {"stacking", "laplace", "bridge"}, optional
+        Put modes that do not mix together into one posterior; see `Fit.combine`.
     row_weights : array_like, shape (N,), optional
     n_starts : int
         Of the EM before it; see `fit_em`.
@@ -82,11 +93,14 @@ def fit_nuts(
     Fit
         ``fit.status.converged`` says that every R-hat is at most 1.01, every bulk ESS at least 100 a chain, and
         nothing diverged (Vehtari et al. 2021), for the parameters, relabelled, and for quantities that do not depend on
-        labels (`bayesmix.diagnostics`). Otherwise a `ConvergenceWarning` tells what to try.
+        labels (`bayesmix.diagnostics`); that no chain is stuck, its log density far below another's or below what the
+        mode promises; and that no other mode carries weight that is left out. Otherwise a `ConvergenceWarning` or
+        `MultimodalWarning` tells what to try.
 
     References
     ----------
-    Hoffman and Gelman 2014, *JMLR* 15; Vehtari et al. 2021, *Bayesian Analysis* 16.
+    Hoffman and Gelman 2014, *JMLR* 15; Vehtari et al. 2021, *Bayesian Analysis* 16; Yao, Vehtari and Gelman
+    2022, *JMLR* 23, for chains in several modes.
 
     Examples
     --------
@@ -103,63 +117,80 @@ def fit_nuts(
             raise ValueError(f"{name}: at least 1 is needed, not {value}.")
     if relabel not in ("auto", *METHODS, None):
         raise ValueError(f'relabel: "auto", {", ".join(map(repr, METHODS))} or None is needed, not {relabel!r}.')
+    check_modes(modes, combine)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
-    mode, runs = maximise(bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar)
-
-    def model_with(names: Any) -> pm.Model:
-        return model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=mode.params)
-
-    model = model_with(None if order == "auto" else order)
-    target = Target(model, variables_at(bound, mode.params), jacobian=True)
-    factor = laplace_factor(target.hessian(target.start))
-    if order == "auto" and (order := separated(bound, mode.params, target, factor)):
-        model = model_with(order)
-        target = Target(model, variables_at(bound, mode.params), jacobian=True)
-        factor = laplace_factor(target.hessian(target.start))
+    mode, runs = maximise(
+        bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar, explore=THOROUGH
+    )
+    at, found = dominant(bound, encoded, weights, given, mode, runs)
     rng = np.random.default_rng(seeds[1])
-    noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
-    starts = target.start + noise @ factor.T
-    run = _nutpie if nuts_sampler == "nutpie" else _pymc
-    sampled = run(
-        model,
-        target,
-        starts,
-        draws=draws,
-        tune=tune,
-        cores=cores,
-        target_accept=target_accept,
-        seed=int(rng.integers(2**31)),
-        progressbar=progressbar,
-        **sampler_kwargs,
-    )
-    posterior = sampled["posterior"].to_dataset()
-    sampled_arrays = {name: posterior[name].values for name in bound.sampled_slots}
-    arrays = completed(bound, encoded, weights, sampled_arrays, rng)
-    ordered = [order] if isinstance(order, str) else list(order or ())
-    arrays, labels = relabelled(
-        bound,
-        arrays,
-        encoded,
-        mode.params,
-        method="kl" if relabel == "auto" else relabel,
-        skip=[bound.slots[name].axes[-1].name for name in ordered],
-    )
-    fit = make_fit(
-        bound,
-        arrays,
-        table=table,
-        encoded=encoded,
-        row_weights=given,
-        status=Status("nuts", False, ""),
-        history=np.array(mode.history),
-        starts=[r.report() for r in runs],
-        groups={"sample_stats": sampled["sample_stats"].to_dataset()},
-        log_likelihood=log_likelihood,
-    )
-    fit = replace(fit, relabelling=labels)
-    fit = replace(fit, status=Status("nuts", *verdict(fit)))
+
+    def from_mode(params: Params) -> Fit:
+        def prepared(names: Any) -> tuple[pm.Model, Target, np.ndarray]:
+            model = model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=params)
+            target = Target(model, variables_at(bound, params), jacobian=True)
+            return model, target, laplace_factor(target.hessian(target.start))
+
+        names = None if order == "auto" else order
+        model, target, factor = prepared(names)
+        if order == "auto" and (names := separated(bound, params, target, factor)):
+            model, target, factor = prepared(names)
+        noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
+        sampled = (_nutpie if nuts_sampler == "nutpie" else _pymc)(
+            model,
+            target,
+            target.start + noise @ factor.T,
+            draws=draws,
+            tune=tune,
+            cores=cores,
+            target_accept=target_accept,
+            seed=int(rng.integers(2**31)),
+            progressbar=progressbar,
+            **sampler_kwargs,
+        )
+        posterior, stats = sampled["posterior"].to_dataset(), sampled["sample_stats"].to_dataset()
+        arrays = {name: posterior[name].values for name in bound.sampled_slots}
+        ordered = [names] if isinstance(names, str) else list(names or ())
+        arrays, labels = relabelled(
+            bound,
+            completed(bound, encoded, weights, arrays, rng),
+            encoded,
+            params,
+            method="kl" if relabel == "auto" else relabel,
+            skip=[bound.slots[name].axes[-1].name for name in ordered],
+        )
+        fit = make_fit(
+            bound,
+            arrays,
+            table=table,
+            encoded=encoded,
+            row_weights=given,
+            status=Status("nuts", False, ""),
+            history=np.array(mode.history),
+            starts=[r.report() for r in runs],
+            groups={"sample_stats": stats},
+            log_likelihood=log_likelihood,
+            modes=found,
+        )
+        fit = replace(fit, relabelling=labels)
+        converged, message = verdict(fit)
+        log_density = stats["logp" if "logp" in stats else "lp"].values
+        stuck = stuck_chains(log_density, laplace_at(target).log_density, len(target.start))
+        return replace(fit, status=Status("nuts", converged and not stuck, f"{message} {stuck}".rstrip()))
+
+    chosen = found.to_sample(modes) if len(found) > 1 else ()
+    if len(chosen) < 2:
+        fit, described = from_mode(at), len(found.heavy) < 2
+    else:
+        first = from_mode(at)
+        rest = not_visited(first, chosen)
+        fit, described = joined([first, *(from_mode(each.params) for each in rest)], [chosen[0], *rest])
+        if not described and combine is not None:
+            fit, described = fit.combine(combine, random_seed=rng), True
+    if not described:
+        fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}", stacklevel=3)
     if not fit.status.converged:
         warnings.warn(fit.status.message, ConvergenceWarning, stacklevel=2)
     return fit

@@ -9,15 +9,16 @@ from bayesmix.spec import Encoded, Stats
 
 #: Rows on which cluster centres are found; all rows are then assigned to them.
 _MAX_ROWS = 4_000
-#: Share of each responsibility that is spread evenly, so that no component starts on a point.
-_SOFTNESS = 0.1
+#: Share of each responsibility that is spread evenly, so that no component starts on a point; of every other start. A
+#: large one makes components start wide, so that neighbours may merge; a small one makes them start where they are.
+_SOFTNESS = (0.1, 0.003)
 
 
 class Splitter:
     """Soft clusters of weighted points: k-means++ centres, a few Lloyd steps.
 
     Starts differ so that together they cover what k-means alone misses: the first uses every feature alike, the
-    others stretch the features by random factors, and every third skips Lloyd's steps.
+    others stretch the features by random factors, every second is nearly hard, and every third skips Lloyd's steps.
 
     Parameters
     ----------
@@ -33,6 +34,7 @@ class Splitter:
     def __init__(self, rng: np.random.Generator, number: int):
         self.rng = rng
         self.stretch = number > 0
+        self.softness = _SOFTNESS[number % 2]
         self.steps = 0 if number % 3 == 2 else 10
 
     def __call__(self, points: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
@@ -45,8 +47,8 @@ class Splitter:
             points = points * self.rng.exponential(size=points.shape[1]) ** 0.5
         centers = self._centers(points, weights, n)
         nearest = _squared_distances(points, centers).argmin(1)
-        resp = np.full((len(points), n), _SOFTNESS / n)
-        resp[np.arange(len(points)), nearest] += 1 - _SOFTNESS
+        resp = np.full((len(points), n), self.softness / n)
+        resp[np.arange(len(points)), nearest] += 1 - self.softness
         return resp
 
     def _centers(self, points: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:

@@ -36,12 +36,12 @@ class Target:
 
     def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool):
         self.model = model
-        self.point = {}
+        self._forwards = {}
         for rv in model.free_RVs:
             transform, raw = model.rvs_to_transforms[rv], rv.type()
             moved = raw if transform is None else transform.forward(raw, *rv.owner.inputs)
-            forward = QuickFunction([raw], moved)
-            self.point[model.rvs_to_values[rv].name] = np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
+            self._forwards[model.rvs_to_values[rv].name] = (rv, QuickFunction([raw], moved))
+        self.point = self._moved(at)
         # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
         logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
         logp = with_log_likelihood(logp)
@@ -59,6 +59,17 @@ class Target:
             replacements[variable] = piece.astype(variable.dtype)
             offset += point.size
         return flat, clone_replace(outputs, replacements)
+
+    def _moved(self, at: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Free variables as value variables."""
+        return {
+            name: np.asarray(forward(np.asarray(at[rv.name], rv.dtype)), float)
+            for name, (rv, forward) in self._forwards.items()
+        }
+
+    def unconstrained(self, at: Mapping[str, Any]) -> np.ndarray:
+        """Free variables by name as a point u (d,): the inverse of `constrained`."""
+        return np.concatenate([np.ravel(value) for value in self._moved(at).values()] or [np.empty(0)])
 
     @property
     def start(self) -> np.ndarray:
