@@ -14,6 +14,7 @@ from bayesmix.errors import (
     MultimodalWarning,
     SpecError,
 )
+from bayesmix.evidence import Evidence, log_evidence
 from bayesmix.families import (
     Bernoulli,
     BernoulliSet,
@@ -37,6 +38,7 @@ from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
 from bayesmix.params import Flat, Shared
+from bayesmix.select import Selection, compare, select
 from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
@@ -51,6 +53,7 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DegenerateWarning",
+    "Evidence",
     "Exponential",
     "Fit",
     "Flat",
@@ -68,12 +71,14 @@ __all__ = [
     "Normal",
     "Optional",
     "Poisson",
+    "Selection",
     "Sequence",
     "Shared",
     "SpecError",
     "SpikeAndSlab",
     "Status",
     "build_model",
+    "compare",
     "fit",
     "fit_advi",
     "fit_em",
@@ -83,8 +88,10 @@ __all__ = [
     "fit_nuts",
     "load",
     "log_density",
+    "log_evidence",
     "responsibilities",
     "sample",
+    "select",
     "set_data",
     "split",
 ]
