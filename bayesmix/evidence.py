@@ -20,32 +20,23 @@ factor that would make it integrate to 1.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytensor.tensor as pt
-from scipy.linalg import solve_triangular
-from scipy.special import gammaln
 
 from bayesmix.bound import Bound
 from bayesmix.build import model_of, variables_at
-from bayesmix.compilation import QuickFunction
 from bayesmix.errors import ApproximationWarning, SpecError
 from bayesmix.inference.laplace import Laplace, laplace_at
+from bayesmix.inference.proposal import Kernel, Permutations, Proposal, Unconstrain, averaged, fitted_to, nearest, root
 from bayesmix.inference.target import Target
 from bayesmix.psis import importance
-from bayesmix.symmetry import log_symmetries, permuted
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
 
 METHODS = ("laplace", "importance", "bridge")
-#: Permutations that a proposal is averaged over, at most; of more, those that exchange components that overlap.
-_MOST = 1_000
-#: Two components overlap where swapping them keeps this share of the proposal's density, on average over its draws.
-_OVERLAP = 1e-6
 #: Draws of the proposal, and of the posterior at most.
 _DRAWS = 4_000
 #: Degrees of freedom of the importance sampling's proposal.
@@ -101,9 +92,9 @@ def log_evidence(
         A point estimate suffices for Laplace and importance sampling. Bridge sampling needs draws of the posterior
         (`fit_nuts`), in any order of labels, ordered and switching ones included.
     method : {"laplace", "importance", "bridge"}, optional
-        Laplace's approximation at the mode near the fit; importance sampling from it; bridge sampling from a
-        normal distribution with the moments of half the draws, at the other half. By default "bridge" for a fit by
-        NUTS and "importance" otherwise.
+        Laplace's approximation at the mode near the fit; importance sampling from a t distribution there; bridge
+        sampling between half of the draws and a mixture of normals fitted to the other half. By default "bridge" for
+        a fit by NUTS and "importance" otherwise.
     data : table, optional
         For a loaded fit, the table that it was fitted to.
     draws : int
@@ -208,155 +199,10 @@ def _target_and_draws(fit: Fit, data: Any) -> tuple[Target, np.ndarray, np.ndarr
     if not arrays:
         return target, target.start, target.start[None, None]
     shape = next(iter(arrays.values())).shape[:2]
-    points = unconstrained(target, {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()})
+    points = Unconstrain(target)({name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()})
     some = points[np.unique(np.linspace(0, len(points) - 1, 100).astype(int))]
     best = some[np.argmax([target(point)[0] for point in some])]
     return target, best, points.reshape(*shape, -1)
-
-
-def unconstrained(target: Target, draws: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Unconstrained coordinates (M, d) of draws (M, *shape) of the free variables: the inverse of `constrained`."""
-    model, parts = target.model, []
-    by_name = {rv.name: rv for rv in model.free_RVs}
-    for variable in model.value_vars:
-        rv = by_name[model.values_to_rvs[variable].name]
-        values = np.asarray(draws[rv.name], float)
-        transform = model.rvs_to_transforms[rv]
-        if transform is not None:
-            raw = pt.tensor("raw", dtype="float64", shape=(None,) * values.ndim)
-            with np.errstate(divide="ignore"):
-                values = np.asarray(QuickFunction([raw], transform.forward(raw, *rv.owner.inputs))(values))
-        parts.append(values.reshape(len(values), -1))
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(next(iter(draws.values()))), 0))
-
-
-class Permutations:
-    """Permutations of labels as linear maps of the unconstrained coordinates.
-
-    Attributes
-    ----------
-    log_count : float
-        Log of the number S of all of them.
-    swaps : ndarray, shape (T, d, d)
-        Those that exchange two components.
-    """
-
-    def __init__(self, bound: Bound, target: Target):
-        self.dimension = len(target.start)
-        self.log_count = float(log_symmetries(bound))
-        swaps = [
-            self._matrix(bound, target, symmetry, at, pair)
-            for symmetry in bound.symmetries
-            for at, block in symmetry.blocks()
-            for pair in ((g, h) for i, g in enumerate(block) for h in block[i + 1 :])
-        ]
-        self.swaps = np.array(swaps).reshape(-1, self.dimension, self.dimension)
-
-    def _matrix(self, bound: Bound, target: Target, symmetry: Any, at: Any, pair: Any) -> np.ndarray:
-        """The map of one swap, by its images of the origin and of the unit vectors."""
-        order = np.array(symmetry.identity)
-        order[(*at, pair[0])], order[(*at, pair[1])] = pair[1], pair[0]
-        units = np.vstack([np.zeros(self.dimension), np.eye(self.dimension)])
-        draws = target.constrained(units)
-        many = np.broadcast_to(order, (len(units), *order.shape))
-        images = unconstrained(target, {**draws, **permuted(bound, symmetry, draws, many)})
-        matrix = (images[1:] - images[0]).T
-        if np.abs(images[0]).max() > 1e-6 or np.abs(matrix - np.round(matrix)).max() > 1e-6:
-            raise SpecError(
-                f"{symmetry.name}: a prior's transform treats the components differently, so their permutations are "
-                "not linear. Give all components one prior."
-            )
-        return np.round(matrix)
-
-    def closure(self, swaps: np.ndarray) -> np.ndarray | None:
-        """Every permutation that the swaps make together, (S, d, d); None where there are too many."""
-        found = {np.eye(self.dimension).tobytes(): np.eye(self.dimension)}
-        fresh = list(found.values())
-        while fresh:
-            made = []
-            for one in fresh:
-                for swap in swaps:
-                    new = swap @ one + 0.0  # no negative zeros, whose bytes differ
-                    if new.tobytes() not in found:
-                        found[new.tobytes()] = new
-                        made.append(new)
-                if len(found) > _MOST:
-                    return None
-            fresh = made
-        return np.array(list(found.values()))
-
-
-@dataclass
-class _Proposal:
-    """A normal distribution around one copy, averaged over `maps`, the permutations in which copies overlap."""
-
-    mean: np.ndarray
-    factor: np.ndarray  # lower triangular, F F^T the covariance
-    maps: np.ndarray
-    log_count: float  # of all permutations
-    df: float = np.inf  # a finite one: Student's t, whose tails hold importance weights down
-
-    def one(self, points: np.ndarray, matrix: np.ndarray | None = None) -> np.ndarray:
-        """Log density (M,) of the normal distribution at the points (M, d), or at their images."""
-        images = points if matrix is None else points @ matrix.T
-        z = solve_triangular(self.factor, (images - self.mean).T, lower=True)
-        squared, d, df = (z**2).sum(0), len(self.mean), self.df
-        log_det = np.log(np.diagonal(self.factor)).sum()
-        if np.isinf(df):
-            return -0.5 * squared - 0.5 * d * np.log(2 * np.pi) - log_det
-        constant = gammaln((df + d) / 2) - gammaln(df / 2) - 0.5 * d * np.log(np.pi * df) - log_det
-        return constant - 0.5 * (df + d) * np.log1p(squared / df)
-
-    def each(self, points: np.ndarray) -> np.ndarray:
-        """Log density at the images under each of `maps`, (S, M)."""
-        return np.array([self.one(points, matrix) for matrix in self.maps])
-
-    def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Log density (M,), averaged over all permutations."""
-        return np.logaddexp.reduce(self.each(points), axis=0) - self.log_count
-
-    def draw(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        steps = rng.standard_normal((size, len(self.mean))) @ self.factor.T
-        if np.isfinite(self.df):
-            steps /= np.sqrt(rng.chisquare(self.df, size) / self.df)[:, None]
-        return self.mean + steps
-
-
-def _proposal(mean: np.ndarray, covariance: np.ndarray, permutations: Permutations, rng: Any) -> _Proposal:
-    """Over all permutations, or of too many over those that the swaps of overlapping components make."""
-    factor = _root(covariance)
-    alone = _Proposal(mean, factor, np.eye(len(mean))[None], permutations.log_count)
-    maps = None
-    if permutations.log_count < np.log(_MOST):
-        maps = permutations.closure(permutations.swaps)
-    if maps is None:
-        points = alone.draw(500, rng)
-        here = alone.one(points)
-        kept = [np.exp(np.minimum(alone.one(points, swap) - here, 0)).mean() for swap in permutations.swaps]
-        overlapping = permutations.swaps[np.array(kept) > _OVERLAP]
-        maps = permutations.closure(overlapping)
-        if maps is None:
-            raise ValueError(
-                f"{len(overlapping)} pairs of components overlap, in more than {_MOST} orders that cannot be told "
-                "apart. Use fewer components: some of these are empty or alike."
-            )
-    return _Proposal(mean, factor, maps, permutations.log_count)
-
-
-def _nearest(points: np.ndarray, proposal: _Proposal, swaps: np.ndarray) -> np.ndarray:
-    """The points (M, d) each in the order of labels in which the proposal is highest, as far as swaps lead uphill."""
-    points, best = points.copy(), proposal.one(points)
-    for _ in range(20):
-        moved = False
-        for swap in swaps:
-            images = points @ swap.T
-            there = proposal.one(images)
-            better = there > best + 1e-9
-            if better.any():
-                points[better], best[better], moved = images[better], there[better], True
-        if not moved:
-            break
-    return points
 
 
 def _around_mode(
@@ -367,10 +213,8 @@ def _around_mode(
             "the log posterior is flat, or rises, in some direction at the mode, so that it has no normal "
             'approximation: components may be empty or alike. Use fewer, or method="bridge" with draws of NUTS.'
         )
-    covariance = laplace.factor @ laplace.factor.T
-    proposal = _proposal(laplace.point, covariance, permutations, rng)
-    if method == "importance":
-        proposal = replace(proposal, df=_DF)
+    kernel = Kernel(laplace.point, root(laplace.factor @ laplace.factor.T), _DF if method == "importance" else np.inf)
+    proposal = averaged([kernel], np.ones(1), permutations, rng)
     points = proposal.draw(draws, rng)
     if method == "laplace":
         share = _own_share(proposal, points)
@@ -391,7 +235,7 @@ def _values(target: Target, points: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, -np.inf)
 
 
-def _own_share(proposal: _Proposal, points: np.ndarray) -> float:
+def _own_share(proposal: Proposal, points: np.ndarray) -> float:
     """Share of the normal distribution that lies nearer to its own centre than to its images; ties are shared out."""
     each = proposal.each(points)
     highest = each.max(0)
@@ -412,13 +256,12 @@ def _bridge(
     kept = np.unique(np.linspace(0, n_draws - 1, min(n_draws, draws // n_chains)).astype(int))
     points, half = points[:, kept], len(kept) // 2
     first, second = points[:, :half].reshape(-1, dimension), points[:, half:].reshape(-1, dimension)
-    proposal = _Proposal(laplace.point, _root(laplace.factor @ laplace.factor.T), np.empty(0), 0.0)
+    density = Kernel(laplace.point, root(laplace.factor @ laplace.factor.T))
     for _ in range(3):
-        first = _nearest(first, proposal, permutations.swaps)
-        mean, covariance = first.mean(0), np.atleast_2d(np.cov(first.T))
-        proposal = _Proposal(mean, _root(covariance), np.empty(0), 0.0)
-    proposal = _proposal(mean, covariance, permutations, rng)
-    second = _nearest(second, proposal, permutations.swaps)
+        first = nearest(first, density, permutations.swaps)
+        density = Kernel(first.mean(0), root(np.atleast_2d(np.cov(first.T))))
+    proposal = averaged(*fitted_to(first, rng), permutations, rng)
+    second = nearest(second, proposal.one, permutations.swaps)
     drawn = proposal.draw(len(second), rng)
     q_second, q_drawn = proposal(second), proposal(drawn)
     # logs of the ratios target / proposal, about a constant that keeps their exponentials in range
@@ -442,11 +285,6 @@ def _bridge(
     )
     copies = float(np.mean(proposal.one(second) - q_second))
     return Evidence(middle + np.log(ratio), float(error), "bridge", permutations.log_count, copies)
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """Cholesky factor; directions that the draws hardly vary in are held."""
-    return np.linalg.cholesky(covariance + np.diag(1e-10 * np.diagonal(covariance)))
 
 
 def _effective_size(values: np.ndarray) -> float:

@@ -204,9 +204,7 @@ def select(
             notes = [str(w.message) for w in caught if issubclass(w.category, BayesmixWarning)]
             if fault is not None:
                 notes.append(f"{type(fault).__name__}: {fault}")
-            rows[key]["note"] = " ".join(
-                [*([rows[key]["note"]] if rows[key].get("note") else []), *dict.fromkeys(notes)]
-            )
+            rows[key]["note"] = " ".join(dict.fromkeys([*rows[key].get("notes", []), *notes]))
             progress.step(f"{key}")
     if not fits:
         raise faults[0]
