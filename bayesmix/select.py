@@ -132,8 +132,9 @@ def select(
         - ``loglik``: log-likelihood at EM's mode, in nats;
         - ``bic``: :math:`p \log N - 2` loglik, N the sum of the row weights: **low is good**;
         - ``icl``: BIC + 2 entropy: low is good. It prefers components that do not overlap;
-        - ``entropy``: :math:`-\sum_{nk} r_{nk} \log r_{nk}` of the labels of the mixture that varies, in nats; and
-          ``entropy_relative``, the same over its largest value :math:`N \log K`: 0 for labels that are
+        - ``entropy``: :math:`-\sum_{nk} r_{nk} \log r_{nk}` of the labels of the mixture that varies (and of those
+          around it, where each has components of its own), in nats; and
+          ``entropy_relative``, the same over its largest value, :math:`N \log K`: 0 for labels that are
           certain, 1 for labels of which nothing is known;
         - ``elpd_loo``, ``se_loo``, ``bad_k``: leave-one-out log predictive density of the rows by PSIS, with labels
           summed out, **high is good**; its standard error; and the rows whose Pareto k is above ArviZ's threshold;
@@ -399,17 +400,16 @@ def _weights(fit: Fit) -> np.ndarray:
 def _labels_entropy(mode: Fit, site: Site) -> dict[str, float]:
     """Of the labels of one mixture given the rows, in nats, and relative to its largest value.
 
-    NaN for a mixture that each component of another has of its own: its labels mean something else in each.
+    Components that each component around has of its own are told apart by both labels.
     """
-    if site.axes and not site.node.shared:
-        return {"entropy": np.nan, "entropy_relative": np.nan}
     data = mode._data(None, "error")[1]
     out: dict[Any, np.ndarray] = {}
     mode.bound.site.expect(mode.params, mode.bound.site.evaluate(mode.params, data), data, _weights(mode)[:, None], out)
-    resp = out["label", site.place.path, site.slots["weights"].name]
+    resp = out["label", site.place.path, site.slots["weights"].name]  # (N, components around, components)
+    resp = resp.sum(1) if site.node.shared else resp.reshape(len(resp), -1)
     total = resp.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        entropy = max(0.0, -float(np.where(resp > 0, resp * np.log(resp / total), 0.0).sum()))
+        entropy = -float(np.where(resp > 0, resp * np.log(resp / total), 0.0).sum()) + 0.0
     largest = float(total.sum()) * np.log(resp.shape[1])
     return {"entropy": entropy, "entropy_relative": entropy / largest if largest > 0 else 0.0}
 
