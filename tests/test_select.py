@@ -646,3 +646,26 @@ def test_occupied_components_of_new_rows_and_of_inner_mixtures():
     nested = fit_em(NESTED, {"x": X[:40], "y": np.repeat(list("ab"), 20)}, n_starts=2, random_seed=1)
     with pytest.raises(bm.SpecError, match="components of its own"):
         nested.occupied(of="x")
+
+
+@pytest.mark.slow
+def test_a_sparse_prior_empties_superfluous_components():
+    """NUTS with a concentration below 1, which has no mode inside: the occupied number is that of the exact sum."""
+    toy = Toy(APART, 3, 0.5)
+    used = np.array([len(set(z)) for z in toy.labels])
+    exact = [np.exp(toy.log_terms - toy.log_evidence)[used == n].sum() for n in (1, 2, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.BayesmixWarning)  # labels switch, and empty components have funnels
+        fit = bm.fit_nuts(toy.spec, toy.table, draws=2000, target_accept=0.95, random_seed=1)
+    np.testing.assert_allclose(fit.occupied(n_draws=8000, random_seed=1), exact, atol=0.04)
+
+
+@pytest.mark.slow
+def test_select_by_leave_one_out_and_by_bridge_sampling():
+    toys = {k: Toy(APART, k) for k in (1, 2)}
+    found = bm.select(toys[2].spec, APART.x, [1, 2], method="nuts", criterion="loo", random_seed=1)
+    assert found.best == 2
+    exact = [toys[k].log_evidence for k in (1, 2)]
+    np.testing.assert_allclose(found.table["log_evidence"], exact, atol=0.05)
+    assert (found.table["se_evidence"] < 0.03).all()
+    assert list(found.table["bad_k"]) == [0, 0]
