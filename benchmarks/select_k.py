@@ -81,11 +81,13 @@ def main(n_sets: int, kinds: list[str], evidence: str | None) -> None:
             table = draw(rng, k)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", bm.BayesmixWarning)
-                found = bm.select(spec, table, range(1, 8), evidence=evidence, n_starts=8, random_seed=seed)
+                found = bm.select(spec, table, range(1, max(true) + 3), evidence=evidence, n_starts=6, random_seed=seed)
             for column, sign in COLUMNS.items():
                 scores = (sign * found.table[column].astype(float)).dropna()
                 right[column] += int(len(scores) > 0 and scores.idxmax() == k)
             chosen[found.best - k] += 1
+            if seed % 10 == 9:
+                print(kind, seed + 1, dict(right), file=sys.stderr, flush=True)
         each = ", ".join(f"{column} {right[column]}/{n_sets}" for column in (COLUMNS if evidence else ("bic", "icl")))
         off = ", ".join(f"{off:+d}: {n}" for off, n in sorted(chosen.items()))
         seconds = (time.perf_counter() - begin) / n_sets
