@@ -14,6 +14,7 @@ from bayesmix.errors import (
     MultimodalWarning,
     SpecError,
 )
+from bayesmix.evidence import Evidence, log_evidence
 from bayesmix.families import (
     Bernoulli,
     BernoulliSet,
@@ -39,6 +40,7 @@ from bayesmix.io import load
 from bayesmix.labels import Partition
 from bayesmix.params import Flat, Shared
 from bayesmix.relabel import Relabelling
+from bayesmix.select import Selection, compare, select
 from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
@@ -53,6 +55,7 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DegenerateWarning",
+    "Evidence",
     "Exponential",
     "Fit",
     "Flat",
@@ -72,12 +75,14 @@ __all__ = [
     "Partition",
     "Poisson",
     "Relabelling",
+    "Selection",
     "Sequence",
     "Shared",
     "SpecError",
     "SpikeAndSlab",
     "Status",
     "build_model",
+    "compare",
     "fit",
     "fit_advi",
     "fit_em",
@@ -87,8 +92,10 @@ __all__ = [
     "fit_nuts",
     "load",
     "log_density",
+    "log_evidence",
     "responsibilities",
     "sample",
+    "select",
     "set_data",
     "split",
 ]

@@ -246,6 +246,7 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
     if not isinstance(initval, str):
         return {name: np.asarray(value, float) for name, value in initval.items()}
     from bayesmix.inference.em import maximise
+    from bayesmix.inference.start import with_mode_inside
 
     if any(slot.depends_on_model for slot in bound.slots.values()):
         return None
@@ -254,7 +255,7 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
         rows = np.linspace(0, data.n_rows - 1, _START_ROWS).astype(int)
         data, weights = data.take(rows), weights[rows]
     try:
-        best, _ = maximise(bound, data, weights, n_starts=6, max_iter=25, random_seed=0)
+        best, _ = maximise(with_mode_inside(bound), data, weights, n_starts=6, max_iter=25, random_seed=0)
     except SpecError:  # flat priors on data that let a component collapse: PyMC's own start then
         return None
     return best.params

@@ -573,6 +573,47 @@ class Fit:
         rows = self.bound.log_density(params, encoded)
         return self.bound.log_prior(params) + float(rows.sum() if weights is None else rows @ weights)
 
+    def occupied(
+        self, data: Any = None, *, of: str | None = None, n_draws: int | None = None, random_seed: Any = None
+    ) -> pd.Series:
+        """Posterior of the number of occupied components: those that a row is drawn from, by draws of the labels.
+
+        With more components than needed and a small Dirichlet concentration, superfluous ones stay empty, and the
+        number of the others estimates the number of components.
+
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        of : str, optional
+            Which mixture, as in `responsibilities`.
+        n_draws : int, optional
+            Draws of the posterior, each with one draw of all labels.
+        random_seed : int, SeedSequence or Generator, optional
+
+        Returns
+        -------
+        pandas.Series
+            Probability of every number from 1 to K.
+
+        References
+        ----------
+        Malsiner-Walli, Frühwirth-Schnatter and Grün 2016, *Statistics and Computing* 26; Rousseau and Mengersen 2011,
+        *JRSS B* 73, for which concentrations empty them.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 60) for m in (-5, 5)])
+        >>> fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), x, random_seed=1)
+        >>> fit.occupied(random_seed=1).to_dict()
+        {1: 0.0, 2: 1.0}
+        """
+        from bayesmix.select import occupied
+
+        _, encoded = self._data(data, "error")
+        return occupied(self.bound, self._draws(n_draws), encoded, of, np.random.default_rng(random_seed))
+
     def impute(
         self, data: Any = None, *, n_draws: int = 1000, random_seed: Any = None, unseen: str = "error"
     ) -> Imputation:

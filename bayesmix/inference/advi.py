@@ -18,6 +18,7 @@ from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import corrected, describe, standard_points, warn_of_k
 from bayesmix.inference.minibatch import Batches, climb_by_batches
 from bayesmix.inference.modes import THOROUGH, dominant, with_caution
+from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.spec import Node
 
@@ -116,7 +117,13 @@ def fit_advi(
     require_free(bound, "advi")
     rng = np.random.default_rng(random_seed)
     best, runs = maximise(
-        bound, encoded, weights, n_starts=n_starts, random_seed=rng, progressbar=progressbar, explore=THOROUGH
+        with_mode_inside(bound),
+        encoded,
+        weights,
+        n_starts=n_starts,
+        random_seed=rng,
+        progressbar=progressbar,
+        explore=THOROUGH,
     )
     at, modes = dominant(bound, encoded, weights, given, best, runs)
     model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=at)

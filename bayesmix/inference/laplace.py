@@ -24,6 +24,7 @@ from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.em import maximise
 from bayesmix.inference.map import climb
 from bayesmix.inference.modes import THOROUGH, dominant, with_caution
+from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
 from bayesmix.psis import FEWEST, LARGEST_K, MOST, Importance, importance, normal_log_density
@@ -222,7 +223,7 @@ def fit_laplace(
     require_free(bound, "laplace")
     rng = np.random.default_rng(random_seed)
     best, runs = maximise(
-        bound,
+        with_mode_inside(bound),
         encoded,
         weights,
         start=start,

@@ -21,6 +21,7 @@ from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
 from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
+from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
 from bayesmix.relabel import METHODS, location_slot, relabelled
@@ -122,7 +123,13 @@ def fit_nuts(
     require_free(bound, "nuts")
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
     mode, runs = maximise(
-        bound, encoded, weights, n_starts=n_starts, random_seed=seeds[0], progressbar=progressbar, explore=THOROUGH
+        with_mode_inside(bound),
+        encoded,
+        weights,
+        n_starts=n_starts,
+        random_seed=seeds[0],
+        progressbar=progressbar,
+        explore=THOROUGH,
     )
     at, found = dominant(bound, encoded, weights, given, mode, runs)
     rng = np.random.default_rng(seeds[1])
@@ -141,7 +148,7 @@ def fit_nuts(
         sampled = (_nutpie if nuts_sampler == "nutpie" else _pymc)(
             model,
             target,
-            target.start + noise @ factor.T,
+            started(target, noise @ factor.T),
             draws=draws,
             tune=tune,
             cores=cores,
@@ -194,6 +201,22 @@ def fit_nuts(
     if not fit.status.converged:
         warnings.warn(fit.status.message, ConvergenceWarning, stacklevel=2)
     return fit
+
+
+def started(target: Target, steps: np.ndarray) -> np.ndarray:
+    """Points (chains, d) at steps from the target's start, each halved until the density there is near the start's.
+
+    Where the posterior is as its curvature says, a step falls by at most 2 d nats. A flat direction (an empty
+    component) or an edge (an ordered location that must be positive) may lead to where there is no density at all.
+    """
+    lowest = target(target.start)[0] - 2 * len(target.start) - 10
+    for step in steps:
+        for _ in range(60):
+            value, gradient = target(target.start + step)
+            if value > lowest and np.isfinite(gradient).all():
+                break
+            step /= 2
+    return target.start + steps
 
 
 def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bayesmix.bound import Bound
-from bayesmix.spec import Encoded, Stats
+from bayesmix.conjugate import Beta, Dirichlet
+from bayesmix.params import Slot
+from bayesmix.spec import Encoded, Site, Stats
 
 #: Rows on which cluster centres are found; all rows are then assigned to them.
 _MAX_ROWS = 4_000
@@ -113,3 +117,25 @@ def _scales(bound: Bound, name: str) -> np.ndarray:
         if name in [slot.name for slot in site.slots.values()]:
             return np.asarray(getattr(site.learned, "scale", 1.0), float)
     return np.ones(())
+
+
+def with_mode_inside(bound: Bound) -> Bound:
+    """The bound spec for finding where samplers start, where priors have no mode inside their support.
+
+    A Dirichlet or beta prior with a concentration below 1 rises without bound towards 0: EM would follow it there.
+    In the coordinates in which samplers move, its density is that of the concentrations plus 1, which has a mode.
+    """
+
+    def moved(slot: Slot) -> Slot:
+        hyper = slot.hyper
+        if slot.free and isinstance(hyper, Dirichlet) and np.any(hyper.concentration < 1):
+            return replace(slot, hyper=replace(hyper, concentration=hyper.concentration + 1))
+        if slot.free and isinstance(hyper, Beta) and (np.any(hyper.alpha < 1) or np.any(hyper.beta < 1)):
+            return replace(slot, hyper=replace(hyper, alpha=hyper.alpha + 1, beta=hyper.beta + 1))
+        return slot
+
+    def walk(site: Site) -> Site:
+        slots = {name: moved(slot) for name, slot in site.slots.items()}
+        return replace(site, slots=slots, children=tuple(map(walk, site.children)))
+
+    return Bound(bound.spec, walk(bound.site), bound.learned)

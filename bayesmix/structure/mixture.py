@@ -13,10 +13,23 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
+from bayesmix.errors import SpecError
 from bayesmix.families._summaries import safe_log
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
-from bayesmix.params import SIMPLEX, Dim, Parameter, Place, make_slot, size_of
+from bayesmix.params import (
+    SIMPLEX,
+    Dim,
+    Flat,
+    Parameter,
+    Place,
+    Shared,
+    hyperparameters,
+    is_prior,
+    make_slot,
+    show,
+    size_of,
+)
 from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
 from bayesmix.structure.composite import gather_faults
 
@@ -122,6 +135,11 @@ class Mixture(Node):
         return self._n
 
     @property
+    def min_weight(self) -> float:
+        """Least value of a weight."""
+        return self._min_weight
+
+    @property
     def shared(self) -> bool:
         """Whether the components around this mixture have its components in common."""
         return self._shared
@@ -164,6 +182,25 @@ class Mixture(Node):
     def named(self, *, axis: str | None = None, weights: str | None = None, prefix: str = "") -> Mixture:
         """The same mixture with other names: of its axis, of its weights, and before what is below it."""
         return self._changed(_axis=axis, _weights_name=weights, _prefix=prefix)
+
+    def with_n_components(self, n_components: int) -> Mixture:
+        """The same mixture with another number of components, where all have one spec.
+
+        Raises
+        ------
+        SpecError
+            The components differ, or the prior of the weights does.
+
+        Examples
+        --------
+        >>> import bayesmix as bm
+        >>> bm.Mixture(bm.Poisson(), 2, weights=pm.Dirichlet.dist([3.0, 3.0])).with_n_components(3)
+        Mixture(Poisson(), 3, weights=pm.Dirichlet.dist([3.0, 3.0, 3.0]))
+        """
+        if len(self.groups) > 1:
+            raise SpecError("n_components: a list of different components has its own number.")
+        weights = self._weights if n_components == self._n else _for_components(self._weights, n_components)
+        return self._changed(_n=n_components, _listed=False, _components=self._components[:1], _weights=weights)
 
     def faults(self, path: str = "") -> list[str]:
         found = []
@@ -400,6 +437,21 @@ class Mixture(Node):
                     own = member[drawn["rows", name]] if ("rows", name) in drawn else member
                     value = pt.switch(own.reshape((-1, *[1] * (value.ndim - 1))), value, out[name])
                 out[name] = value
+
+
+def _for_components(weights: Any, n_components: int) -> Any:
+    """A prior of weights for another number of components."""
+    if isinstance(weights, Shared):
+        return Shared(_for_components(weights.prior, n_components))
+    if weights is None or isinstance(weights, Flat):
+        return weights
+    if is_prior(weights) and type(weights.owner.op).__name__ == "DirichletRV":
+        concentration = hyperparameters(weights)
+        if concentration is not None and np.ptp(concentration[0]) == 0:
+            return pm.Dirichlet.dist(np.full(n_components, concentration[0].flat[0]))
+    raise SpecError(
+        f"weights: {show(weights)} is for one number of components. Use a Dirichlet of equal concentrations, or none."
+    )
 
 
 def merged(parts: list[tuple[np.ndarray, Any]], n_rows: int) -> Any:

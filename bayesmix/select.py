@@ -1,0 +1,563 @@
+"""How many components, and which of several specs: criteria side by side, on the same rows.
+
+Every criterion is of the marginal likelihood of the rows, with the labels summed out. Information criteria (BIC, ICL)
+are taken at EM's mode; leave-one-out and bridge sampling need draws of the posterior; Laplace's evidence needs the mode
+only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bayesmix.bound import Bound, bind
+from bayesmix.data import read
+from bayesmix.errors import BayesmixWarning, DataError, SpecError
+from bayesmix.evidence import METHODS, log_evidence
+from bayesmix.inference.em import _SAME_MODE, fit_em
+from bayesmix.params import Params, Slot
+from bayesmix.progress import Progress
+from bayesmix.spec import Encoded, Node, Site
+from bayesmix.structure.mixture import choose
+
+if TYPE_CHECKING:
+    from bayesmix.fit import Fit
+
+#: Criterion -> column, and whether a high value is good.
+CRITERIA = {
+    "bic": ("bic", False),
+    "icl": ("icl", False),
+    "loo": ("elpd_loo", True),
+    "evidence": ("log_evidence", True),
+}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Fits with different numbers of components, and what the criteria say of each.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        One row for each number of components; see `select` for the columns.
+    best : int or tuple of int
+        Number of components that the criterion prefers; a tuple where several mixtures vary.
+    fits : dict
+        Number of components -> `Fit`; those that failed are left out.
+    criterion : str
+    """
+
+    table: pd.DataFrame
+    best: Any
+    fits: dict[Any, Fit]
+    criterion: str
+
+    @property
+    def best_fit(self) -> Fit:
+        """The fit with the best number of components."""
+        return self.fits[self.best]
+
+    def __repr__(self) -> str:
+        shown = self.table.drop(columns="note").dropna(axis=1, how="all").round(3).to_string()
+        return f"<Selection: {self.best} by {self.criterion}>\n{shown}"
+
+    def _repr_html_(self) -> str:
+        column, _ = CRITERIA[self.criterion]
+
+        def mark(row: pd.Series) -> list[str]:
+            return ["font-weight: bold" if row.name == self.best else ""] * len(row)
+
+        try:
+            table = self.table.style.apply(mark, axis=1).format(precision=3).to_html()
+        except (AttributeError, ImportError):  # pandas styles need jinja2
+            table = self.table.round(3).to_html()
+        return f"<p>{self.best} components by {column}</p>{table}"
+
+
+def select(
+    spec: Node,
+    data: Any,
+    n_components: Any = range(1, 9),
+    *,
+    method: str = "em",
+    criterion: str = "bic",
+    of: str | None = None,
+    evidence: str | None = "auto",
+    row_weights: Any = None,
+    n_starts: int = 16,
+    random_seed: Any = None,
+    progressbar: bool = False,
+    **kwargs: Any,
+) -> Selection:
+    r"""Fit a spec with different numbers of components, and compare them.
+
+    Parameters
+    ----------
+    spec : Node
+        With any number of components; it is not changed. One component is a mixture of one.
+    data : table
+        N rows; see `bayesmix.fit`.
+    n_components : iterable of int, or dict
+        Numbers to try. A dict varies several mixtures, on a grid: name of the mixture, as in `of`, -> numbers.
+    method : str
+        The engine whose fits are kept; see `bayesmix.fit`. Every number is fitted by EM first, for BIC and ICL.
+        "nuts", "laplace" and "advi" give draws, which leave-one-out needs.
+    criterion : {"bic", "icl", "loo", "evidence"}
+        What ``selection.best`` goes by.
+    of : str, optional
+        Which mixture varies: the field that it stands in (``"y"``), or the name of its weights
+        (``"topic_weights"``). By default the root, or the only one.
+    evidence : {"auto", "laplace", "importance", "bridge"} or None
+        See `log_evidence`. "auto": by bridge sampling for NUTS, else by Laplace, and none where priors are improper.
+    row_weights : array_like, shape (N,), optional
+    n_starts : int
+        Of EM, for each number.
+    random_seed : int, SeedSequence or Generator, optional
+    progressbar : bool
+    **kwargs
+        What the engine takes.
+
+    Returns
+    -------
+    Selection
+        Its ``table`` has the columns
+
+        - ``n_parameters``: free numbers, p. Simplexes of G entries have G - 1, tied and shared parameters count once;
+        - ``loglik``: log-likelihood at EM's mode, in nats;
+        - ``bic``: :math:`p \log N - 2` loglik, N the sum of the row weights: **low is good**;
+        - ``icl``: BIC + 2 entropy: low is good. It prefers components that do not overlap;
+        - ``entropy``: :math:`-\sum_{nk} r_{nk} \log r_{nk}` of the labels of the mixture that varies (and of those
+          around it, where each has components of its own), in nats; and
+          ``entropy_relative``, the same over its largest value, :math:`N \log K`: 0 for labels that are
+          certain, 1 for labels of which nothing is known;
+        - ``elpd_loo``, ``se_loo``, ``bad_k``: leave-one-out log predictive density of the rows by PSIS, with labels
+          summed out, **high is good**; its standard error; and the rows whose Pareto k is above ArviZ's threshold;
+        - ``log_evidence``, ``se_evidence``: over all orders of the labels, high is good;
+        - ``smallest_weight``: of the mixture that varies;
+        - ``converged``, ``starts_agreed``: of the fit; and how many of EM's starts reached its mode;
+        - ``note``: warnings; or why there is no fit, in a row that is empty otherwise.
+
+    Raises
+    ------
+    SpecError
+        The mixture has a list of different components, or priors that are one component's own.
+    DataError, TypeError, ValueError
+        Every number of components failed: the first one's reason.
+
+    Notes
+    -----
+    BIC and ICL are defined at the maximum of the likelihood. Under the default priors `loglik` is the likelihood at the
+    posterior mode, which lies a little lower, and exists where the likelihood has no maximum (Fraley and Raftery 2007).
+    ``spec.with_flat_priors()`` gives the classical figures, and no evidence.
+
+    References
+    ----------
+    Schwarz 1978, *Annals of Statistics* 6; Biernacki, Celeux and Govaert 2000, *IEEE PAMI* 22, for ICL; Celeux and
+    Soromenho 1996, *Journal of Classification* 13, for the entropy; Fraley and Raftery 2007, *Journal of
+    Classification* 24; Vehtari, Gelman and Gabry 2017, *Statistics and Computing* 27; Celeux, Frühwirth-Schnatter and
+    Robert 2019, *Handbook of Mixture Analysis*, chapter 7.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-6, 0, 6)])
+    >>> selection = bm.select(bm.Mixture(bm.Normal(), 2), x, range(1, 5), random_seed=1)
+    >>> selection.best
+    3
+    >>> [round(value) for value in selection.table["bic"]]
+    [1828, 1704, 1533, 1550]
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion: one of {', '.join(CRITERIA)} is needed, not {criterion!r}.")
+    if evidence not in (*METHODS, "auto", None):
+        raise ValueError(f'evidence: one of {", ".join(METHODS)}, "auto" or None is needed, not {evidence!r}.')
+    if criterion == "loo" and method in ("em", "map", "moments"):
+        raise ValueError(f'criterion: "loo" needs draws, which method={method!r} does not give. Take "nuts".')
+    if criterion == "evidence" and evidence is None:
+        raise ValueError('criterion: "evidence" needs evidence="auto", or one of its methods.')
+    table = read(data)
+    bound = bind(spec, table)
+    sites, axes = _varied(bound, n_components, of)
+    grid = list(itertools.product(*axes))
+    seeds = _seeds(random_seed, len(grid))
+    rows, fits, faults = {}, {}, []
+    with Progress("components", len(grid), progressbar) as progress:
+        for counts, seed in zip(grid, seeds):
+            key = counts[0] if len(counts) == 1 else counts
+            fault: Exception | None = None
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    resized = _resized(bound.site, {site.key: n for site, n in zip(sites, counts)})
+                    rows[key], fits[key] = _row(
+                        resized, table, sites[0], method, evidence, row_weights, n_starts, seed, kwargs
+                    )
+                except Exception as error:  # becomes a row with its reason
+                    fault = error
+                    faults.append(error)
+                    rows[key] = {"converged": False}
+            notes = [str(w.message) for w in caught if issubclass(w.category, BayesmixWarning)]
+            if fault is not None:
+                notes.append(f"{type(fault).__name__}: {fault}")
+            rows[key]["note"] = " ".join(dict.fromkeys([*rows[key].get("notes", []), *notes]))
+            progress.step(f"{key}")
+    if not fits:
+        raise faults[0]
+    column, high = CRITERIA[criterion]
+    frame = _frame(rows, sites)
+    scores = pd.to_numeric(frame[column]) * (1 if high else -1)
+    if scores.isna().all():
+        reasons = " ".join(dict.fromkeys(frame["note"]))
+        raise ValueError(f"criterion: no number of components has {criterion!r}. {reasons}")
+    return Selection(frame, list(rows)[int(np.nanargmax(scores.to_numpy()))], fits, criterion)
+
+
+_COLUMNS = {
+    "n_parameters": "Int64",
+    "loglik": float,
+    "bic": float,
+    "icl": float,
+    "entropy": float,
+    "entropy_relative": float,
+    "elpd_loo": float,
+    "se_loo": float,
+    "bad_k": "Int64",
+    "log_evidence": float,
+    "se_evidence": float,
+    "smallest_weight": float,
+    "converged": bool,
+    "starts_agreed": "Int64",
+    "note": object,
+}
+
+
+def _frame(rows: Mapping[Any, Mapping[str, Any]], sites: list[Site]) -> pd.DataFrame:
+    names = ["n_components"] if len(sites) == 1 else [site.slots["weights"].event[0].name for site in sites]
+    keys = list(rows)
+    index = pd.Index(keys, name=names[0]) if len(sites) == 1 else pd.MultiIndex.from_tuples(keys, names=names)
+    columns = {
+        name: pd.array([row.get(name) if row.get(name) is not None else pd.NA for row in rows.values()], dtype="Int64")
+        if kind == "Int64"
+        else pd.Series([row.get(name, np.nan) for row in rows.values()], dtype=kind).to_numpy()
+        for name, kind in _COLUMNS.items()
+    }
+    return pd.DataFrame(columns, index=index)
+
+
+def _row(
+    spec: Node,
+    table: Any,
+    varied: Site,
+    method: str,
+    evidence: str | None,
+    row_weights: Any,
+    n_starts: int,
+    seed: np.random.SeedSequence,
+    kwargs: Mapping[str, Any],
+) -> tuple[dict[str, Any], Fit]:
+    """One spec's row of the table, and its fit."""
+    from bayesmix.api import fit as fit_by
+
+    first, second, third = seed.spawn(3)
+    common = {"row_weights": row_weights, "n_starts": n_starts}
+    mode = fit_em(spec, table, random_seed=first, **common, **(kwargs if method == "em" else {}))
+    fitted = mode
+    if method != "em":
+        given = {name: value for name, value in common.items() if name in _keywords(method)}
+        fitted = fit_by(spec, table, method, random_seed=second, **given, **kwargs)
+    row = information(mode)
+    site = next(site for site in mode.bound.site.walk() if site.key == varied.key)
+    row.update(_labels_entropy(mode, site))
+    row["icl"] = row["bic"] + 2 * row["entropy"]
+    row["smallest_weight"] = float(np.min(mode.params[site.slots["weights"].name]))
+    row["converged"] = fitted.status.converged
+    reached = np.array([start["objective"] for start in mode.starts])
+    row["starts_agreed"] = int((reached > reached.max() - _SAME_MODE).sum())
+    notes = []
+    if "log_likelihood" in fitted.idata.children and fitted.posterior.sizes["draw"] > 1:
+        row.update(_loo(fitted))
+    if evidence is not None:
+        how = ("bridge" if method == "nuts" else "laplace") if evidence == "auto" else evidence
+        try:
+            found = log_evidence(fitted if how == "bridge" else mode, how, random_seed=third)
+            row["log_evidence"], row["se_evidence"] = found.value, found.error if how != "laplace" else np.nan
+        except (SpecError, ValueError, np.linalg.LinAlgError) as error:
+            notes.append(f"No evidence: {error}")
+    return {**row, "notes": notes}, fitted
+
+
+def _keywords(method: str) -> Iterable[str]:
+    import inspect
+
+    from bayesmix.api import ENGINES
+
+    if method not in ENGINES:
+        raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {method!r}.")
+    return inspect.signature(ENGINES[method]).parameters
+
+
+def _seeds(random_seed: Any, size: int) -> list[np.random.SeedSequence]:
+    if isinstance(random_seed, np.random.SeedSequence):
+        return random_seed.spawn(size)
+    if isinstance(random_seed, np.random.Generator):
+        random_seed = int(random_seed.integers(2**63))
+    return np.random.SeedSequence(random_seed).spawn(size)
+
+
+# ---------------------------------------------------------------- specs with other numbers of components
+
+
+def _mixtures(bound: Bound) -> list[Site]:
+    return [site for site in bound.site.distinct() if "weights" in site.slots]
+
+
+def find_mixture(bound: Bound, of: str | None) -> Site:
+    """The mixture that `of` names, by its field or its weights; by default the root, or the only one.
+
+    Raises
+    ------
+    SpecError
+        There is none, or several.
+    """
+    mixtures = _mixtures(bound)
+    names = [(site.place.path, site.slots["weights"].name) for site in mixtures]
+    if of is None:
+        found = mixtures if len(mixtures) == 1 else [bound.site] if bound.is_mixture else []
+    else:
+        found = [site for site, each in zip(mixtures, names) if of in each][:1]
+    if not found:
+        where = ", ".join(repr(path or name) for path, name in names)
+        what = "which mixture varies? Pass of=," if of is None else f"no mixture is called {of!r};"
+        raise SpecError(f"of: {what} one of {where or 'none: the spec has no mixture. Wrap it in bm.Mixture'}.")
+    return found[0]
+
+
+def _varied(bound: Bound, n_components: Any, of: str | None) -> tuple[list[Site], list[list[int]]]:
+    given = n_components if isinstance(n_components, Mapping) else {of: n_components}
+    if isinstance(n_components, Mapping) and of is not None:
+        raise TypeError("of: a dict of n_components names the mixtures already.")
+    sites = [find_mixture(bound, name) for name in given]
+    axes = [[int(n) for n in (numbers if isinstance(numbers, Iterable) else [numbers])] for numbers in given.values()]
+    if not axes or not all(axes) or min(min(each) for each in axes) < 1:
+        raise ValueError(f"n_components: whole numbers of at least 1 are needed, not {n_components!r}.")
+    return sites, [list(dict.fromkeys(each)) for each in axes]
+
+
+def _resized(site: Site, counts: Mapping[str, int]) -> Node:
+    """The spec at a site with other numbers of components in some mixtures, by site key."""
+    node, parts = site.node, site.node.parts
+    if len(parts) == len(site.children):
+        children = tuple(_resized(child, counts) for child in site.children)
+    else:  # a list of components, equal ones in one site
+        members = {k: child for group, child in zip(node.groups, site.children) for k in group.members}
+        children = tuple(_resized(members[k], counts) for k in range(len(parts)))
+    node = node.with_priors(node.priors, children)
+    return node.with_n_components(counts[site.key]) if site.key in counts else node
+
+
+# ---------------------------------------------------------------- criteria
+
+
+def n_parameters(bound: Bound) -> int:
+    """Free numbers of a spec: simplexes of G entries have G - 1, covariance matrices D (D + 1) / 2.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> from bayesmix.bound import bind
+    >>> from bayesmix.data import read
+    >>> n_parameters(bind(bm.Mixture(bm.MvNormal(), 3), read(np.eye(4)[:, :2])))
+    17
+    """
+    return sum(_n_free(slot) for slot in bound.free_slots.values())
+
+
+def _n_free(slot: Slot) -> int:
+    size, ndim = int(np.prod(slot.shape, dtype=int)), slot.support.ndim
+    if ndim == 1:
+        return size - size // slot.shape[-1]
+    if ndim == 2:
+        return size * (slot.shape[-1] + 1) // (2 * slot.shape[-1])
+    return size
+
+
+def information(mode: Fit) -> dict[str, Any]:
+    """Free parameters, log-likelihood and BIC of a point estimate."""
+    p, weights = n_parameters(mode.bound), _weights(mode)
+    return {"n_parameters": p, "loglik": mode.loglik, "bic": p * np.log(weights.sum()) - 2 * mode.loglik}
+
+
+def _weights(fit: Fit) -> np.ndarray:
+    return np.ones(fit.idata["observed_data"].sizes["row"]) if fit.row_weights is None else fit.row_weights
+
+
+def _labels_entropy(mode: Fit, site: Site) -> dict[str, float]:
+    """Of the labels of one mixture given the rows, in nats, and relative to its largest value.
+
+    Components that each component around has of its own are told apart by both labels.
+    """
+    data = mode._data(None, "error")[1]
+    out: dict[Any, np.ndarray] = {}
+    mode.bound.site.expect(mode.params, mode.bound.site.evaluate(mode.params, data), data, _weights(mode)[:, None], out)
+    resp = out["label", site.place.path, site.slots["weights"].name]  # (N, components around, components)
+    resp = resp.sum(1) if site.node.shared else resp.reshape(len(resp), -1)
+    total = resp.sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -float(np.where(resp > 0, resp * np.log(resp / total), 0.0).sum()) + 0.0
+    largest = float(total.sum()) * np.log(resp.shape[1])
+    return {"entropy": entropy, "entropy_relative": entropy / largest if largest > 0 else 0.0}
+
+
+def _loo(fit: Fit) -> dict[str, Any]:
+    """PSIS leave-one-out by rows, labels summed out."""
+    import arviz_stats as azs  # slow to import
+
+    if fit.row_weights is not None:
+        return {}  # a row of weight 2 is two rows, and leaving both out is not leaving one out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pareto k: counted in a column
+        found = azs.loo(fit.idata, pointwise=True)
+    bad = int((found.pareto_k.values > found.good_k).sum())
+    return {"elpd_loo": float(found.elpd), "se_loo": float(found.se), "bad_k": bad}
+
+
+def compare(
+    fits: Mapping[str, Any],
+    data: Any = None,
+    *,
+    criterion: str = "loo",
+    method: str = "nuts",
+    random_seed: Any = None,
+    **kwargs: Any,
+) -> pd.DataFrame:
+    """Compare specs of different shapes on the same rows.
+
+    Parameters
+    ----------
+    fits : dict
+        Name -> `Fit`, or spec, which is then fitted to `data`.
+    data : table, optional
+        N rows, for specs.
+    criterion : {"loo", "bic", "evidence"}
+        By leave-one-out, with `arviz_stats.compare` (the fits need draws); by BIC at EM's mode; or by the log evidence.
+    method : str
+        The engine for specs under "loo" and "evidence"; BIC takes EM.
+    random_seed : int, SeedSequence or Generator, optional
+    **kwargs
+        For `arviz_stats.compare` (``method`` excepted: weights are by stacking) under "loo"; the ``method`` of
+        `log_evidence` is its default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Best first. For "loo" that of `arviz_stats.compare`. Otherwise the criterion, its difference to the best, and
+        ``weight``: each spec's posterior probability where all are alike a priori (by BIC, approximately).
+
+    Raises
+    ------
+    DataError
+        The fits are of different rows or fields.
+    ValueError
+        A fit has no draws where the criterion needs them.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.random.default_rng(0).gamma(2.0, size=200)
+    >>> specs = {"normals": bm.Mixture(bm.Normal(), 2), "log-normal": bm.Mixture(bm.LogNormal(), 1)}
+    >>> bm.compare(specs, x, criterion="bic", random_seed=1).index[0]
+    'log-normal'
+    """
+    if criterion not in ("loo", "bic", "evidence"):
+        raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
+    seeds = _seeds(random_seed, 2 * len(fits))
+    made = {}
+    for (name, each), seed in zip(fits.items(), seeds):
+        if isinstance(each, Node):
+            from bayesmix.api import fit as fit_by
+
+            if data is None:
+                raise DataError(f"data: {name} is a spec, and needs the table. Pass it, or fits.")
+            made[name] = fit_by(each, data, "em" if criterion == "bic" else method, random_seed=seed)
+        else:
+            made[name] = each
+    _check_same_rows(made)
+    if criterion == "loo":
+        return _compare_loo(made, kwargs)
+    if kwargs:
+        raise TypeError(f"{', '.join(kwargs)}: only criterion='loo' takes more.")
+    rows = {}
+    for (name, each), seed in zip(made.items(), seeds[len(made) :]):
+        if criterion == "bic":
+            rows[name] = information(_at_mode(each, seed))
+        else:
+            found = log_evidence(each, random_seed=seed)
+            rows[name] = {"log_evidence": found.value, "se": found.error, "method": found.method}
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    score = -0.5 * frame["bic"] if criterion == "bic" else frame["log_evidence"]
+    frame["difference"] = (frame["bic"] - frame["bic"].min()) if criterion == "bic" else score - score.max()
+    chance = np.exp(score - score.max())
+    frame["weight"] = chance / chance.sum()
+    return frame.iloc[np.argsort(-score.to_numpy(), kind="stable")]
+
+
+def _at_mode(fit: Fit, seed: Any) -> Fit:
+    """The fit where it is EM's or the MAP's; otherwise EM's of the same spec and rows."""
+    if fit.status.engine in ("em", "map"):
+        return fit
+    return fit_em(fit.spec, fit._data(None, "error")[0], row_weights=fit.row_weights, random_seed=seed)
+
+
+def _compare_loo(fits: Mapping[str, Fit], kwargs: Mapping[str, Any]) -> pd.DataFrame:
+    import arviz_stats as azs  # slow to import
+
+    for name, fit in fits.items():
+        if fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"] == 1:
+            raise ValueError(f'{name}: a point estimate has no draws to leave rows out of. Fit with method="nuts".')
+        if "log_likelihood" not in fit.idata.children:
+            raise ValueError(f"{name}: the log-likelihood of the rows was not kept. Fit with log_likelihood=True.")
+    return azs.compare({name: fit.idata for name, fit in fits.items()}, **kwargs)
+
+
+def _check_same_rows(fits: Mapping[str, Fit]) -> None:
+    """Raise `DataError` where the densities of two fits are not of the same rows."""
+    (first, one), *others = fits.items()
+    have = one.idata["observed_data"].to_dataset()
+    for name, fit in others:
+        own = fit.idata["observed_data"].to_dataset()
+        if own.sizes["row"] != have.sizes["row"]:
+            raise DataError(f"{name}: {own.sizes['row']} rows; {first} has {have.sizes['row']}. Fit them to one table.")
+        if set(own) != set(have):
+            only = ", ".join(sorted(map(str, set(own) ^ set(have))))
+            raise DataError(
+                f"{name}: not the fields of {first} ({only} in one alone). Densities of them do not compare."
+            )
+        for field in own:
+            a, b = own[field].values, have[field].values
+            if a.shape != b.shape or not np.allclose(a, b, equal_nan=True):
+                raise DataError(f"{name}: {field} has other values than in {first}. Fit them to one table.")
+        if not np.array_equal(_weights(fit), _weights(one)):
+            raise DataError(f"{name}: other row weights than {first}. Fit them with the same.")
+
+
+# ---------------------------------------------------------------- occupied components
+
+
+def occupied(
+    bound: Bound, draws: Iterable[Params], data: Encoded, of: str | None, rng: np.random.Generator
+) -> pd.Series:
+    """See `bayesmix.Fit.occupied`."""
+    site = find_mixture(bound, of)
+    name = site.place.path, site.slots["weights"].name
+    if site.axes and not site.node.shared:
+        raise SpecError(f"of: each component around {name[1]} has components of its own. Ask for a mixture above it.")
+    counts = [len(np.unique(choose(bound.label_probabilities(params, data)[name], rng))) for params in draws]
+    sizes, times = np.unique(counts, return_counts=True)
+    chance = pd.Series(times / len(counts), index=pd.Index(sizes, name="occupied"), name="probability")
+    return chance.reindex(range(1, len(site.slots["weights"].event[0]) + 1), fill_value=0.0).rename_axis("occupied")
