@@ -2,6 +2,7 @@
 # make test   every test
 # make fast   the tests that are not marked slow
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
+# make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -9,7 +10,7 @@ BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
 
-.PHONY: demo test fast check help
+.PHONY: demo test fast check calibrate help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

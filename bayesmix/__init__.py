@@ -2,6 +2,7 @@
 
 from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
+from bayesmix.calibration import Calibration, calibrate
 from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
@@ -46,6 +47,7 @@ __all__ = [
     "BayesmixWarning",
     "Bernoulli",
     "BernoulliSet",
+    "Calibration",
     "Categorical",
     "Composite",
     "ConvergenceWarning",
@@ -74,6 +76,7 @@ __all__ = [
     "SpikeAndSlab",
     "Status",
     "build_model",
+    "calibrate",
     "fit",
     "fit_advi",
     "fit_em",
