@@ -174,7 +174,7 @@ def page(found: dict[tuple[str, str], Calibration]) -> str:
         lines += [
             "",
             f"{passed} of {len(own)} cases pass. Of all {total} quantities the smallest p is {least:.2g}; with "
-            f"Bonferroni over all of them the limit is {0.01 / total:.2g}. Over all {tables} tables 89 % intervals hold "
+            f"Bonferroni over all of them the limit is {0.01 / total:.2g}. Over {tables} tables 89 % intervals hold "
             f"{100 * parameters:.1f} % of the parameters and {100 * rows:.1f} % of the responsibilities.",
         ]
     lines += ["", "![ECDF of ranks minus the diagonal, NUTS, with 99 % bands](nuts.png)", ""]
