@@ -3,6 +3,7 @@
 from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
 from bayesmix.calibration import Calibration, calibrate
+from bayesmix.check import Finding, Report, check
 from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "DataError",
     "DegenerateWarning",
     "Exponential",
+    "Finding",
     "Fit",
     "Flat",
     "Geometric",
@@ -70,6 +72,7 @@ __all__ = [
     "Normal",
     "Optional",
     "Poisson",
+    "Report",
     "Sequence",
     "Shared",
     "SpecError",
@@ -77,6 +80,7 @@ __all__ = [
     "Status",
     "build_model",
     "calibrate",
+    "check",
     "fit",
     "fit_advi",
     "fit_em",

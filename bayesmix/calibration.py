@@ -26,14 +26,14 @@ from scipy.stats import binom
 
 from bayesmix.bound import Bound, bind, require_free
 from bayesmix.build import RowsRV, model_of, variables_at
-from bayesmix.compilation import QUICK, QuickFunction
+from bayesmix.compilation import QUICK
 from bayesmix.data import read
 from bayesmix.discrete import completed
 from bayesmix.errors import SpecError
 from bayesmix.fit import draw_rows
 from bayesmix.inference.advi import _FullRank, ascend, fixed_points
 from bayesmix.inference.em import maximise
-from bayesmix.inference.map import climb
+from bayesmix.inference.laplace import laplace_at
 from bayesmix.inference.nuts import _nutpie
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import SIMPLEX, Params
@@ -447,29 +447,24 @@ class _Posterior:
 
     def _put(self, data: Encoded, rng: np.random.Generator) -> np.ndarray:
         """Put the rows in place; EM's mode in unconstrained coordinates."""
-        mode, _ = maximise(self.bound, data, np.ones(data.n_rows), n_starts=self.n_starts, random_seed=rng)
+        mode, _ = maximise(self.bound, data, np.ones(data.n_rows), n_starts=self.n_starts, random_seed=rng, explore=0)
         if self.target is None:
             model = model_of(self.bound, data, order=self.order, initval=mode.params)
             self.target = Target(model, variables_at(self.bound, mode.params), jacobian=self.jacobian)
-            self.rows = next(rv.owner.op.parts.fused for rv in model.observed_RVs if isinstance(rv.owner.op, RowsRV))
-            self.forward = {rv.name: _forward(model, rv) for rv in model.free_RVs}
+            ops = [rv.owner.op for rv in model.observed_RVs]
+            self.rows: Any = next(op.parts.fused for op in ops if isinstance(op, RowsRV))
         else:
             self.rows.swap(data)
         self.data = data
         ascending = (self.order,) if isinstance(self.order, str) else self.order or ()
         at = {n: np.sort(v, axis=-1) if n in ascending else v for n, v in variables_at(self.bound, mode.params).items()}
-        return np.concatenate([np.ravel(self.forward[rv.name](at[rv.name])) for rv in self.target.model.free_RVs])
+        return self.target.unconstrained(at)
 
     def _found(self, u: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Points (L, d) as draws of all free parameters."""
         draws = {name: values[None] for name, values in self.target.constrained(u).items()}
         whole = completed(self.bound, self.data, np.ones(self.data.n_rows), draws, rng)
         return {name: values[0] for name, values in whole.items()}
-
-
-def _forward(model: pm.Model, rv: Any) -> QuickFunction:
-    transform, raw = model.rvs_to_transforms[rv], rv.type()
-    return QuickFunction([raw], raw if transform is None else transform.forward(raw, *rv.owner.inputs))
 
 
 class _Nuts(_Posterior):
@@ -493,7 +488,8 @@ class _Nuts(_Posterior):
             progressbar=False,
         )
         kept = slice(self.thin - 1, None, self.thin)
-        draws = {rv.name: sampled["posterior"][rv.name].values[:, kept] for rv in self.target.model.free_RVs}
+        posterior = sampled["posterior"].to_dataset()
+        draws = {rv.name: posterior[rv.name].values[:, kept] for rv in self.target.model.free_RVs}
         whole = completed(self.bound, data, np.ones(data.n_rows), draws, rng)
         return {n: v[0] for n, v in whole.items()}, int(sampled["sample_stats"]["diverging"].sum())
 
@@ -520,9 +516,8 @@ class _Laplace(_Posterior):
 
     def __call__(self, data: Encoded, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], int]:
         start = self._put(data, rng)
-        mode, _, _ = climb(self.target, start, 500)
-        factor = laplace_factor(self.target.hessian(mode))
-        return self._found(mode + rng.standard_normal((self.n_draws, len(start))) @ factor.T, rng), 0
+        found = laplace_at(self.target, start)
+        return self._found(found.point + rng.standard_normal((self.n_draws, len(start))) @ found.factor.T, rng), 0
 
 
 _SAMPLERS: dict[str, Any] = {"nuts": _Nuts, "advi": _Advi, "laplace": _Laplace}
