@@ -33,11 +33,12 @@ from bayesmix.errors import SpecError
 from bayesmix.fit import draw_rows
 from bayesmix.inference.advi import _FullRank, ascend, fixed_points
 from bayesmix.inference.em import maximise
-from bayesmix.inference.laplace import laplace_at
+from bayesmix.inference.laplace import corrected, laplace_at
 from bayesmix.inference.nuts import _nutpie
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import SIMPLEX, Params
 from bayesmix.progress import Progress
+from bayesmix.psis import FEWEST
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import posterior
@@ -78,8 +79,9 @@ def calibrate(
     data : table
         Gives levels, scales and default priors, and nothing else.
     method : {"nuts", "advi", "laplace"}
-        "nuts" is what `fit_nuts` does, with the model's function made once for all tables. "advi" (full rank) and
-        "laplace" are approximations: outside of the bands they are as good as their ranks say.
+        "nuts" is one chain of what `fit_nuts` does, with the model's function made once for all tables. "advi" (full
+        rank) and "laplace" are approximations, corrected by importance where Pareto k allows it: outside of the bands
+        they are as good as their ranks say.
     replications : int
         Tables R. A hundred show gross faults, several hundred those of a fifth of a standard deviation.
     n_rows : int, optional
@@ -502,22 +504,31 @@ class _Nuts(_Posterior):
 
 
 class _Advi(_Posterior):
-    """Full-rank ADVI as `fit_advi` has it; independent draws."""
+    """Full-rank ADVI, corrected as `fit_advi` corrects it."""
 
     def __call__(self, data: Encoded, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], int]:
         start = self._put(data, rng)
         family = _FullRank(self.target, start)
         best, _, _ = ascend(self.target, family, fixed_points(len(start), None, rng), 500, 1e-6)
-        return self._found(family.transform(best, rng.standard_normal((self.n_draws, len(start)))), rng), 0
+        return self._corrected(lambda z: family.transform(best, z), family.entropy(best), len(start), rng), 0
+
+    def _corrected(self, points_of: Any, entropy: float, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draws of a normal approximation, resampled by importance where the weights can be trusted."""
+        z = rng.standard_normal((max(self.n_draws, FEWEST), size))
+        log_q = 0.5 * (size - (z**2).sum(1)) - entropy
+        points, _ = corrected(self.target, points_of(z), log_q, self.n_draws, True, rng)
+        return self._found(points, rng)
 
 
-class _Laplace(_Posterior):
-    """The normal distribution at the mode of the unconstrained coordinates' density."""
+class _Laplace(_Advi):
+    """The normal distribution at the mode of the unconstrained coordinates' density, corrected as in `fit_laplace`."""
 
     def __call__(self, data: Encoded, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], int]:
         start = self._put(data, rng)
         found = laplace_at(self.target, start)
-        return self._found(found.point + rng.standard_normal((self.n_draws, len(start))) @ found.factor.T, rng), 0
+        size = len(found.point)
+        entropy = 0.5 * size * (1 + np.log(2 * np.pi)) + np.linalg.slogdet(found.factor)[1]
+        return self._corrected(lambda z: found.point + z @ found.factor.T, float(entropy), size, rng), 0
 
 
 _SAMPLERS: dict[str, Any] = {"nuts": _Nuts, "advi": _Advi, "laplace": _Laplace}
