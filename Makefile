@@ -3,6 +3,7 @@
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
+# make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -10,7 +11,7 @@ BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
 
-.PHONY: demo test fast check bench help
+.PHONY: demo test fast check bench calibrate help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile

@@ -2,6 +2,8 @@
 
 from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
+from bayesmix.calibration import Calibration, calibrate
+from bayesmix.check import Finding, Report, check
 from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
@@ -50,6 +52,7 @@ __all__ = [
     "BayesmixWarning",
     "Bernoulli",
     "BernoulliSet",
+    "Calibration",
     "Categorical",
     "Composite",
     "ConvergenceWarning",
@@ -57,6 +60,7 @@ __all__ = [
     "DegenerateWarning",
     "Evidence",
     "Exponential",
+    "Finding",
     "Fit",
     "Flat",
     "Geometric",
@@ -75,6 +79,7 @@ __all__ = [
     "Partition",
     "Poisson",
     "Relabelling",
+    "Report",
     "Selection",
     "Sequence",
     "Shared",
@@ -82,6 +87,8 @@ __all__ = [
     "SpikeAndSlab",
     "Status",
     "build_model",
+    "calibrate",
+    "check",
     "compare",
     "fit",
     "fit_advi",

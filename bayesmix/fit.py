@@ -186,9 +186,9 @@ class Fit:
         if data is not None:
             table = read(data)
             return table, self.bound.encode(table, unseen)
-        if self.table is None or self.encoded is None:
+        if self.encoded is None:
             raise DataError("data: a loaded fit does not keep its training table. Pass the table.")
-        return self.table, self.encoded
+        return cast(Table, self.table), self.encoded
 
     def log_density(
         self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
@@ -715,6 +715,29 @@ class Fit:
                     rows[f"{name}[{labels}]" if labels else name] = float(array.values[index])
             return pd.DataFrame({"value": rows})
         return azs.summary(self.idata, **kwargs)
+
+    def check(self, data: Any = None) -> Any:
+        """Report what this fit can be trusted for: a verdict, and the way out of each fault. See `bayesmix.check`.
+
+        Parameters
+        ----------
+        data : table, optional
+            The training table, of a fit that was loaded.
+
+        Returns
+        -------
+        Report
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([0, 1, 1, 0, 9, 12, 8, 9]), random_seed=1)
+        >>> "duplicate_components" in fit.check()
+        True
+        """
+        from bayesmix.check import check
+
+        return check(self, data=data)
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`.

@@ -21,6 +21,7 @@ from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
 from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
+from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
@@ -142,6 +143,7 @@ def fit_nuts(
 
         names = None if order == "auto" else order
         model, target, factor = prepared(names)
+        improper = spikes(bound, encoded, params, given, None if names else target)
         if order == "auto" and (names := separated(bound, params, target, factor)):
             model, target, factor = prepared(names)
         noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
@@ -185,6 +187,8 @@ def fit_nuts(
         converged, message = verdict(fit)
         log_density = stats["logp" if "logp" in stats else "lp"].values
         stuck = stuck_chains(log_density, laplace_at(target).log_density, len(target.start))
+        if improper:
+            stuck += f" Improper posterior: {improper[0]} Use a prior that vanishes at 0, as the default does."
         return replace(fit, status=Status("nuts", converged and not stuck, f"{message} {stuck}".rstrip()))
 
     chosen = found.to_sample(modes) if len(found) > 1 else ()

@@ -1,0 +1,341 @@
+"""The report on a posterior: the traps that fooled trusted programs, and what it says of sound fits."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import numpy as np
+import pymc as pm
+import pytest
+import xarray as xr
+
+import bayesmix as bm
+from bayesmix.inference.spikes import spikes
+
+REFERENCE = Path(__file__).parent / "reference"
+WAITING = np.array([row["waiting"] for row in json.loads((REFERENCE / "faithful.json").read_text())["rows"]], float)
+VALUES = json.loads((REFERENCE / "values.json").read_text())["columns"]
+LATENT_CLASSES = bm.Composite(**{name: bm.Categorical() for name in VALUES})
+
+_rng = np.random.default_rng(0)
+X = np.repeat([-5.0, 5.0], 60) + _rng.normal(size=120)
+
+
+def _spread(sigma) -> bm.Mixture:
+    return bm.Mixture(bm.Normal(sigma=sigma), 2)
+
+
+def _nuts(spec, data, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.BayesmixWarning)
+        return bm.fit_nuts(spec, data, **{"draws": 300, "tune": 300, "random_seed": 1, "n_starts": 4, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return _nuts(bm.Mixture(bm.Normal(), 2), X)
+
+
+def test_a_sound_posterior_is_trusted(sound):
+    report = sound.check()
+    assert report.verdict == "trust"
+    assert report.findings == ()
+    assert {"r_hat", "stuck_chain", "divergences", "e_bfmi", "improper_posterior", "not_identified"} <= set(
+        report.checked
+    )
+    assert "trust" in str(report)
+    assert "fine" in str(report)
+    assert "trust" in report._repr_html_()
+    assert list(report.to_frame().columns) == ["code", "severity", "what", "where", "way_out"]
+    with pytest.raises(FrozenInstanceError):
+        report.engine = "other"
+
+
+# ------------------------------------------------------------------ improper posteriors
+
+
+@pytest.mark.parametrize(
+    ("sigma", "power"),
+    [(pm.HalfNormal.dist(10.0), 0), (pm.HalfCauchy.dist(5.0), 0), (pm.Gamma.dist(2.0, 0.1), 1), (bm.Flat(), 0)],
+    ids=["HalfNormal", "HalfCauchy", "Gamma", "Flat"],
+)
+def test_fifteen_ties_and_a_prior_that_reaches_zero(sigma, power):
+    """A prior of sigma**p near 0 and m ties: the mass grows by (m - 2 - p) log 10 as sigma falls by ten."""
+    fit = bm.fit_em(_spread(sigma), WAITING, random_seed=1, n_starts=4)
+    [spike] = spikes(fit.bound, fit.encoded, fit.params)
+    assert (spike.value, spike.ties) == ("78.0", 15)
+    assert spike.gain == pytest.approx((15 - 2 - power) * np.log(10), abs=0.01)
+
+
+@pytest.mark.parametrize("sigma", [None, pm.Gamma.dist(20.0, 2.0), pm.LogNormal.dist(1.5, 0.5), 5.0])
+def test_priors_that_vanish_at_zero_need_no_warning(sigma):
+    fit = bm.fit_em(_spread(sigma), WAITING, random_seed=1, n_starts=4)
+    assert spikes(fit.bound, fit.encoded, fit.params) == []
+
+
+def test_two_ties_are_the_least_that_make_a_half_normal_improper():
+    """The integral of sigma**(1 - m) near 0 is infinite for m = 2 and finite for m = 1."""
+    fit = bm.fit_em(_spread(pm.HalfNormal.dist(10.0)), X, random_seed=1)
+    assert spikes(fit.bound, fit.encoded, fit.params) == []
+    tied = X.copy()
+    tied[3] = tied[4]
+    fit = bm.fit_em(_spread(pm.HalfNormal.dist(10.0)), tied, random_seed=1)
+    [spike] = spikes(fit.bound, fit.encoded, fit.params)
+    assert spike.gain == pytest.approx(0, abs=0.01)
+
+
+def test_ties_are_found_in_fields_and_in_other_families():
+    rng = np.random.default_rng(1)
+    table = {"time": np.r_[0.0, 0.0, 0.0, rng.exponential(10, 57)], "count": rng.poisson(4, 60)}
+    spec = bm.Mixture(bm.Composite(time=bm.Exponential(scale=pm.HalfNormal.dist(10.0)), count=bm.Poisson()), 2)
+    fit = bm.fit_em(spec, table, random_seed=1)
+    [spike] = spikes(fit.bound, fit.encoded, fit.params)
+    assert (spike.field, spike.value, spike.slots) == ("time", "0.0", ("time_scale",))
+    # scales fall by a hundred a step; the density is scale**-3, and one power is the Jacobian's
+    assert spike.gain == pytest.approx(2 * np.log(100), abs=0.01)
+    table["time"] += 1.0  # a scale of 0 is then impossible
+    fit = bm.fit_em(spec, table, random_seed=1)
+    assert spikes(fit.bound, fit.encoded, fit.params) == []
+
+
+def test_waiting_times_with_a_half_normal_draw_the_warning_and_with_the_default_do_not():
+    with pytest.warns(bm.ConvergenceWarning, match="15 rows are tied at 78"):
+        fit = bm.fit_nuts(
+            _spread(pm.HalfNormal.dist(10.0)), WAITING, draws=300, tune=300, n_starts=4, random_seed=1, chains=4
+        )
+    assert not fit.status.converged
+    assert "Improper posterior" in fit.status.message
+    report = fit.check()
+    assert report.verdict == "do not use"
+    assert report["improper_posterior"].severity == "serious"
+    assert "improper_posterior" not in _nuts(_spread(None), WAITING).check()
+
+
+def test_flat_priors_of_components_have_no_posterior(sound):
+    spec = bm.Mixture(bm.Normal(mu=bm.Flat()), 2)
+    report = _nuts(spec, X).check()
+    assert report["improper_prior"].where == "mu"
+    assert report.verdict == "do not use"
+
+
+# ------------------------------------------------------------------ identification
+
+
+def test_three_latent_classes_of_four_items_are_not_identified():
+    """14 parameters and a Jacobian of rank 13; two classes have 9 of 9."""
+    fit = bm.fit_em(bm.Mixture(LATENT_CLASSES, 3), VALUES, random_seed=1)
+    report = fit.check()
+    assert "rank 13, and there are 14" in report["not_identified"].what
+    assert "1 direction in" in report["not_identified"].what
+    assert report.verdict == "caution"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.ConvergenceWarning)  # along the ridge EM may take for ever
+        flat = bm.fit_em(bm.Mixture(LATENT_CLASSES, 3).with_flat_priors(), VALUES, n_starts=4, random_seed=1).check()
+    assert flat["not_identified"].severity == "serious"
+    assert "not_identified" not in bm.fit_em(bm.Mixture(LATENT_CLASSES, 2), VALUES, random_seed=1).check()
+
+
+def test_parameters_that_the_data_say_nothing_of_are_named():
+    """No row is anywhere near the second component."""
+    spec = bm.Mixture(bm.Normal(mu=pm.Normal.dist(np.array([-5.0, 500.0]), 1.0), sigma=pm.Gamma.dist(20.0, 20.0)), 2)
+    report = _nuts(spec, X[:60]).check()
+    assert report["weakly_identified"].where == "mu[1], sigma[1]"
+
+
+def test_an_empty_component_and_a_duplicate_are_found():
+    rng = np.random.default_rng(3)
+    spec = bm.Mixture(bm.Normal(mu=pm.Normal.dist(np.array([0.0, 60.0]), 1.0), sigma=1.0), 2)
+    with pytest.warns(bm.DegenerateWarning):
+        report = bm.fit_em(spec, rng.normal(size=80), random_seed=1).check()
+    assert report["empty_component"].where == "component 1"
+    fit = bm.fit_em(bm.Mixture(bm.Poisson(mu=[5.0, 5.05]), 2), rng.poisson(5, 300), random_seed=1)
+    report = fit.check()
+    assert "components 0 and 1 have nearly one density" in report["duplicate_components"].what
+    apart = bm.fit_em(bm.Mixture(bm.Poisson(mu=[5.0, 12.0]), 2), rng.poisson(5, 300), random_seed=1)
+    assert "duplicate_components" not in apart.check()
+
+
+# ------------------------------------------------------------------ chains
+
+
+def _with_posterior(fit, arrays):
+    groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
+    posterior = groups["posterior"].assign({n: (groups["posterior"][n].dims, v) for n, v in arrays.items()})
+    groups.pop("log_likelihood", None)
+    return replace(fit, idata=xr.DataTree.from_dict({**groups, "posterior": posterior}))
+
+
+def test_a_stuck_chain_never_comes_back_as_a_success():
+    """Three groups; the last chain has two components on one of them, 200 nats down and more, and mixes well there."""
+    rng = np.random.default_rng(4)
+    x = np.repeat([-12.0, 0.0, 12.0], 60) + rng.normal(size=180)
+    fit = _nuts(bm.Mixture(bm.Normal(), 3), x, chains=3)
+    assert fit.check().verdict == "trust"
+    arrays = {name: np.array(fit.posterior[name].values) for name in ("weights", "mu", "sigma")}
+    n = arrays["mu"].shape[1]
+    wrong = {"weights": [1 / 3, 1 / 3, 1 / 3], "mu": [-12.0, -11.9, 6.0], "sigma": [1.0, 1.0, 6.0]}
+    for name, value in wrong.items():
+        noise = 0 if name == "weights" else 0.05 * rng.normal(size=(1, n, 3))
+        arrays[name] = np.concatenate([arrays[name], np.full((1, n, 3), value) + noise])
+    groups = {name: group.to_dataset() for name, group in fit.idata.children.items() if name != "log_likelihood"}
+    four = fit.posterior.isel(chain=[0, 1, 2, 2]).assign_coords(chain=np.arange(4))
+    four = four.assign({name: (four[name].dims, values) for name, values in arrays.items()})
+    sample_stats = groups["sample_stats"].isel(chain=[0, 1, 2, 2]).assign_coords(chain=np.arange(4))
+    tree = xr.DataTree.from_dict({**groups, "posterior": four, "sample_stats": sample_stats})
+    report = replace(fit, idata=tree).check()
+    assert report.verdict == "do not use"
+    assert report["stuck_chain"].where == "chain 3"
+    below = float(report["stuck_chain"].what.split(" is ")[1].split()[0])
+    assert below > 150
+    assert report["r_hat"].severity == "serious"
+
+
+def test_switched_labels_are_found_where_nobody_put_them_back(sound):
+    arrays = {name: np.array(sound.posterior[name].values) for name in ("weights", "mu", "sigma")}
+    swapped = {name: np.where(np.arange(300)[None, :, None] % 2 == 0, v, v[..., ::-1]) for name, v in arrays.items()}
+    report = replace(_with_posterior(sound, swapped), relabelling=None).check()
+    assert report["label_switching"].severity == "serious"
+    same = {name: v[..., ::-1] for name, v in arrays.items()}  # the other way round throughout is no switching
+    assert "label_switching" not in replace(_with_posterior(sound, same), relabelling=None).check()
+
+
+def test_what_the_sampler_says_of_itself(sound):
+    stats = sound.idata["sample_stats"].to_dataset()
+    shape = (stats.sizes["chain"], stats.sizes["draw"])
+    diverging = np.zeros(shape, bool)
+    diverging[0, :2] = True
+    slow = np.cumsum(np.random.default_rng(5).normal(size=shape), axis=1)
+    stats = stats.assign(
+        diverging=(("chain", "draw"), diverging),
+        energy=(("chain", "draw"), slow),
+        maxdepth_reached=(("chain", "draw"), np.arange(shape[1]) % 10 == np.zeros((shape[0], 1))),
+    )
+    groups = {name: group.to_dataset() for name, group in sound.idata.children.items()}
+    report = replace(sound, idata=xr.DataTree.from_dict({**groups, "sample_stats": stats})).check()
+    assert f"2 of {np.prod(shape)}" in report["divergences"].what
+    assert report["divergences"].severity == "caution"
+    assert report["e_bfmi"].severity == "caution"
+    assert "10%" in report["tree_depth"].what
+    assert all(finding.way_out for finding in report.findings)
+
+
+def test_one_chain_and_few_draws_are_said_to_be_too_little():
+    report = _nuts(bm.Mixture(bm.Normal(), 2), X, chains=1).check()
+    assert report.verdict == "caution"
+    assert "one_chain" in report
+    assert "r_hat" not in report.checked
+    short = _nuts(bm.Mixture(bm.Normal(), 2), X, draws=20, tune=100).check()
+    assert "ess_bulk" in short
+    assert short.verdict != "trust"
+
+
+# ------------------------------------------------------------------ every engine
+
+
+@pytest.mark.parametrize("method", ["em", "map", "moments", "advi", "laplace"])
+def test_every_engine_is_checked_as_far_as_it_goes(method, tmp_path):
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), X, method=method, random_seed=1)
+    report = fit.check()
+    assert report.verdict == "trust", report
+    assert "not_identified" in report.checked
+    assert any("R-hat" in each for each in report.unchecked)
+    assert ("weakly_identified" in report.checked) == (method in ("advi", "laplace"))
+    fit.save(tmp_path / "fit.zip")
+    loaded = bm.load(tmp_path / "fit.zip")
+    assert any("pass data=" in each for each in loaded.check().unchecked)
+    assert loaded.check(X).checked == report.checked
+
+
+def test_an_approximation_that_fails_is_not_to_be_used(sound):
+    report = replace(sound, pareto_k=0.9).check()
+    assert report["pareto_k"].severity == "serious"
+    assert "pareto_k" not in replace(sound, pareto_k=0.3).check()
+
+
+def test_a_point_estimate_that_did_not_converge_is_not_to_be_used():
+    with pytest.warns(bm.ConvergenceWarning):
+        fit = bm.fit_em(bm.Mixture(bm.Normal(), 3), WAITING, max_iter=2, random_seed=1)
+    assert fit.check()["not_converged"].severity == "serious"
+
+
+def test_other_modes_of_weight_are_reported():
+    """Four groups, symmetric about 0, and three components: which two groups share one is a matter of taste."""
+    rng = np.random.default_rng(0)
+    half = np.concatenate([rng.normal(m, 1, 30) for m in (4, 8)])
+    x = np.concatenate([half, -half])
+    fit = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, random_seed=1)
+    assert "another mode carries weight" in fit.check()["modes"].what.lower()
+
+
+# ------------------------------------------------------------------ any prior
+
+
+def _table():
+    rng = np.random.default_rng(6)
+    z = np.repeat([0, 1], 60)
+    return {
+        "x": rng.normal(z * 8 - 4),
+        "a": rng.poisson(3 + 10 * z),
+        "b": rng.poisson(3 + 10 * z),
+        "w": rng.normal(z * 4),
+    }
+
+
+def _any_prior(**location):
+    return bm.Mixture(
+        bm.Composite(
+            x=bm.Normal(sigma=pm.HalfCauchy.dist(2.0), **location),
+            a=bm.Poisson(tie="t"),
+            b=bm.Poisson(tie="t"),
+            w=bm.Normal(sigma=1.0),
+        ),
+        2,
+    )
+
+
+def test_a_half_cauchy_a_fixed_and_a_tied_parameter_run_through_the_report():
+    report = _nuts(_any_prior(), _table()).check()
+    assert report.verdict == "trust", report
+    assert not any("depends" in each for each in report.unchecked)
+
+
+@pytest.mark.slow
+def test_so_does_a_user_variable_that_feeds_a_prior():
+    table = _table()
+    with pm.Model() as model:
+        tau = pm.HalfNormal("tau", 5.0)
+        bm.build_model(_any_prior(mu=pm.Normal.dist(0.0, tau)), table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        idata = pm.sample(
+            400, tune=400, chains=2, cores=1, model=model, nuts_sampler="pymc", progressbar=False, random_seed=1
+        )
+    report = bm.check(idata, model)
+    assert {"r_hat", "improper_posterior", "empty_component", "not_identified"} <= set(report.checked)
+    assert report.verdict != "do not use", report
+    table["x"][:6] = table["x"][0]  # ties, now with a half-Cauchy
+    with pm.Model() as tied:
+        tau = pm.HalfNormal("tau", 5.0)
+        bm.build_model(_any_prior(mu=pm.Normal.dist(0.0, tau)), table)
+    found = bm.check(idata, tied)
+    assert "6 rows are tied" in found["improper_posterior"].what
+
+
+@pytest.mark.slow
+def test_and_one_that_a_parameter_is_an_expression_of():
+    with pm.Model() as model:
+        tau = pm.HalfNormal("tau", 5.0)
+        bm.build_model(bm.Mixture(bm.Normal(sigma=2 * tau), 2), X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        idata = pm.sample(
+            400, tune=400, chains=2, cores=1, model=model, nuts_sampler="pymc", progressbar=False, random_seed=1
+        )
+    report = bm.check(idata, model)
+    assert "r_hat" in report.checked
+    assert any("expression of your own variables" in each for each in report.unchecked)
+    with pytest.raises(TypeError, match=r"bm\.check\(idata, model\)"):
+        bm.check(idata)
