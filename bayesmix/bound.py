@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,13 @@ class Bound:
     def discrete_slots(self) -> dict[str, Slot]:
         """The free slots of finitely many values."""
         return {name: slot for name, slot in self.free_slots.items() if slot.discrete}
+
+    @cached_property
+    def symmetries(self) -> list[Any]:
+        """See `bayesmix.symmetry.symmetries`."""
+        from bayesmix.symmetry import symmetries
+
+        return symmetries(self)
 
     def held(self, params: Params) -> Bound:
         """The same with the slots in `params` fixed at those values."""

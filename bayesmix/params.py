@@ -414,13 +414,13 @@ def prior_signature(prior: Any) -> Any:
     if not isinstance(prior, TensorVariable):
         value = np.asarray(prior, float)
         return value.shape, value.tobytes()
-    numbers = _hyperparameters(prior) if is_prior(prior) and isinstance(prior.owner.op, RandomVariable) else None
+    numbers = hyperparameters(prior) if is_prior(prior) and isinstance(prior.owner.op, RandomVariable) else None
     if numbers is None:
         return id(prior)
     return type(prior.owner.op), tuple((value.shape, value.tobytes()) for value in numbers)
 
 
-def _hyperparameters(rv: TensorVariable) -> list[np.ndarray] | None:
+def hyperparameters(rv: TensorVariable) -> list[np.ndarray] | None:
     """The numbers that a distribution is made with; None where there is more to it (other distributions, variables)."""
     inputs = rv.owner.op.dist_params(rv.owner)
     for each in ancestors(inputs):
@@ -435,7 +435,7 @@ def show(prior: Any) -> str:
     if isinstance(prior, TensorVariable):
         if not is_prior(prior):
             return prior.name or "<tensor>"
-        numbers = _hyperparameters(prior)
+        numbers = hyperparameters(prior)
         arguments = "…" if numbers is None else ", ".join(map(_number, numbers))
         return f"pm.{_op_name(prior)}.dist({arguments})"
     if isinstance(prior, (Flat, Shared)):

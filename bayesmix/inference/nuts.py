@@ -19,7 +19,7 @@ from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
-from bayesmix.relabel import exchangeable, location_slot
+from bayesmix.relabel import location_slot
 from bayesmix.spec import Node
 
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
@@ -152,8 +152,8 @@ def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) 
     for site in bound.site.walk():
         if "weights" not in site.slots or (name := location_slot(site)) is None:
             continue
-        if not exchangeable(site, bound.slots[name].axes[-1]):
-            continue
+        if not any(each.site.key == site.key and not each.classes.any() for each in bound.symmetries):
+            continue  # components that cannot change places need no order
         if len(site.slots["weights"].event[0]) < 2 or bound.slots[name].transform is not None:
             continue
         sorted_mu = np.sort(params[name], axis=-1)
