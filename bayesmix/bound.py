@@ -90,6 +90,10 @@ class Bound:
 
     def label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
         """The same for every mixture of the tree, by its path and the name of its weights; (N, G), N its own rows."""
+        return {key: value.sum(1) for key, value in self.joint_label_probabilities(params, data).items()}
+
+    def joint_label_probabilities(self, params: Params, data: Encoded) -> dict[tuple[str, str], np.ndarray]:
+        """Probabilities of a component of every mixture and of the components around it together: (N, K, G)."""
         evaluation = self.site.evaluate(params, data)
         out: dict[Any, np.ndarray] = {}
         self.site.expect(params, evaluation, data, np.ones((data.n_rows, 1)), out)

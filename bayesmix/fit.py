@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from bayesmix.errors import BayesmixWarning, DataError, SpecError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.params import Params
+from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
 from bayesmix.structure.sequence import cells
 
@@ -72,6 +73,8 @@ class Fit:
         log-likelihood of the validation rows. For moments, the log-likelihood of each answer.
     trajectory : xarray.Dataset or None
         Parameters and ``objective`` by ``iteration``, where `fit_em` was told to keep them.
+    relabelling : Relabelling or None
+        How the draws' labels were found and put back, of a posterior; see `relabel`.
     """
 
     bound: Bound
@@ -83,6 +86,7 @@ class Fit:
     table: Table | None = None
     encoded: Encoded | None = None
     trajectory: xr.Dataset | None = None
+    relabelling: Relabelling | None = None
 
     @property
     def spec(self) -> Any:
@@ -213,6 +217,61 @@ class Fit:
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""
         return self.responsibilities(data, unseen=unseen).argmax(1)
+
+    def relabel(
+        self, method: str | None = "kl", *, like: Params | None = None, data: Any = None, skip: Sequence[str] = ()
+    ) -> Fit:
+        """The same posterior with one labelling of the components in all draws.
+
+        Components that may change places without changing the posterior are permuted draw by draw, within each
+        component around them: mixtures inside others, topics, and rows and columns of a transition included.
+
+        Parameters
+        ----------
+        method : {"kl", "ecr", "data"} or None
+            Stephens' algorithm on the responsibilities; most rows in the component that they have at `like`; greatest
+            log density of the rows of `like`'s components. None only finds out what would change.
+        like : dict, optional
+            Parameters whose labels the draws get. By default those of EM's mode, where the engine began with it, and
+            otherwise the draw with the greatest log posterior density, in canonical order.
+        data : table, optional
+            The training table, of a fit that was loaded. At most 1,000 rows of it are taken.
+        skip : sequence of str
+            Dims of components to leave as they are, because their parameters are kept in order.
+
+        Returns
+        -------
+        Fit
+            Its ``relabelling`` tells what was moved.
+
+        References
+        ----------
+        Stephens 2000, *JRSS B* 62; Papastamoulis and Iliopoulos 2010, *JCGS* 19; Rodríguez and Walker 2014, *JCGS* 23.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
+        >>> fit = bm.fit_advi(bm.Mixture(bm.Normal(), 2), x, random_seed=1).relabel()
+        >>> fit.relabelling.switched
+        False
+        """
+        _, encoded = self._data(data, "error")
+        posterior = self.posterior
+        draws = {name: posterior[name].values for name in self.bound.free_slots}
+        if like is None and self.relabelling is not None:
+            like = self.relabelling.reference
+        if like is None:
+            like = in_canonical_order(self.bound, max(self._draws(None), key=lambda p: self._log_posterior(p, encoded)))
+        arrays, report = relabelled(self.bound, draws, encoded, like, method=method, skip=skip)
+        changed = posterior.assign({name: (posterior[name].dims, arrays[name]) for name in draws})
+        groups = {name: group.to_dataset() for name, group in self.idata.children.items()}
+        return replace(self, idata=xr.DataTree.from_dict({**groups, "posterior": changed}), relabelling=report)
+
+    def _log_posterior(self, params: Params, encoded: Encoded) -> float:
+        weights = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata.children else None
+        rows = self.bound.log_density(params, encoded)
+        return self.bound.log_prior(params) + float(rows.sum() if weights is None else rows @ weights)
 
     def impute(
         self, data: Any = None, *, n_draws: int = 1000, random_seed: Any = None, unseen: str = "error"

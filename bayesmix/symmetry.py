@@ -162,26 +162,41 @@ def permuted(bound: Bound, symmetry: Symmetry, draws: Mapping[str, np.ndarray], 
     """
     order = np.asarray(order)
     n_batch = order.ndim - len(symmetry.shape)
-    batch = order.shape[:n_batch]
-    members = np.array(symmetry.members)
-    moved = {}
+    found = {}
     for slot in bound.site.all_slots():
-        if slot.name not in draws:
-            continue
-        value = np.asarray(draws[slot.name])
-        if slot is symmetry.weights:
-            place = value.ndim - 1
-            index = _aligned(order, batch, symmetry.around, slot.axes)
-            part = value[..., members]
-            new = value.copy()
-            new[..., members] = np.take_along_axis(part, np.broadcast_to(index, part.shape), place)
-            moved[slot.name] = new
-        elif symmetry.axis in slot.axes:
-            place = slot.axes.index(symmetry.axis)
-            index = _aligned(order, batch, symmetry.around, slot.axes[:place])
-            index = index.reshape(index.shape + (1,) * (value.ndim - index.ndim))
-            moved[slot.name] = np.take_along_axis(value, index, n_batch + place)
-    return moved
+        if slot.name in draws:
+            entry = slot is symmetry.weights
+            if entry or symmetry.axis in slot.axes:
+                found[slot.name] = permuted_along(
+                    symmetry, np.asarray(draws[slot.name]), slot.axes, order, n_batch, entry
+                )
+    return found
+
+
+def permuted_along(
+    symmetry: Symmetry, values: np.ndarray, axes: tuple[Dim, ...], order: np.ndarray, n_batch: int, entry: bool = False
+) -> np.ndarray:
+    """An array (*batch, *axes, ...) in another order, see `permuted`.
+
+    `entry` says that the axis after `axes` is that of all of the mixture's components, as of its weights; otherwise the
+    group's own axis is one of `axes`.
+    """
+    batch = order.shape[:n_batch]
+    if entry:
+        place = n_batch + len(axes)
+        index = _aligned(order, batch, symmetry.around, axes)
+        index = index.reshape(index.shape + (1,) * (values.ndim - index.ndim))
+        members = list(symmetry.members)
+        if len(members) == values.shape[place]:
+            return np.take_along_axis(values, index, place)
+        here: tuple[Any, ...] = (*[slice(None)] * place, members)
+        new = values.copy()
+        new[here] = np.take_along_axis(values[here], index, place)
+        return new
+    place = axes.index(symmetry.axis)
+    index = _aligned(order, batch, symmetry.around, axes[:place])
+    index = index.reshape(index.shape + (1,) * (values.ndim - index.ndim))
+    return np.take_along_axis(values, index, n_batch + place)
 
 
 def _aligned(order: np.ndarray, batch: tuple, around: tuple[Dim, ...], axes: tuple[Dim, ...]) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ import xarray as xr
 
 from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.diagnostics import verdict
 from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
-from bayesmix.relabel import location_slot
+from bayesmix.relabel import METHODS, location_slot, relabelled
 from bayesmix.spec import Node
 
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
@@ -39,6 +41,7 @@ def fit_nuts(
     target_accept: float = 0.8,
     nuts_sampler: str = "nutpie",
     order: str | Sequence[str] | None = "auto",
+    relabel: str | None = "auto",
     row_weights: Any = None,
     n_starts: int = 16,
     log_likelihood: bool | None = None,
@@ -60,6 +63,10 @@ def fit_nuts(
         Variables whose components are kept ascending (PyMC's ``ordered`` transform). "auto" orders a mixture by
         its own family's scalar ``mu`` where the components' locations at the mode lie at least five posterior
         standard deviations apart; ordering overlapping components would cut their posterior in two.
+    relabel : {"auto", "kl", "ecr", "data"} or None
+        How draws of mixtures that are not ordered get one labelling, that of EM's mode; see `Fit.relabel`. "auto" is
+        "kl", Stephens' algorithm. None leaves the labels as they come, and only says in ``fit.relabelling`` and in the
+        status whether they switched.
     row_weights : array_like, shape (N,), optional
     n_starts : int
         Of the EM before it; see `fit_em`.
@@ -74,7 +81,8 @@ def fit_nuts(
     -------
     Fit
         ``fit.status.converged`` says that every R-hat is at most 1.01, every bulk ESS at least 100 a chain, and
-        nothing diverged (Vehtari et al. 2021). Otherwise a `ConvergenceWarning` tells what to try.
+        nothing diverged (Vehtari et al. 2021), for the parameters, relabelled, and for quantities that do not depend on
+        labels (`bayesmix.diagnostics`). Otherwise a `ConvergenceWarning` tells what to try.
 
     References
     ----------
@@ -93,6 +101,8 @@ def fit_nuts(
     for name, value in (("draws", draws), ("chains", chains)):
         if value < 1:
             raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    if relabel not in ("auto", *METHODS, None):
+        raise ValueError(f'relabel: "auto", {", ".join(map(repr, METHODS))} or None is needed, not {relabel!r}.')
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
     seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
@@ -104,8 +114,8 @@ def fit_nuts(
     model = model_with(None if order == "auto" else order)
     target = Target(model, variables_at(bound, mode.params), jacobian=True)
     factor = laplace_factor(target.hessian(target.start))
-    if order == "auto" and (names := separated(bound, mode.params, target, factor)):
-        model = model_with(names)
+    if order == "auto" and (order := separated(bound, mode.params, target, factor)):
+        model = model_with(order)
         target = Target(model, variables_at(bound, mode.params), jacobian=True)
         factor = laplace_factor(target.hessian(target.start))
     rng = np.random.default_rng(seeds[1])
@@ -127,22 +137,32 @@ def fit_nuts(
     posterior = sampled["posterior"].to_dataset()
     sampled_arrays = {name: posterior[name].values for name in bound.sampled_slots}
     arrays = completed(bound, encoded, weights, sampled_arrays, rng)
-    status = _status(sampled)
-    if not status.converged:
-        warnings.warn(status.message, ConvergenceWarning, stacklevel=2)
-    groups = {"sample_stats": sampled["sample_stats"].to_dataset()}
-    return make_fit(
+    ordered = [order] if isinstance(order, str) else list(order or ())
+    arrays, labels = relabelled(
+        bound,
+        arrays,
+        encoded,
+        mode.params,
+        method="kl" if relabel == "auto" else relabel,
+        skip=[bound.slots[name].axes[-1].name for name in ordered],
+    )
+    fit = make_fit(
         bound,
         arrays,
         table=table,
         encoded=encoded,
         row_weights=given,
-        status=status,
+        status=Status("nuts", False, ""),
         history=np.array(mode.history),
         starts=[r.report() for r in runs],
-        groups=groups,
+        groups={"sample_stats": sampled["sample_stats"].to_dataset()},
         log_likelihood=log_likelihood,
     )
+    fit = replace(fit, relabelling=labels)
+    fit = replace(fit, status=Status("nuts", *verdict(fit)))
+    if not fit.status.converged:
+        warnings.warn(fit.status.message, ConvergenceWarning, stacklevel=2)
+    return fit
 
 
 def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) -> list[str]:
@@ -239,37 +259,6 @@ def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, pro
         model=model,
         **kwargs,
     )
-
-
-def _status(sampled: xr.DataTree) -> Status:
-    import arviz_stats as azs  # slow to import
-
-    posterior = sampled["posterior"].to_dataset()
-    if posterior.sizes["chain"] < 2:
-        return Status("nuts", False, "NUTS ran one chain, which no diagnostic can judge; use chains=4.")
-    if posterior.sizes["draw"] < 4:
-        return Status("nuts", False, f"NUTS kept {posterior.sizes['draw']} draws a chain, too few to judge; take more.")
-    rhat = _extreme(azs.rhat(posterior), max)
-    ess = _extreme(azs.ess(posterior, method="bulk"), min)
-    diverged = int(sampled["sample_stats"]["diverging"].sum())
-    enough = 100 * posterior.sizes["chain"]
-    converged = rhat <= 1.01 and ess >= enough and diverged == 0
-    message = f"NUTS: largest R-hat {rhat:.3f}, smallest bulk ESS {ess:.0f}, {diverged} divergences."
-    if not converged:
-        ways = []
-        if diverged:
-            ways.append("raise target_accept")
-        if rhat > 1.01 or ess < enough:
-            ways.append("take more draws; if components swap labels, order= one of their parameters")
-        message += f" Not converged: {'; '.join(ways)}."
-    return Status("nuts", converged, message)
-
-
-def _extreme(dataset: xr.Dataset, pick: Any) -> float:
-    """Of every variable; a parameter that cannot move (NaN) says nothing."""
-    values = np.concatenate([np.ravel(variable.values) for variable in dataset.data_vars.values()])
-    values = values[~np.isnan(values)]
-    return float(pick(values)) if len(values) else 1.0
 
 
 def _entropy(random_seed: Any) -> Any:

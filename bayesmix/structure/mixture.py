@@ -353,7 +353,7 @@ class Mixture(Node):
     def expect(self, site, params, evaluation, data, resp, out):
         inner = resp[:, :, None] * posterior(evaluation)
         label = ("label", site.place.path, site.slots["weights"].name)
-        out[label] = out.get(label, 0.0) + inner.sum(1)
+        out[label] = out.get(label, 0.0) + inner
         for child, below, block, own in zip(
             site.children, evaluation.children, self.child_data(data), self._narrow(site, inner)
         ):
