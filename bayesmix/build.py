@@ -315,7 +315,7 @@ def _add_labels(
 
     def label(site, probabilities):
         rv = pm.Categorical.dist(probabilities)
-        at = initial.get(("label", site.key))
+        at = initial.get(("label", site.key, site.place.path))
         name = site.place.name("label")
         if site.key in found:
             raise SpecError(f'labels="explicit": {name} would be the label of two fields, which are tied.')

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesmix import labels, predictive
 from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
-from bayesmix.errors import BayesmixWarning, DataError, SpecError
+from bayesmix.errors import BayesmixWarning, DataError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.params import Params
@@ -183,8 +184,9 @@ class Fit:
             The root of the spec is not a mixture.
         """
         _, encoded = self._data(data, unseen)
-        find = self._root_labels() if of is None else self._labels_of(of)
-        each: Iterator = (find(params, encoded) for params in self._draws(n_draws))
+        _, key = labels.mixture_of(self.bound, of)
+        self._warn_of_labels()
+        each: Iterator = (labels.probabilities(self.bound, key, params, encoded) for params in self._draws(n_draws))
         if per_draw:
             found = np.array(list(each))
             nowhere = ~found.any((0, 2))
@@ -202,17 +204,248 @@ class Fit:
             )
         return found
 
-    def _root_labels(self) -> Any:
-        self.bound.require_mixture()
-        return self.bound.responsibilities
+    def responsibility_intervals(
+        self,
+        data: Any = None,
+        *,
+        of: str | None = None,
+        prob: float = 0.89,
+        n_draws: int | None = None,
+        unseen: str = "error",
+    ) -> xr.Dataset:
+        """Posterior mean and interval of each component's probability for each row, of the training or new rows.
 
-    def _labels_of(self, of: str) -> Any:
-        mixtures = [(s.place.path, s.slots["weights"].name) for s in self.bound.site.walk() if "weights" in s.slots]
-        found = [each for each in mixtures if of in each]
-        if not found:
-            where = ", ".join(repr(path or name) for path, name in mixtures)
-            raise SpecError(f"of: no mixture is called {of!r}. Choose from {where or 'none: the spec has no mixture'}.")
-        return lambda params, encoded: self.bound.label_probabilities(params, encoded)[found[0]]
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        of : str, optional
+            Which mixture; see `responsibilities`.
+        prob : float
+            Mass of the equal-tailed intervals.
+        n_draws : int, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        xarray.Dataset
+            ``mean``, ``lower`` and ``upper`` of dims (row, component).
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-2, 2)])
+        >>> fit = bm.fit_advi(bm.Mixture(bm.Normal(), 2), x, random_seed=1)
+        >>> fit.responsibility_intervals(np.array([0.0, 5.0])).sizes
+        Frozen({'row': 2, 'component': 2})
+        """
+        table, encoded = self._data(data, unseen)
+        self._warn_of_labels()
+        return labels.intervals(self.bound, self._draws(n_draws), encoded, _rows(table, encoded), of, prob)
+
+    def sample_labels(
+        self,
+        data: Any = None,
+        *,
+        n_draws: int = 400,
+        of: str | None = None,
+        random_seed: Any = None,
+        unseen: str = "error",
+    ) -> xr.Dataset:
+        """Draw the labels of the rows, each time with a draw of the parameters.
+
+        Parameters
+        ----------
+        data : table, optional
+            N rows; the training table by default.
+        n_draws : int
+        of : str, optional
+            Only this mixture; see `responsibilities`. By default all: their labels are drawn together, those inside
+            given those around them.
+        random_seed : int, SeedSequence or Generator, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        xarray.Dataset
+            ``label`` (draw, row), and the labels of other mixtures under the names that `build_model` gives them with
+            ``labels="explicit"``; of mixtures below a sequence one for each element.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> fit.sample_labels(n_draws=3, random_seed=1)["label"].dims
+        ('draw', 'row')
+        """
+        table, encoded = self._data(data, unseen)
+        self._warn_of_labels()
+        rng, rows = np.random.default_rng(random_seed), _rows(table, encoded)
+        return labels.labels_dataset(self.bound, self._repeated(n_draws), encoded, rows, of, rng)
+
+    def coclustering(
+        self, data: Any = None, *, of: str | None = None, n_draws: int | None = None, unseen: str = "error"
+    ) -> np.ndarray:
+        """Posterior probability that two rows have one label, (N, N); it does not depend on how components are called.
+
+        Parameters
+        ----------
+        data : table, optional
+            At most 5,000 rows; the training table by default.
+        of : str, optional
+            Which mixture; see `responsibilities`.
+        n_draws : int, optional
+        unseen : {"error", "ignore"}
+
+        Raises
+        ------
+        DataError
+            There are more rows.
+        """
+        _, encoded = self._data(data, unseen)
+        return labels.coclustering(self.bound, self._draws(n_draws), encoded, of)
+
+    def partition(
+        self,
+        loss: str = "vi",
+        *,
+        data: Any = None,
+        of: str | None = None,
+        n_draws: int = 400,
+        random_seed: Any = None,
+        unseen: str = "error",
+    ) -> labels.Partition:
+        """One partition of the rows for the whole posterior: that of the least expected loss that a search finds.
+
+        Parameters
+        ----------
+        loss : {"vi", "binder"}
+            Variation of information, or the share of pairs that are wrongly together or wrongly apart (which tends to
+            give doubtful rows clusters of their own).
+        data : table, optional
+            N rows; the training table by default.
+        of : str, optional
+            Which mixture; see `responsibilities`.
+        n_draws : int
+            Draws of the labels that the expected loss is the mean over.
+        random_seed : int, SeedSequence or Generator, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        Partition
+            ``labels`` (N,), ``expected_loss``, ``n_clusters``.
+
+        References
+        ----------
+        Wade and Ghahramani 2018, *Bayesian Analysis* 13; Dahl, Johnson and Müller 2022, *JCGS* 31.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> len(set(fit.partition(random_seed=1).labels[:4])), fit.partition(random_seed=1).n_clusters
+        (1, 2)
+        """
+        _, encoded = self._data(data, unseen)
+        _, key = labels.mixture_of(self.bound, of)
+        draws, rng = self._repeated(n_draws), np.random.default_rng(random_seed)
+        z = labels.draw_labels(self.bound, draws, encoded, rng)[key]
+        resp = np.zeros(())
+        for params in self._draws(n_draws):
+            resp = resp + labels.probabilities(self.bound, key, params, encoded)
+        return labels.partition(z, loss, resp, rng)
+
+    def posterior_predictive(
+        self, data: Any = None, *, n_draws: int = 100, random_seed: Any = None, unseen: str = "error"
+    ) -> xr.DataTree:
+        """Tables drawn from the posterior predictive distribution, for the ``plot_ppc_…`` functions of ArviZ.
+
+        Parameters
+        ----------
+        data : table, optional
+            The observed rows, N; the training table by default.
+        n_draws : int
+            Tables of N rows.
+        random_seed : int, SeedSequence or Generator, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups ``posterior_predictive`` (chain, draw, row) and ``observed_data``, a variable for each field, encoded
+            as in ``fit.idata``. Elements of sequences are not in it, since each table has its own number of them; see
+            `predictive_checks` for those.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> fit.posterior_predictive(n_draws=5, random_seed=1)["posterior_predictive"]["x"].shape
+        (1, 5, 7)
+        """
+        table, encoded = self._data(data, unseen)
+        observed = _observed_dataset(self.bound, encoded, _rows(table, encoded))
+        rng = np.random.default_rng(random_seed)
+        return predictive.predictive_tree(self.bound, self._repeated(n_draws), encoded, observed, rng)
+
+    def predictive_checks(
+        self,
+        data: Any = None,
+        *,
+        n_draws: int = 200,
+        prob: float = 0.89,
+        random_seed: Any = None,
+        unseen: str = "error",
+    ) -> pd.DataFrame:
+        """Statistics of every field beside those of tables that are drawn from the posterior predictive distribution.
+
+        Means, standard deviations, extremes, shares of zeros, of missing cells and of symbols.
+
+        Parameters
+        ----------
+        data : table, optional
+            The observed rows, N; the training table by default.
+        n_draws : int
+            Tables of N rows.
+        prob : float
+            Mass of the interval of the drawn statistics, ``lower`` to ``upper``.
+        random_seed : int, SeedSequence or Generator, optional
+        unseen : {"error", "ignore"}
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index ``field``, ``statistic``; columns observed, mean, lower, upper and ``p_value``, the share of tables
+            with a greater statistic (ties count half). Near 0 or 1 the model misses this feature of the data.
+
+        References
+        ----------
+        Gelman, Meng and Stern 1996, *Statistica Sinica* 6.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> list(fit.predictive_checks(n_draws=20, random_seed=1).loc["x"].index)
+        ['mean', 'sd', 'share of zeros', 'largest']
+        """
+        _, encoded = self._data(data, unseen)
+        rng = np.random.default_rng(random_seed)
+        return predictive.predictive_table(self.bound, self._repeated(n_draws), encoded, prob, rng)
+
+    def _repeated(self, n_draws: int) -> list[dict[str, np.ndarray]]:
+        """`n_draws` parameter values, each of them repeated where the posterior has fewer."""
+        _check_count("n_draws", n_draws)
+        params = self._draws(n_draws)
+        return [params[i * len(params) // n_draws] for i in range(n_draws)] if len(params) < n_draws else params
+
+    def _warn_of_labels(self) -> None:
+        found = self.relabelling
+        if found is not None and found.method is None and found.switched:
+            warnings.warn(
+                f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning, stacklevel=3
+            )
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""
@@ -294,9 +527,7 @@ class Fit:
         """
         _check_count("n_draws", n_draws)
         table, encoded = self._data(data, unseen)
-        params = self._draws(n_draws)
-        repeated = [params[i * len(params) // n_draws] for i in range(n_draws)] if len(params) < n_draws else params
-        return impute(self.bound, repeated, table, encoded, np.random.default_rng(random_seed))
+        return impute(self.bound, self._repeated(n_draws), table, encoded, np.random.default_rng(random_seed))
 
     def sample(self, size: int, *, random_seed: Any = None) -> Any:
         """Draw new rows from the posterior predictive distribution.
@@ -392,6 +623,11 @@ class Fit:
         return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
 
 
+def _rows(table: Table, encoded: Encoded) -> list:
+    """Labels of the rows."""
+    return _labels(range(encoded.n_rows) if table.index is None else table.index)
+
+
 def _most_frequent(values: np.ndarray) -> float:
     found, counts = np.unique(values, return_counts=True)
     return float(found[counts.argmax()])
@@ -424,7 +660,7 @@ def make_fit(
     tree = {"posterior": posterior_dataset(bound, draws)}
     tree.update(groups or {})
     n_chains, n_draws = next(iter(draws.values())).shape[:2] if draws else (1, 1)
-    rows = _labels(range(encoded.n_rows) if table.index is None else table.index)
+    rows = _rows(table, encoded)
     if log_likelihood is None:
         log_likelihood = n_chains * n_draws * encoded.n_rows <= 5_000_000
     if log_likelihood:

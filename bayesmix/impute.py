@@ -39,6 +39,9 @@ class Imputation:
     coordinates : dict
         Field of vectors -> ndarray of bool (n_missing, D): which coordinates are missing. The draws hold whole vectors,
         with the observed coordinates as they are.
+    labels : dict
+        Field -> ndarray of int (n_draws, n_missing): the component of the outermost mixture that each cell was drawn
+        from, in the same draw; empty where the root of the spec is not a mixture.
     """
 
     draws: dict[str, np.ndarray]
@@ -48,6 +51,7 @@ class Imputation:
     means: dict[str, np.ndarray]
     positions: dict[str, np.ndarray]
     coordinates: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
     source: Table
 
     @property
@@ -146,12 +150,13 @@ def impute(
     """
     all_gaps = list(bound.site.gaps(encoded))
     if not all_gaps:
-        return Imputation({}, {}, {}, {}, {}, {}, {}, table)
+        return Imputation({}, {}, {}, {}, {}, {}, {}, {}, table)
     needed = np.unique(np.concatenate([gap.rows for gap in all_gaps])).astype(int)
     part = encoded.take(needed)
     gaps = {gap.path: gap for gap in bound.site.gaps(part)}
     found: dict[str, list] = {path: [] for path in gaps}
     means: dict[str, Any] = {}
+    drawn_labels: list[np.ndarray] = []
     before: Params | None = None
     for params in draws:
         if params is not before:  # a point estimate has one value for all draws
@@ -160,6 +165,8 @@ def impute(
             bound.site.expect(params, evaluation, part, np.ones((len(needed), 1)), expected)
         out: dict[Any, np.ndarray] = {}
         bound.site.impute(params, evaluation, part, np.zeros(len(needed), int), rng, out)
+        if bound.is_mixture:
+            drawn_labels.append(out["label", bound.site.key, bound.site.place.path])
         for path in gaps:
             found[path].append(out[path])
             if path in expected:
@@ -177,6 +184,7 @@ def impute(
         {name[path]: value for path, value in means.items()},
         {name[path]: gap.positions for path, gap in gaps.items() if gap.positions is not None},
         {name[path]: gap.coordinates for path, gap in gaps.items() if gap.coordinates is not None},
+        {name[path]: np.array([z[gap.rows] for z in drawn_labels]) for path, gap in gaps.items() if drawn_labels},
         table,
     )
 

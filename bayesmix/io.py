@@ -24,6 +24,7 @@ from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
 from bayesmix.params import Flat, Shared, is_prior
+from bayesmix.relabel import Relabelling
 from bayesmix.spec import Node
 
 #: Version of the file's layout; a reader refuses newer ones.
@@ -44,6 +45,7 @@ def save(fit: Fit, path: str | Path) -> None:
         "loglik": fit.loglik,
         "history": None if fit.history is None else fit.history.tolist(),
         "starts": fit.starts,
+        "relabelling": None if fit.relabelling is None else relabelling_to_json(fit.relabelling),
     }
     text = json.dumps(document, indent=1, allow_nan=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -106,6 +108,7 @@ def load(path: str | Path) -> Fit:
             document["loglik"],
             None if history is None else np.array(history),
             document["starts"],
+            relabelling=relabelling_from_json(document.get("relabelling")),
         )
     except (FileNotFoundError, DataError):
         raise
@@ -186,6 +189,22 @@ def prior_from_json(document: dict[str, Any] | None) -> Any:
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
                 return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
     raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")
+
+
+def relabelling_to_json(report: Relabelling) -> dict[str, Any]:
+    """What is known about labels, as plain JSON."""
+    arrays = {name: np.asarray(value).tolist() for name, value in report.reference.items()}
+    moved = {name: share.tolist() for name, share in report.moved.items()}
+    return {**asdict(report), "moved": moved, "reference": arrays}
+
+
+def relabelling_from_json(document: dict[str, Any] | None) -> Relabelling | None:
+    """The inverse of `relabelling_to_json`."""
+    if document is None:
+        return None
+    arrays = {name: np.asarray(value, float) for name, value in document["reference"].items()}
+    moved = {name: np.asarray(share, float) for name, share in document["moved"].items()}
+    return Relabelling(**{**document, "moved": moved, "reference": arrays})
 
 
 def value_to_json(value: Any) -> Any:

@@ -328,7 +328,7 @@ class Mixture(Node):
 
     def impute(self, site, params, evaluation, data, z, rng, out):
         chosen = choose(posterior(evaluation)[np.arange(len(z)), z], rng)
-        out["label", site.key] = chosen
+        out["label", site.key, site.place.path] = chosen
         if not self.groups[0].name:
             [(_, child, below)] = self._rows_of(site, z, chosen)
             child.impute(params, evaluation.children[0], self.child_data(data)[0], below, rng, out)

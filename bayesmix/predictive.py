@@ -1,0 +1,125 @@
+"""Posterior predictive checks: tables drawn from the posterior beside the one that was fitted, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesmix.bound import Bound
+from bayesmix.params import Params
+from bayesmix.spec import Encoded, Observed, Site
+
+#: Fields of symbols have a line for each of the most frequent ones, this many at most.
+_MOST_SYMBOLS = 20
+
+
+def replicates(
+    bound: Bound, draws: Sequence[Params], data: Encoded, rng: np.random.Generator
+) -> Iterator[dict[str, Observed]]:
+    """For each draw a new table of N rows, as the arrays that a model observes, by name.
+
+    Cells that are missing in the table are missing in all of them, but for optional fields, which draw it.
+    """
+    from bayesmix.fit import draw_rows
+
+    own = {each.name: each for each in bound.site.observed(data)}
+    for params in draws:
+        encoded = bound.encode(draw_rows(bound, params, data.n_rows, rng), "ignore")
+        found = {each.name: each for each in bound.site.observed(encoded)}
+        for name, each in found.items():
+            if each.row_dim == "row" and f"{name}_missing" not in own and each.values.shape == own[name].values.shape:
+                gone = _gone(own[name].values)
+                each.values[gone] = own[name].values[gone]
+        yield found
+
+
+def _gone(values: np.ndarray) -> np.ndarray:
+    return np.isnan(values) if values.dtype.kind == "f" else values < 0
+
+
+def predictive_tree(
+    bound: Bound, draws: Sequence[Params], data: Encoded, observed: xr.Dataset, rng: np.random.Generator
+) -> xr.DataTree:
+    """Groups ``posterior_predictive`` and ``observed_data``. See `Fit.posterior_predictive`."""
+    own = {each.name: each for each in bound.site.observed(data) if each.row_dim == "row"}
+    kept: dict[str, list] = {name: [] for name in own}
+    for table in replicates(bound, draws, data, rng):
+        for name in list(kept):
+            if table[name].values.shape != own[name].values.shape:  # chains, as long as the longest
+                del kept[name]
+            else:
+                kept[name].append(table[name].values)
+    dims = {name: observed[name].dims for name in kept}
+    coords = {dim: observed[dim].values for name in kept for dim in dims[name] if dim in observed.coords}
+    drawn = xr.Dataset(
+        {name: (("chain", "draw", *dims[name]), np.array(values)[None]) for name, values in kept.items()},
+        coords={"chain": [0], "draw": np.arange(len(draws)), **coords},
+    )
+    return xr.DataTree.from_dict({"posterior_predictive": drawn, "observed_data": observed[list(kept)]})
+
+
+def predictive_table(
+    bound: Bound, draws: Sequence[Params], data: Encoded, prob: float, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Statistics of every field, observed and drawn. See `Fit.predictive_checks`."""
+    leaves = {leaf.place.observed: leaf for leaf in bound.site.leaves()}
+    own = {each.name: each for each in bound.site.observed(data)}
+    observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
+    drawn: dict[tuple[str, str], list] = {key: [] for key in observed}
+    for table in replicates(bound, draws, data, rng):
+        found = {(name, key): v for name, each in table.items() for key, v in _statistics(each, leaves.get(name))}
+        for key, each in drawn.items():
+            each.append(found.get(key, np.nan))
+    lines = {}
+    for key, value in observed.items():
+        values: Any = np.array(drawn[key])
+        values = values[~np.isnan(values)]
+        if not len(values) or np.isnan(value):
+            continue
+        low, high = np.quantile(values, [(1 - prob) / 2, (1 + prob) / 2])
+        close = np.isclose(values, value, rtol=1e-12, atol=1e-12)
+        p_value = float(((values > value) & ~close).mean() + 0.5 * close.mean())
+        lines[key] = {"observed": value, "mean": values.mean(), "lower": low, "upper": high, "p_value": p_value}
+    table = pd.DataFrame.from_dict(lines, orient="index", columns=["observed", "mean", "lower", "upper", "p_value"])
+    table.index = pd.MultiIndex.from_tuples(lines, names=["field", "statistic"])
+    return table
+
+
+def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]]:
+    """Test statistics of one observed array, without its missing cells."""
+    values = each.values
+    kind = leaf.node.value_kind if leaf is not None else "count"
+    if leaf is None and each.name.endswith("_missing"):
+        yield "share missing", float(values.mean())
+        return
+    if kind in ("symbol", "chain"):
+        codes = values[values >= 0]
+        labels = _symbols(leaf)
+        counts = np.bincount(codes.ravel().astype(int), minlength=len(labels))
+        for code in range(min(len(labels), _MOST_SYMBOLS)):
+            yield f"share of {labels[code]}", float(counts[code] / max(counts.sum(), 1))
+        return
+    names = [""] if values.ndim == 1 else [f" of {label}" for label in each.dims[-1].labels]
+    for name, column in zip(names, values.reshape(len(values), -1).T):
+        column = column[~_gone(column)]
+        if not len(column):
+            continue
+        if kind in ("truth", "set"):
+            yield f"share{name}", float(column.mean())
+            continue
+        yield f"mean{name}", float(column.mean())
+        yield f"sd{name}", float(column.std())
+        if kind == "count":
+            yield f"share of zeros{name}", float((column == 0).mean())
+        else:
+            yield f"smallest{name}", float(column.min())
+        yield f"largest{name}", float(column.max())
+
+
+def _symbols(leaf: Any) -> list:
+    """The user's symbols in the order of their codes."""
+    return list(leaf.learned.levels)

@@ -1,0 +1,245 @@
+"""Labels with their uncertainty, against enumeration."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import bayesmix as bm
+from bayesmix.fit import Status, make_fit
+from bayesmix.labels import partition
+from bayesmix.relabel import Relabelling
+
+X = np.array([-3.0, -2.5, -0.4, 0.3, 2.0, 2.2, 3.1])
+
+
+def _posterior(mode, n_chains=2, n_draws=50, spread=0.2, seed=0, **kwargs):
+    """A `Fit` whose draws lie about a point, of locations and weights."""
+    rng = np.random.default_rng(seed)
+    draws = {}
+    for name, slot in mode.bound.free_slots.items():
+        value = np.broadcast_to(mode.params[name], (n_chains, n_draws, *slot.shape))
+        noisy = value * np.exp(spread * rng.standard_normal(value.shape))
+        draws[name] = noisy / noisy.sum(-1, keepdims=True) if slot.support.ndim == 1 else noisy
+    return make_fit(
+        mode.bound, draws, table=mode.table, encoded=mode.encoded, row_weights=None, status=Status("nuts", True, "")
+    )
+
+
+@pytest.fixture(scope="module")
+def flat():
+    return _posterior(bm.fit_em(bm.Mixture(bm.Normal(sigma=1.0), 2), X, random_seed=0))
+
+
+def _by_hand(fit, x):
+    """Responsibilities (draws, N, K) by scipy."""
+    mu, weights = (fit.posterior[name].values.reshape(-1, 1, 2) for name in ("mu", "weights"))
+    density = weights * stats.norm.pdf(np.asarray(x)[None, :, None], mu, 1.0)
+    return density / density.sum(-1, keepdims=True)
+
+
+def test_intervals_are_quantiles_over_draws(flat):
+    for rows in (None, np.array([0.0, 0.7])):
+        found = flat.responsibility_intervals(rows, prob=0.8)
+        each = _by_hand(flat, X if rows is None else rows)
+        np.testing.assert_allclose(found["mean"], each.mean(0), rtol=1e-9)
+        np.testing.assert_allclose(found["lower"], np.quantile(each, 0.1, axis=0), rtol=1e-9)
+        np.testing.assert_allclose(found["upper"], np.quantile(each, 0.9, axis=0), rtol=1e-9)
+        assert found["mean"].dims == ("row", "component")
+    with pytest.raises(ValueError, match="prob"):
+        flat.responsibility_intervals(prob=89)
+
+
+def test_blocks_of_rows_do_not_change_intervals(flat, monkeypatch):
+    whole = flat.responsibility_intervals()
+    monkeypatch.setattr("bayesmix.labels._AT_ONCE", 600)
+    assert whole.identical(flat.responsibility_intervals())
+
+
+def test_drawn_labels_have_the_frequencies_of_the_responsibilities(flat):
+    drawn = flat.sample_labels(n_draws=20_000, random_seed=1)["label"].values
+    expected = _by_hand(flat, X).mean(0)[:, 1]
+    np.testing.assert_allclose(drawn.mean(0), expected, atol=4 * np.sqrt(0.25 / 20_000))
+
+
+def test_drawn_labels_go_with_the_parameters_of_their_draw():
+    # rows that lie exactly between two components that one draw in two has swapped: labels follow the parameters
+    mode = bm.fit_em(bm.Mixture(bm.Normal(sigma=1.0), 2, weights=[0.5, 0.5]), X, random_seed=0)
+    draws = {"mu": np.array([[[-9.0, 9.0], [9.0, -9.0]]])}
+    fit = make_fit(
+        mode.bound, draws, table=mode.table, encoded=mode.encoded, row_weights=None, status=Status("nuts", True, "")
+    )
+    labels = fit.sample_labels(np.array([9.0, -9.0]), n_draws=2, random_seed=0)["label"].values
+    np.testing.assert_array_equal(labels, [[1, 0], [0, 1]])
+    assert fit.coclustering(np.array([9.0, 8.0, -9.0]))[0, 1:] == pytest.approx([1.0, 0.0])
+
+
+def test_labels_of_several_levels_are_drawn_together():
+    rng = np.random.default_rng(0)
+    rows = [list(rng.normal([-5.0, 5.0][k], 1, 3)) for k in (0, 0, 1, 1, 0)]
+    spec = bm.HierarchicalMixture(bm.Normal(), n_topics=2, n_mixtures=2)
+    # kind 0 has topic 0 alone, and kind 1 topic 1: labels of elements and rows agree in every draw
+    params = {
+        "weights": np.array([0.5, 0.5]),
+        "topic_weights": np.array([[1 - 1e-13, 1e-13], [1e-13, 1 - 1e-13]]),
+        "topic_mu": np.array([0.1, -0.1]),
+        "topic_sigma": np.array([50.0, 50.0]),
+    }
+    mode = bm.fit_em(spec, {"x": rows}, n_starts=2, random_seed=0)
+    fit = make_fit(
+        mode.bound,
+        {name: value[None, None] for name, value in params.items()},
+        table=mode.table,
+        encoded=mode.encoded,
+        row_weights=None,
+        status=Status("nuts", True, ""),
+    )
+    found = fit.sample_labels(n_draws=200, random_seed=2)
+    outer, inner = found["label"], found["sublabel"]
+    assert outer.dims == ("draw", "row")
+    assert inner.shape == (200, 15)
+    np.testing.assert_array_equal(np.repeat(outer.values, 3, axis=1), inner.values)
+    assert 0.3 < outer.values.mean() < 0.7
+    assert list(fit.sample_labels(n_draws=2, of="topic_weights", random_seed=0)) == [inner.name]
+
+
+def test_coclustering_is_the_probability_of_equal_labels(flat):
+    found = flat.coclustering()
+    each = _by_hand(flat, X)
+    expected = np.einsum("tik,tjk->ij", each, each) / len(each)
+    np.fill_diagonal(expected, 1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    with pytest.raises(bm.DataError, match="at most 5000 rows"):
+        flat.coclustering(np.zeros(5001))
+
+
+def _partitions(n):
+    """Every partition of n rows, as labels."""
+    if n == 0:
+        yield ()
+        return
+    for rest in _partitions(n - 1):
+        for k in range(max(rest, default=-1) + 2):
+            yield (*rest, k)
+
+
+def _entropy(*labels):
+    _, counts = np.unique(np.array(labels), axis=1, return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def _expected_loss(own, draws, loss):
+    """By the definitions: pairs on which partitions disagree; 2 H(c, z) - H(c) - H(z)."""
+    if loss == "binder":
+        same = np.equal.outer(own, own)
+        return float(np.mean([(same != np.equal.outer(z, z)).mean() for z in draws]))
+    return float(np.mean([2 * _entropy(own, z) - _entropy(own) - _entropy(z) for z in draws]))
+
+
+@pytest.mark.parametrize("loss", ["binder", "vi"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_partition_has_the_least_expected_loss_of_all(loss, seed):
+    # 6 rows: all 203 partitions, under draws of labels that are uncertain and whose names mean nothing
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(3, 0.4), 6)
+    z = np.array([[rng.choice(3, p=row) for row in p] for _ in range(25)])
+    z = np.array([rng.permutation(3)[row] for row in z])
+    found = partition(z, loss, p, rng)
+    least = min(_expected_loss(np.array(own), z, loss) for own in _partitions(6))
+    assert found.expected_loss == pytest.approx(_expected_loss(found.labels, z, loss), abs=1e-12)
+    assert found.expected_loss == pytest.approx(least, abs=1e-12)
+
+
+def test_clusters_have_the_numbers_of_their_components(flat):
+    for loss in ("binder", "vi"):
+        found = flat.partition(loss, random_seed=1)
+        assert found.n_clusters == 2
+        np.testing.assert_array_equal(found.labels[[0, -1]], flat.predict()[[0, -1]])
+    with pytest.raises(ValueError, match="loss"):
+        flat.partition("none")
+
+
+def test_labels_that_switched_and_were_left_are_warned_of(flat):
+    from dataclasses import replace
+
+    left = replace(flat, relabelling=Relabelling(None, {"component": np.array([0.5, 0.0])}))
+    for method in ("responsibilities", "responsibility_intervals", "sample_labels"):
+        with pytest.warns(bm.BayesmixWarning, match="relabel"):
+            getattr(left, method)()
+
+
+def test_imputed_cells_come_with_the_label_that_they_were_drawn_from():
+    rng = np.random.default_rng(1)
+    z = rng.integers(0, 2, 60)
+    x = rng.normal(np.array([-20.0, 20.0])[z], 1)
+    y = rng.normal(np.array([-9.0, 9.0])[z], 1)
+    x[:5], y[:3] = np.nan, np.nan
+    fit = bm.fit_em(bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Normal()), 2), {"x": x, "y": y}, random_seed=0)
+    found = fit.impute(n_draws=50, random_seed=0)
+    high = fit.params["x_mu"].argmax()
+    np.testing.assert_array_equal(found.labels["x"] == high, found.draws["x"] > 0)
+    np.testing.assert_array_equal(found.labels["x"][:, :3], found.labels["y"])
+    assert found.labels["x"].shape == (50, 5)
+    assert 0.2 < (found.labels["x"][:, 0] == high).mean() < 0.8  # nothing of the row is known
+
+
+def test_predictive_tables_are_those_of_the_model():
+    rng = np.random.default_rng(0)
+    n = 200
+    z = rng.integers(0, 2, n)
+    table = {
+        "x": np.where(rng.random(n) < 0.1, np.nan, rng.normal(6.0 * z, 1)),
+        "n": rng.poisson(1 + 5 * z),
+        "c": np.array(["u", "v", "w"], object)[rng.integers(0, 3, n)],
+        "g": [None if rng.random() < 0.3 else int(v) for v in rng.geometric(0.3, n)],
+        "t": [frozenset(s for s in "pq" if rng.random() < 0.4) for _ in range(n)],
+        "s": [list(rng.normal(0, 1, rng.poisson(3))) for _ in range(n)],
+    }
+    spec = bm.Mixture(
+        bm.Composite(
+            x=bm.Normal(),
+            n=bm.Poisson(),
+            c=bm.Categorical(),
+            g=bm.Optional(bm.Geometric()),
+            t=bm.BernoulliSet(),
+            s=bm.Sequence(bm.Normal(), length=bm.Poisson()),
+        ),
+        2,
+    )
+    fit = bm.fit_em(spec, table, random_seed=0)
+    tree = fit.posterior_predictive(n_draws=60, random_seed=0)
+    drawn, observed = tree["posterior_predictive"], tree["observed_data"]
+    assert drawn["x"].dims == ("chain", "draw", "row")
+    np.testing.assert_array_equal(np.isnan(drawn["x"].values[0, 0]), np.isnan(table["x"]))
+    assert set(drawn.data_vars) == set(observed.data_vars) == {"x", "n", "c", "g", "g_missing", "t", "s_length"}
+    assert drawn["t"].dims[-1] == observed["t"].dims[-1]
+    np.testing.assert_allclose(drawn["n"].values.mean(), table["n"].mean(), rtol=0.1)
+    checks = fit.predictive_checks(n_draws=100, random_seed=1)
+    assert checks.loc[("x", "mean"), "observed"] == pytest.approx(np.nanmean(table["x"]))
+    assert checks.loc[("n", "share of zeros"), "observed"] == pytest.approx((table["n"] == 0).mean())
+    assert checks.loc[("c", "share of v"), "observed"] == pytest.approx((table["c"] == "v").mean())
+    assert checks.loc[("g_missing", "share missing"), "observed"] == pytest.approx(
+        np.mean([g is None for g in table["g"]])
+    )
+    assert checks.loc[("t", "share of p"), "observed"] == pytest.approx(np.mean(["p" in t for t in table["t"]]))
+    assert checks.loc[("s", "mean"), "observed"] == pytest.approx(np.mean(np.concatenate(table["s"])))
+    assert checks.loc[("s_length", "mean"), "observed"] == pytest.approx(np.mean([len(s) for s in table["s"]]))
+    bulk = checks[checks.index.get_level_values(1).isin(["mean", "share of zeros", "share missing", "share of p"])]
+    assert bulk["p_value"].between(0.02, 0.98).all()
+
+
+def test_a_feature_that_the_model_misses_is_seen():
+    x = np.concatenate([np.random.default_rng(0).exponential(1.0, 200)])
+    checks = bm.fit_em(bm.Mixture(bm.Normal(), 1), x, random_seed=0).predictive_checks(random_seed=0)
+    assert checks.loc[("x", "smallest"), "p_value"] == 0
+    assert 0.1 < checks.loc[("x", "mean"), "p_value"] < 0.9
+
+
+def test_a_saved_fit_keeps_what_is_known_of_its_labels(tmp_path, flat):
+    fit = flat.relabel()
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip").relabelling
+    assert again.method == "kl"
+    np.testing.assert_array_equal(again.moved["component"], fit.relabelling.moved["component"])
+    np.testing.assert_array_equal(again.reference["mu"], fit.relabelling.reference["mu"])
+    assert again.non_permutation == fit.relabelling.non_permutation
