@@ -33,7 +33,9 @@ from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
 from bayesmix.io import load
+from bayesmix.labels import Partition
 from bayesmix.params import Flat, Shared
+from bayesmix.relabel import Relabelling
 from bayesmix.structure import Composite, HierarchicalMixture, JointMixture, Mixture, Optional, Sequence
 
 __version__ = "0.1.0"
@@ -62,7 +64,9 @@ __all__ = [
     "MvNormal",
     "Normal",
     "Optional",
+    "Partition",
     "Poisson",
+    "Relabelling",
     "Sequence",
     "Shared",
     "SpecError",

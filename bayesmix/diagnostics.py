@@ -15,7 +15,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix.plan import EStep
+from bayesmix.bound import Bound
+from bayesmix.params import Params
+from bayesmix.plan import Plan
+from bayesmix.spec import Encoded, NotLinear
 
 #: Largest R-hat, and least effective sample size a chain (Vehtari et al. 2021).
 RHAT, ESS = 1.01, 100
@@ -58,8 +61,7 @@ def label_free(fit: Any, data: Any = None) -> xr.Dataset:
         likelihood = rows.sum(-1) if weights is None else rows @ weights
     else:
         _, encoded = fit._data(data, "error")
-        step = EStep(bound, encoded, np.ones(encoded.n_rows) if weights is None else weights)
-        likelihood = np.array([step(point)[0] for point in points]).reshape(n_chains, n_draws)
+        likelihood = np.reshape(_log_likelihoods(bound, points, encoded, weights), (n_chains, n_draws))
     found: dict[str, Any] = {"log_likelihood": (("chain", "draw"), likelihood)}
     if not any(slot.depends_on_model for slot in bound.slots.values()):
         prior = np.array([bound.log_prior(point) for point in points]).reshape(n_chains, n_draws)
@@ -69,6 +71,23 @@ def label_free(fit: Any, data: Any = None) -> xr.Dataset:
             values = np.sort(arrays[name].reshape(n_chains, n_draws, -1), -1)
             found[f"sorted_{name}"] = (("chain", "draw", f"sorted_{name}_place"), values)
     return xr.Dataset(found, coords={"chain": posterior["chain"].values, "draw": posterior["draw"].values})
+
+
+def _log_likelihoods(bound: Bound, points: list[Params], data: Encoded, weights: np.ndarray | None) -> list[float]:
+    """At each point, by the kernel where the spec has a linear form."""
+    found = []
+    try:
+        plan: Plan | None = Plan(bound, data)
+    except NotLinear:
+        plan = None
+    for point in points:
+        if plan is None:
+            rows = bound.log_density(point, data)
+        else:
+            with np.errstate(all="ignore"):
+                rows, _ = plan.run(plan.natural(point), np.empty(0), down=False)
+        found.append(float(rows.sum() if weights is None else rows @ weights))
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,11 +171,12 @@ def convergence(fit: Any, data: Any = None) -> Convergence:
     lines: dict[str, dict[str, Any]] = {}
     if n_chains >= 2 and n_draws >= 4:
         for free, dataset in ((True, label_free(fit, data)), (False, posterior)):
-            measures = {
-                "r_hat": azs.rhat(dataset),
-                "ess_bulk": azs.ess(dataset, method="bulk"),
-                "ess_tail": azs.ess(dataset, method="tail"),
-            }
+            with np.errstate(all="ignore"):  # NaN for what cannot move
+                measures = {
+                    "r_hat": azs.rhat(dataset),
+                    "ess_bulk": azs.ess(dataset, method="bulk"),
+                    "ess_tail": azs.ess(dataset, method="tail"),
+                }
             for name in dataset.data_vars:
                 first = measures["r_hat"][name]
                 for index in np.ndindex(*first.shape):

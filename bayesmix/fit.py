@@ -17,6 +17,7 @@ from bayesmix import labels, predictive
 from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
+from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
@@ -475,7 +476,7 @@ class Fit:
         Returns
         -------
         Fit
-            Its ``relabelling`` tells what was moved.
+            Its ``relabelling`` tells what was moved; the status of several chains is judged again.
 
         References
         ----------
@@ -499,7 +500,10 @@ class Fit:
         arrays, report = relabelled(self.bound, draws, encoded, like, method=method, skip=skip)
         changed = posterior.assign({name: (posterior[name].dims, arrays[name]) for name in draws})
         groups = {name: group.to_dataset() for name, group in self.idata.children.items()}
-        return replace(self, idata=xr.DataTree.from_dict({**groups, "posterior": changed}), relabelling=report)
+        found = replace(self, idata=xr.DataTree.from_dict({**groups, "posterior": changed}), relabelling=report)
+        if posterior.sizes["chain"] < 2:
+            return found
+        return replace(found, status=Status(self.status.engine, *verdict(found, data)))
 
     def _log_posterior(self, params: Params, encoded: Encoded) -> float:
         weights = self.idata["constant_data"]["row_weights"].values if "constant_data" in self.idata.children else None

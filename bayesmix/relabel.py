@@ -36,7 +36,7 @@ from bayesmix.symmetry import Symmetry, permuted, permuted_along
 #: Rows, and elements of sequences, that labels are judged by: more would not tell them better apart.
 _MOST_ROWS = 1_000
 #: Numbers that an array of probabilities may hold.
-_MOST_NUMBERS = 20_000_000
+_MOST_NUMBERS = 10_000_000
 #: Probabilities are kept this far from 0 and 1 (Stephens' criterion takes their logarithms).
 _CLIP = 1e-6
 #: Iterations of Stephens' algorithm, at most.
@@ -120,10 +120,10 @@ def relabelled(
     found = {name: np.asarray(value) for name, value in draws.items()}
     todo = [each for each in bound.symmetries if each.name not in skip]
     shape = next(iter(found.values())).shape[:2] if found else (1, 1)
-    if not todo:
-        return dict(found), Relabelling(method, reference=dict(reference))
     n_draws = int(np.prod(shape))
     flat = {name: value.reshape(n_draws, *value.shape[2:]) for name, value in found.items()}
+    if not todo:
+        return dict(found), Relabelling(method, {}, _rates(bound, flat, reference), dict(reference))
     part = _rows(bound, data, todo, n_draws)
     points = (bound.with_fixed({name: value[i] for name, value in flat.items()}) for i in range(n_draws))
     chances = label_arrays(bound, points, part, todo)
@@ -132,7 +132,7 @@ def relabelled(
     if method == "data":
         points = (bound.with_fixed({name: value[i] for name, value in flat.items()}) for i in range(n_draws))
         scores = score_arrays(bound, points, part, todo)
-    moved, rates = {}, {}
+    moved = {}
     for symmetry in todo:
         key = symmetry.weights.name
         p, pivot = _of_group(symmetry, chances[key]), _of_group(symmetry, first[key])[0]
@@ -146,7 +146,7 @@ def relabelled(
                 log_density = _of_group(symmetry, scores[key], mean=True)[here]
                 chosen = best_orders(-np.einsum("jn,tln->tjl", pivot[here[1:]], log_density))
             else:
-                chosen = stephens(p[here], pivot[here[1:]])[0]
+                chosen = stephens(p[here], pivot[here[1:]])
             order[here] = block[chosen]
         changed = (order != symmetry.identity).reshape(n_draws, -1).any(1)
         moved[symmetry.name] = changed.reshape(shape).mean(1)
@@ -157,16 +157,16 @@ def relabelled(
                 for arrays in (chances, scores):
                     if name in arrays:
                         arrays[name] = permuted_along(symmetry, arrays[name], axes, order, 1)
-    for symmetry in todo:
-        rates[symmetry.name] = non_permutation_rate(bound, symmetry, flat, reference)
-    report = Relabelling(method, moved, rates, dict(reference), part.n_rows)
+    report = Relabelling(method, moved, _rates(bound, flat, reference), dict(reference), part.n_rows)
     if method is None:
         return dict(found), report
     return {name: value.reshape(*shape, *value.shape[1:]) for name, value in flat.items()}, report
 
 
-def stephens(p: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
+def stephens(p: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Permutations of each draw's components for which Stephens' criterion is least, from `start` on.
+
+    The criterion is ``Σ_t Σ_k Σ_n p log(p / q)`` of the permuted draws, with q their mean.
 
     Parameters
     ----------
@@ -177,27 +177,27 @@ def stephens(p: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, float]:
 
     Returns
     -------
-    order : ndarray of int, shape (draws, K)
-        Component k of the relabelled draw is its component ``order[:, k]``.
-    criterion : float
-        ``Σ_t Σ_k Σ_n p log(p / q)`` of the relabelled draws, q their mean, in nats.
+    ndarray of int, shape (draws, K)
+        Component k of the relabelled draw t is its component ``order[t, k]``.
 
     References
     ----------
     Stephens 2000, *Journal of the Royal Statistical Society B* 62, algorithm 2.
     """
+    n_draws, size, n_rows = p.shape
     p, q = _clipped(p), _clipped(start)
-    order = np.full(p.shape[:2], -1)
+    order = np.full((n_draws, size), -1)
     for _ in range(_MOST_ITERATIONS):
-        new = best_orders(-(np.log(q) @ np.swapaxes(p, 1, 2)))
+        scores = (p.reshape(-1, n_rows) @ np.log(q).T).reshape(n_draws, size, size)
+        new = best_orders(-np.swapaxes(scores, 1, 2))
         if np.array_equal(new, order):
             break
-        order = new
-        q = np.mean([draw[own] for draw, own in zip(p, order)], axis=0)
+        order, q = new, np.zeros_like(q)
+        for draw, own in zip(p, order):
+            q += draw[own]
+        q /= n_draws
     # the classification may have wandered off to other names than the start's
-    back = best_orders(-(np.log(_clipped(start)) @ q.T)[None])[0]
-    entropy = float((p * np.log(p)).sum())
-    return order[:, back], entropy - len(p) * float((q * np.log(q)).sum())
+    return order[:, best_orders(-(np.log(_clipped(start)) @ q.T)[None])[0]]
 
 
 def best_orders(costs: np.ndarray) -> np.ndarray:
@@ -273,6 +273,10 @@ def _of_group(symmetry: Symmetry, values: np.ndarray, mean: bool = False) -> np.
     gone = tuple(1 + i for i, axis in enumerate(symmetry.weights.around) if axis not in symmetry.around)
     values = values[..., list(symmetry.members), :]
     return values.mean(gone) if mean else values.sum(gone)
+
+
+def _rates(bound: Bound, flat: Mapping[str, np.ndarray], reference: Params) -> dict[str, float]:
+    return {each.name: non_permutation_rate(bound, each, flat, reference) for each in bound.symmetries}
 
 
 def non_permutation_rate(bound: Bound, symmetry: Symmetry, flat: Mapping[str, np.ndarray], reference: Params) -> float:

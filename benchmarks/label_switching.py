@@ -2,11 +2,12 @@
 
     python benchmarks/label_switching.py [seeds]
 
-For each case and seed NUTS runs twice on the same data. Once by the default call, which starts every chain at EM's mode,
-and orders or relabels; once without order, every chain started in another copy of the mode, and from a random time on
-every chain's labels permuted once more. The second run is relabelled. A seed passes where every R-hat of the relabelled
-parameters is at most 1.01, every mean lies within four Monte-Carlo errors of the first run's, the run without
-relabelling is reported as switching, and the default is not. A second argument picks cases by a part of their name.
+For each case and seed NUTS runs twice on the same data. Once by the default call, which starts every chain at EM's
+mode, and orders or relabels; once without order, every chain started in another copy of the mode, and from a random
+time on every chain's labels permuted once more. The second run is relabelled. A seed passes where every R-hat of the
+relabelled parameters is at most 1.01, every mean lies within four Monte-Carlo errors of the first run's, the run
+without relabelling is reported as switching, and the default is not. A second argument picks cases by a part of their
+name.
 """
 
 from __future__ import annotations

@@ -61,14 +61,14 @@ def test_stephens_criterion_is_the_least_of_all_permutations(n_components):
     p = np.swapaxes(p.reshape(5, 6, n_components), 1, 2)
     p = np.array([draw[rng.permutation(n_components)] for draw in p])
     p = np.clip(p, 1e-6, 1 - 1e-6)
-    order, criterion = stephens(p, start)
+    order = stephens(p, start)
     every = list(itertools.permutations(range(n_components)))
 
     def loss(orders):
         moved = np.array([draw[list(own)] for draw, own in zip(p, orders)])
         return float((moved * np.log(moved / moved.mean(0))).sum())
 
-    assert criterion == pytest.approx(loss(order), rel=1e-9)
+    criterion = loss(order)
     if n_components <= 3:
         least = min(loss([every[0], *others]) for others in itertools.product(every, repeat=4))
         assert criterion == pytest.approx(least, rel=1e-9)
@@ -80,7 +80,7 @@ def test_labels_are_those_of_the_start():
     rng = np.random.default_rng(0)
     start = rng.dirichlet(np.full(3, 0.2), 30).T
     for turn in itertools.permutations(range(3)):
-        order, _ = stephens(np.array([start[list(turn)]] * 4), start)
+        order = stephens(np.array([start[list(turn)]] * 4), start)
         np.testing.assert_array_equal(order, [np.argsort(turn)] * 4)
 
 
