@@ -25,8 +25,8 @@ _AT_ONCE = 10_000_000
 MOST_ROWS = 5_000
 #: Sweeps over all rows in the search for a partition, at most.
 _SWEEPS = 50
-#: Draws of the labels that a search begins with.
-_STARTS = 4
+#: Draws of the labels that a search begins with; with more rows than these only the best two starts are followed.
+_STARTS, _MANY_ROWS = 4, 2_000
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,10 @@ def partition(draws: np.ndarray, loss: str, resp: np.ndarray, rng: np.random.Gen
     gain = counts**2 if loss == "binder" else counts * np.log2(np.maximum(counts, 1))
     starts = [resp.argmax(1), np.zeros(n_rows, int)]
     starts += [draws[t] for t in rng.choice(len(draws), min(_STARTS, len(draws)), replace=False)]
-    found = [_Search(draws, start, gain).run(rng) for start in starts]
-    best = min(found, key=lambda search: search.loss())
+    found = [_Search(draws, start, gain) for start in starts]
+    if n_rows > _MANY_ROWS:
+        found = sorted(found, key=lambda search: search.loss())[:2]
+    best = min([search.run(rng) for search in found], key=lambda search: search.loss())
     labels = _named(best.labels, resp)
     return Partition(labels, loss, max(best.loss(), 0.0) / (n_rows**2 if loss == "binder" else n_rows))
 

@@ -41,7 +41,7 @@ def test_switched_chains_are_good_once_they_are_relabelled():
     mu[1:3, 100:] = mu[1:3, 100:, ::-1]
     fit = _fit(mu)
     before = convergence(fit)
-    assert before.rhat > 1.5
+    assert before.rhat > 1.1
     assert before.rhat_label_free < 1.01
     left = fit.relabel(None)
     assert not left.status.converged
