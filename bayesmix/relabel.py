@@ -143,8 +143,9 @@ def relabelled(
                 own = np.eye(len(block))[:, pivot[here[1:]].argmax(0)] * (pivot[here[1:]].max(0) > 0)
                 chosen = best_orders(-np.einsum("jn,tln->tjl", own, p[here]))
             elif method == "data":
-                log_density = _of_group(symmetry, scores[key], mean=True)[here]
-                chosen = best_orders(-np.einsum("jn,tln->tjl", pivot[here[1:]], log_density))
+                belongs = _of_group(symmetry, first[key], apart=True)[0][here[1:]]
+                log_density = _of_group(symmetry, scores[key], apart=True)[here]
+                chosen = best_orders(-np.einsum("jn,tln->tjl", belongs, log_density))
             else:
                 chosen = stephens(p[here], pivot[here[1:]])
             order[here] = block[chosen]
@@ -152,7 +153,7 @@ def relabelled(
         moved[symmetry.name] = changed.reshape(shape).mean(1)
         flat.update(permuted(bound, symmetry, flat, order))
         for other in todo:  # arrays of the mixtures inside go along
-            name, axes = other.weights.name, other.weights.axes
+            name, axes = other.weights.name, other.weights.around
             if symmetry.axis in axes:
                 for arrays in (chances, scores):
                     if name in arrays:
@@ -268,11 +269,17 @@ def _shaped(bound: Bound, name: str, values: list[np.ndarray]) -> np.ndarray:
     return array.reshape(len(array), *[len(axis) for axis in slot.around], *array.shape[2:])
 
 
-def _of_group(symmetry: Symmetry, values: np.ndarray, mean: bool = False) -> np.ndarray:
-    """What the group's own labels are judged by: (draws, *around, members, N)."""
+def _of_group(symmetry: Symmetry, values: np.ndarray, apart: bool = False) -> np.ndarray:
+    """What the group's own labels are judged by: (draws, *around, members, N), summed over other components around.
+
+    `apart` keeps these as further rows instead.
+    """
     gone = tuple(1 + i for i, axis in enumerate(symmetry.weights.around) if axis not in symmetry.around)
     values = values[..., list(symmetry.members), :]
-    return values.mean(gone) if mean else values.sum(gone)
+    if not apart:
+        return values.sum(gone)
+    values = np.moveaxis(values, gone, range(values.ndim - 1 - len(gone), values.ndim - 1))
+    return values.reshape(*values.shape[: values.ndim - 1 - len(gone)], -1)
 
 
 def _rates(bound: Bound, flat: Mapping[str, np.ndarray], reference: Params) -> dict[str, float]:
@@ -290,14 +297,13 @@ def non_permutation_rate(bound: Bound, symmetry: Symmetry, flat: Mapping[str, np
     for name, slot in bound.free_slots.items():
         if symmetry.axis is None or symmetry.axis not in slot.axes or slot.discrete:
             continue
-        place = slot.axes.index(symmetry.axis)
-        if slot.axes[:place] != symmetry.around:
-            continue
         both = np.concatenate([flat[name], np.asarray(reference[name])[None]])
         if slot.support is POSITIVE:
             both = np.log(np.maximum(both, 1e-300))
         elif slot.support is UNIT or slot.support.ndim == 1:
             both = logit(np.clip(both, 1e-9, 1 - 1e-9))
+        kept = [1 + slot.axes.index(axis) for axis in (*symmetry.around, symmetry.axis)]
+        both = np.moveaxis(both, kept, range(1, len(kept) + 1))
         both = both.reshape(*both.shape[: n_batch + 1], -1)
         columns.append(both[:-1])
         starts.append(both[-1:])
@@ -362,12 +368,11 @@ def in_canonical_order(bound: Bound, params: Params, *others: Params) -> Any:
 def _keys(symmetry: Symmetry, params: Params) -> np.ndarray:
     """What the components of a group are sorted by, (*around, G)."""
     by = location_slot(symmetry.site)
-    if by is not None and len(symmetry.members) > 1:
-        return params[by]
-    weights = symmetry.weights
-    value = params[weights.name][..., list(symmetry.members)]
-    gone = tuple(i for i, axis in enumerate(weights.axes) if axis not in symmetry.around)
-    return -np.round(value.mean(gone), 6)
+    slot = symmetry.weights if by is None else symmetry.site.children[0].slots["mu"]
+    gone = tuple(i for i, axis in enumerate(slot.axes) if axis not in (*symmetry.around, symmetry.axis))
+    if by is not None:
+        return params[by].mean(gone)
+    return -np.round(params[slot.name][..., list(symmetry.members)].mean(gone), 6)
 
 
 def _tie_breaker(symmetry: Symmetry, params: Params) -> np.ndarray:

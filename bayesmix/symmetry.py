@@ -117,7 +117,8 @@ def symmetries(bound: Bound) -> list[Symmetry]:
         for group, child in zip(site.node.groups, site.children):
             own = bool(child.axes) and child.axes[-1].labels == group.members and child.axes[-1] not in site.axes
             axis = child.axes[-1] if own else None
-            around = child.axes[:-1] if own else site.axes
+            # weights that the components around have in common keep these from being permuted one by one
+            around = tuple(a for a in (child.axes[:-1] if own else site.axes) if a in site.slots["weights"].axes)
             classes = _classes(bound.site, site, axis, around, group.members)
             symmetry = Symmetry(site, group.members, axis, around, classes)
             if symmetry.log_count > 0:

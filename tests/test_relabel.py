@@ -104,11 +104,25 @@ SPECS = [
 ]
 
 
+_rng = np.random.default_rng(2)
+_GROUP, _INNER = np.repeat([0, 1], 40), np.tile([0, 1], 40)
+_WIDE = {
+    "x": _rng.normal(np.array([[-9.0, 0.0], [9.0, 25.0]])[_GROUP, _INNER], 1),
+    "w": _rng.normal(np.array([-9.0, 25.0])[_INNER], 1),
+    "y": _rng.poisson(np.array([2.0, 30.0])[_GROUP]),
+}
+_TIED = bm.Mixture(bm.Normal(), 2, tie="a")
+ALL = [(name, BY_NAME[name].spec, BY_NAME[name].table) for name in SPECS] + [
+    ("nested", bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(), 2), y=bm.Poisson()), 2), _WIDE),
+    ("a tied mixture", bm.Mixture(bm.Composite(x=_TIED, w=_TIED, y=bm.Poisson()), 2), _WIDE),
+    ("shared weights", bm.Mixture(bm.Mixture(bm.Normal(), 2, weights=bm.Shared()), 2), _WIDE["x"]),
+]
+
+
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", SPECS)
-def test_scrambled_draws_come_back(name, method):
-    tree = BY_NAME[name]
-    mode = bm.fit_em(tree.spec, tree.table, n_starts=4, random_seed=1)
+@pytest.mark.parametrize(("spec", "table"), [case[1:] for case in ALL], ids=[case[0] for case in ALL])
+def test_scrambled_draws_come_back(spec, table, method):
+    mode = bm.fit_em(spec, table, n_starts=4, random_seed=1)
     bound, encoded = mode.bound, mode.encoded
     draws = _near(bound, mode.params, 2, 15, 5)
     mixed = scrambled(bound, draws, np.random.default_rng(6))

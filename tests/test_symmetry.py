@@ -27,6 +27,7 @@ COUNTS = [
     ("hierarchical", bm.HierarchicalMixture(bm.Normal(), n_topics=3, n_mixtures=2), SEQUENCES, 12),
     ("joint", JOINT, ROWS, 2 * 6),
     ("tied", bm.Mixture(TIED, 3), ROWS, 6 * 2),
+    ("shared weights", bm.Mixture(bm.Mixture(bm.Normal(), 2, weights=bm.Shared()), 3), ROWS["x"], 6 * 2),
     ("tied components", bm.Mixture(bm.Normal(tie="a"), 2), ROWS["x"], 2),
     ("different", bm.Mixture([bm.Exponential(), bm.Exponential(), bm.LogNormal()]), [0.1, 2.0, 3.0, 1.0], 2),
     ("weights' prior", bm.Mixture(bm.Normal(), 3, weights=pm.Dirichlet.dist([1.0, 2, 2])), ROWS["x"], 2),
@@ -76,10 +77,13 @@ def _random_point(bound, data, seed):
     return params
 
 
-@pytest.mark.parametrize("tree", TREES, ids=[tree.name for tree in TREES])
-def test_the_posterior_does_not_change_under_any_symmetry(tree):
-    table = read(tree.table)
-    bound = bind(tree.spec, table)
+EVERY = [(tree.name, tree.spec, tree.table) for tree in TREES] + [case[:3] for case in COUNTS]
+
+
+@pytest.mark.parametrize(("spec", "rows"), [case[1:] for case in EVERY], ids=[case[0] for case in EVERY])
+def test_the_posterior_does_not_change_under_any_symmetry(spec, rows):
+    table = read(rows)
+    bound = bind(spec, table)
     data = bound.encode(table)
     params = _random_point(bound, data, 3)
     before = _log_posterior(bound, params, data)
