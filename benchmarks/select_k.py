@@ -71,6 +71,7 @@ COLUMNS = {"bic": -1, "icl": -1, "log_evidence": 1}
 
 
 def main(n_sets: int, kinds: list[str], evidence: str | None) -> None:
+    columns = list(COLUMNS) if evidence else ["bic", "icl"]
     for kind in kinds:
         spec, draw, true = KINDS[kind]
         begin = time.perf_counter()
@@ -82,13 +83,13 @@ def main(n_sets: int, kinds: list[str], evidence: str | None) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", bm.BayesmixWarning)
                 found = bm.select(spec, table, range(1, max(true) + 3), evidence=evidence, n_starts=6, random_seed=seed)
-            for column, sign in COLUMNS.items():
-                scores = (sign * found.table[column].astype(float)).dropna()
+            for column in columns:
+                scores = (COLUMNS[column] * found.table[column].astype(float)).dropna()
                 right[column] += int(len(scores) > 0 and scores.idxmax() == k)
             chosen[found.best - k] += 1
             if seed % 10 == 9:
                 print(kind, seed + 1, dict(right), file=sys.stderr, flush=True)
-        each = ", ".join(f"{column} {right[column]}/{n_sets}" for column in (COLUMNS if evidence else ("bic", "icl")))
+        each = ", ".join(f"{column} {right[column]}/{n_sets}" for column in columns)
         off = ", ".join(f"{off:+d}: {n}" for off, n in sorted(chosen.items()))
         seconds = (time.perf_counter() - begin) / n_sets
         print(f"{kind:13} right: {each}   BIC's distance from the truth {off}   {seconds:.1f} s each", flush=True)
