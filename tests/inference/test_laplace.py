@@ -1,0 +1,192 @@
+"""Laplace's approximation, importance weights and the rank of the information, against integrals and algebra."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pymc as pm
+import pytest
+from scipy import integrate, stats
+
+import bayesmix as bm
+from bayesmix.bound import prepare
+from bayesmix.errors import ApproximationWarning
+from bayesmix.inference.laplace import information_rank, laplace_of, log_mass
+from bayesmix.psis import importance
+
+REFERENCE = Path(__file__).parent.parent / "reference"
+_rng = np.random.default_rng(2)
+Y = _rng.normal(1.5, 2.0, 12)
+GROUP = _rng.integers(0, 2, 400)
+SEPARATED = np.array([-4.0, 4.0])[GROUP] + _rng.normal(size=400)
+
+
+def close_pair(seed):
+    """The hundred points of a course page on two close Gaussians, with a seed of our own."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(np.where(rng.integers(0, 2, 100), 1.0, -1.0), 1)
+
+
+def test_laplace_is_exact_where_the_posterior_is_normal_Normal():
+    """Known sigma, normal prior on mu: posterior and evidence in closed form."""
+    spec = bm.Normal(mu=pm.Normal.dist(0.5, 3.0), sigma=2.0)
+    precision = len(Y) / 4 + 1 / 9
+    mean = (Y.sum() / 4 + 0.5 / 9) / precision
+    evidence = stats.multivariate_normal(np.full(12, 0.5), 4 * np.eye(12) + 9.0).logpdf(Y)
+    fit = bm.fit_laplace(spec, Y, draws=4000, random_seed=1)
+    assert fit.status.converged
+    assert fit.pareto_k < 0.1
+    np.testing.assert_allclose(fit.posterior["mu"].mean(), mean, atol=1e-3)
+    np.testing.assert_allclose(fit.posterior["mu"].std(), precision**-0.5, rtol=0.03)
+    found, _ = laplace_of(fit.bound, fit.encoded, fit.params)
+    np.testing.assert_allclose(found.log_mass, evidence, atol=1e-5)
+
+
+def test_importance_weights_give_the_evidence_of_a_brute_force_integral_Normal():
+    """Two parameters, the posterior far from normal: a quadrature on the declared scale is the oracle."""
+    y = Y[:5]
+    spec = bm.Normal(mu=pm.Normal.dist(0.0, 5.0), sigma=pm.HalfNormal.dist(3.0))
+
+    mu, sigma = np.linspace(-20, 20, 2001)[:, None], np.linspace(0.02, 18, 1500)
+    prior = stats.norm(0, 5).pdf(mu) * stats.halfnorm(scale=3).pdf(sigma)
+    density = prior * np.exp(sum(stats.norm(mu, sigma).logpdf(value) for value in y))
+    evidence, moment = (
+        integrate.trapezoid(integrate.trapezoid(each, mu[:, 0], axis=0), sigma) for each in (density, sigma * density)
+    )
+    _, bound, encoded, _, _ = prepare(spec, y, None)
+    fit = bm.fit_laplace(spec, y, draws=8000, random_seed=1)
+    laplace, target = laplace_of(bound, encoded, fit.params)
+    z = np.random.default_rng(1).standard_normal((20_000, 2))
+    log_q = stats.multivariate_normal(np.zeros(2)).logpdf(z) - np.linalg.slogdet(laplace.factor)[1]
+    found = importance(np.array([target(laplace.point + laplace.factor @ each)[0] for each in z]), log_q)
+    np.testing.assert_allclose(found.log_evidence, np.log(evidence), atol=0.02)
+    # the plain approximation is off by more than the corrected one may be
+    assert abs(laplace.log_mass - np.log(evidence)) > 0.03
+    assert fit.pareto_k < 0.7
+    np.testing.assert_allclose(fit.posterior["sigma"].mean(), moment / evidence, rtol=0.03)
+    raw = bm.fit_laplace(spec, y, draws=8000, random_seed=1, correct=False)
+    assert abs(float(raw.posterior["sigma"].mean()) - moment / evidence) > 0.05 * moment / evidence
+
+
+def test_pareto_k_of_known_tails():
+    """Weights x**a of uniform x have a Pareto tail of shape a by construction."""
+    x = np.random.default_rng(0).random(40_000)
+    for shape in (0.3, 0.9):
+        found = importance(-shape * np.log(x), np.zeros(40_000))
+        assert abs(found.pareto_k - shape) < 0.1
+        assert found.trusted == (shape < 0.7)
+        np.testing.assert_allclose(np.exp(found.log_weights).sum(), 1)
+
+
+def test_resampling_gives_draws_as_often_as_their_weights_say():
+    raw = np.random.default_rng(0).normal(size=500)
+    found = importance(raw, np.zeros(500))
+    counts = np.bincount(found.resample(2000, np.random.default_rng(0)), minlength=500)
+    assert (np.abs(counts - np.exp(found.log_weights) * 2000) <= 1).all()
+    most = np.argsort(raw)[:400]  # those that are not smoothed keep their ratios
+    np.testing.assert_allclose(np.diff(found.log_weights[most]), np.diff(raw[most]), atol=1e-9)
+    nothing = importance(np.full(5, -np.inf), np.zeros(5))
+    assert not nothing.trusted
+    assert importance(np.zeros(5), np.zeros(5)).trusted  # q is the target
+
+
+def test_a_mode_without_curvature_has_no_mass():
+    assert np.isnan(log_mass(0.0, np.diag([-1.0, 0.0])))
+    assert np.isnan(log_mass(0.0, np.diag([-1.0, 2.0])))
+    assert np.isnan(log_mass(0.0, -np.ones((2, 2))))
+    # units do not matter, only what is flat beside its own scale
+    assert np.isfinite(log_mass(0.0, np.diag([-1e-12, -1e12])))
+
+
+@pytest.mark.parametrize("method", ["laplace", "advi"])
+def test_well_separated_components_need_no_nuts_Normal(method):
+    """Standard deviations within 20 % of the ones for known labels: normal about its mean, chi-squared for sigma."""
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), SEPARATED, method=method, random_seed=1)
+    assert fit.status.converged
+    assert fit.pareto_k < 0.5
+    for k in (0, 1):
+        own = SEPARATED[GROUP == k]
+        sd = fit.posterior.isel(component=k).std(("chain", "draw"))
+        np.testing.assert_allclose(sd["mu"], own.std() / np.sqrt(len(own)), rtol=0.2)
+        np.testing.assert_allclose(sd["sigma"], own.std() / np.sqrt(2 * len(own)), rtol=0.2)
+
+
+@pytest.mark.parametrize("method", ["laplace", "advi"])
+def test_the_close_pair_is_flagged_Normal(method):
+    with pytest.warns(ApproximationWarning, match="Pareto k"):
+        fit = bm.fit(bm.Mixture(bm.Normal(), 2), close_pair(2), method=method, random_seed=1)
+    assert fit.pareto_k >= 0.7
+    assert not fit.status.converged
+    assert "fit_nuts" in fit.status.message
+
+
+def test_draws_keep_their_number_and_their_seed():
+    spec = bm.Mixture(bm.Normal(), 2)
+    first, second = (bm.fit_laplace(spec, SEPARATED, draws=7, random_seed=3) for _ in range(2))
+    assert first.posterior.sizes["draw"] == 7
+    np.testing.assert_array_equal(first.posterior["mu"], second.posterior["mu"])
+    with pytest.raises(ValueError, match="draws: at least 1"):
+        bm.fit_laplace(spec, SEPARATED, draws=0)
+
+
+def test_pareto_k_and_modes_are_saved(tmp_path):
+    fit = bm.fit_laplace(bm.Mixture(bm.Normal(), 2), SEPARATED, draws=50, random_seed=1)
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert again.pareto_k == fit.pareto_k
+    assert len(again.modes) == len(fit.modes)
+    np.testing.assert_array_equal(again.modes[0].params["mu"], fit.modes[0].params["mu"])
+
+
+def test_advi_by_minibatches_agrees_with_all_rows_Normal_Poisson():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 2, 6000)
+    table = {"x": np.array([-3.0, 3.0])[group] + rng.normal(size=6000), "n": rng.poisson(np.array([2, 9])[group])}
+    spec = bm.Mixture(bm.Composite(x=bm.Normal(), n=bm.Poisson()), 2)
+    settings = {"random_seed": 1, "correct": False, "log_likelihood": False}
+    full, part = (bm.fit_advi(spec, table, minibatch=size, **settings) for size in (None, 1000))
+    assert part.status.converged
+    for name in full.bound.free_slots:
+        sd = full.posterior[name].std(("chain", "draw"))
+        gap = (full.posterior[name] - part.posterior[name]).mean(("chain", "draw"))
+        assert (np.abs(gap) < 0.1 * sd).all(), name
+        np.testing.assert_allclose(part.posterior[name].std(("chain", "draw")), sd, rtol=0.1, err_msg=name)
+    with pytest.raises(ValueError, match="minibatch: at least 1"):
+        bm.fit_advi(spec, table, minibatch=0)
+
+
+def values(n_components, flat):
+    columns = json.loads((REFERENCE / "values.json").read_text())["columns"]
+    spec = bm.Mixture(bm.Composite(**{name: bm.Categorical() for name in columns}), n_components)
+    # on the ridge of what is not identified EM creeps without end
+    return bm.fit_em(spec.with_flat_priors() if flat else spec, columns, random_seed=1, tol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_latent_classes_of_values_are_identified_for_two_and_not_for_three_Categorical(flat):
+    """Published: 14 parameters, and a Jacobian of rank 13; log-likelihoods -504.46767 and -503.30114 (poLCA)."""
+    two, three = values(2, flat), values(3, flat)
+    assert information_rank(two.bound, two.params, two.encoded) == (9, 9)
+    assert information_rank(three.bound, three.params, three.encoded) == (13, 14)
+    if flat:
+        np.testing.assert_allclose([two.loglik, three.loglik], [-504.46767, -503.30114], atol=1e-3)
+
+
+def test_a_model_of_seven_questions_is_identified_though_few_patterns_were_seen_Categorical():
+    columns = json.loads((REFERENCE / "carcinoma.json").read_text())["columns"]
+    spec = bm.Mixture(bm.Composite(**{name: bm.Categorical() for name in columns}), 3)
+    fit = bm.fit_em(spec, columns, random_seed=1)
+    assert information_rank(fit.bound, fit.params, fit.encoded) == (23, 23)
+
+
+def test_the_rank_counts_what_rows_can_tell_Normal_MvNormal():
+    fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), 1e6 + 1e-3 * SEPARATED, random_seed=1)
+    assert information_rank(fit.bound, fit.params, fit.encoded) == (5, 5)  # whatever the unit
+    params = {**fit.params, "mu": np.zeros(2) + fit.params["mu"][0], "sigma": np.zeros(2) + fit.params["sigma"][0]}
+    rank, n_free = information_rank(fit.bound, params, fit.encoded)
+    assert rank < n_free == 5  # of equal components nothing tells the weights
+    vectors = np.column_stack([SEPARATED, np.random.default_rng(0).normal(size=400)])
+    fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), vectors, random_seed=1)
+    assert information_rank(fit.bound, fit.params, fit.encoded) == (11, 11)

@@ -1,0 +1,164 @@
+"""Modes that EM finds: that they are listed, weighed, sampled and combined, and that none is taken for another."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import bayesmix as bm
+from bayesmix.errors import ConvergenceWarning, MultimodalWarning
+from bayesmix.inference import nuts
+from bayesmix.inference.modes import stuck_chains
+
+_rng = np.random.default_rng(0)
+_HALF = np.concatenate([_rng.normal(8, 1, 60), _rng.normal(13, 1, 60)])
+#: Four groups, mirrored, for three components: either the left or the right two are taken for one.
+TWO_MODES = np.concatenate([_HALF, -_HALF])
+THREE = bm.Mixture(bm.Normal(), 3)
+_EVEN = np.full(3, 1 / 3)
+#: Two near groups, and a far one that the wrong mode splits.
+TRAP = np.array([0.0, 5.0, 25.0])[np.repeat([0, 1, 2], 100)] + _rng.normal(size=300)
+WRONG = {"weights": _EVEN, "mu": np.array([2.5, 24.5, 25.5]), "sigma": np.array([2.5, 1.0, 1.0])}
+RIGHT = {"weights": _EVEN, "mu": np.array([0.0, 5.0, 25.0]), "sigma": np.ones(3)}
+
+
+def test_mirrored_modes_are_both_listed_with_equal_weight_Normal():
+    fit = bm.fit_em(THREE, TWO_MODES, random_seed=1)
+    assert len(fit.modes.heavy) == 2
+    first, second = fit.modes.heavy
+    np.testing.assert_allclose([first.weight, second.weight], 0.5, atol=0.01)
+    np.testing.assert_allclose(np.sort(first.params["mu"]), np.sort(-second.params["mu"]), atol=1e-3)
+    assert sum(mode.starts for mode in fit.modes) <= 16
+    assert fit.modes.table.loc[0, "below"] == 0
+    assert "2 modes" in repr(fit.modes)
+    assert fit.modes is fit.modes  # weighed once
+
+
+def test_relabelled_runs_are_one_mode_Normal():
+    """Separated groups: sixteen starts, 3! orders, one mode."""
+    fit = bm.fit_em(THREE, TRAP, random_seed=2)
+    assert len(fit.modes.heavy) == 1
+    assert fit.modes[0].starts > 1
+    np.testing.assert_allclose(fit.modes[0].log_posterior, fit.history[-1])
+    for name, value in fit.params.items():
+        np.testing.assert_allclose(fit.modes[0].params[name], value)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_fit_is_not_in_a_planted_mode_Normal(seed):
+    rng = np.random.default_rng(seed)
+    x = np.array([0.0, rng.uniform(4.5, 6), 25.0])[np.repeat([0, 1, 2], 100)] + rng.normal(size=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a component on few rows, which is what is wrong with it
+        wrong = bm.fit_em(THREE, x, start=WRONG).history[-1]
+    right = bm.fit_em(THREE, x, start=RIGHT).history[-1]
+    assert wrong < right - 50
+    fit = bm.fit_em(THREE, x, random_seed=seed)
+    assert fit.history[-1] > right - 1e-6
+
+
+def test_every_second_start_is_hard_enough_to_tell_neighbours_apart_Normal():
+    """With soft starts alone all sixteen merged two groups, and put two equal components on them, 21 nats lower."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(m, 0.7, 40) for m in (-11.9, -8, 8, 11.9)])
+    start = {"weights": [0.25, 0.25, 0.5], "mu": [-11.9, -8.0, 10.0], "sigma": [0.7, 0.7, 2.0]}
+    assert bm.fit_em(THREE, x, random_seed=1).history[-1] > bm.fit_em(THREE, x, start=start).history[-1] - 1e-6
+
+
+def test_masses_are_integrals_Poisson():
+    """Two parameters, weights fixed: the mass of the mode against a sum over a grid about it."""
+    from scipy import stats
+
+    x = np.concatenate([_rng.poisson(3, 60), _rng.poisson(14, 60)])
+    fit = bm.fit_em(bm.Mixture(bm.Poisson(), 2, weights=[0.5, 0.5]), x, random_seed=1)
+    prior = fit.bound.slots["mu"].hyper
+    low, high = np.linspace(1.5, 5, 400), np.linspace(10, 18, 400)
+    grid = [stats.gamma(prior.alpha[k], scale=1 / prior.beta[k]).logpdf(mu) for k, mu in enumerate((low, high))]
+    joint = np.logaddexp(
+        stats.poisson.logpmf(x[:, None], low)[:, :, None], stats.poisson.logpmf(x[:, None], high)[:, None]
+    )
+    log_density = (joint - np.log(2)).sum(0) + grid[0][:, None] + grid[1]
+    cell = (low[1] - low[0]) * (high[1] - high[0])
+    np.testing.assert_allclose(
+        fit.modes[0].log_mass, np.logaddexp.reduce(log_density, axis=None) + np.log(cell), atol=0.01
+    )
+
+
+def test_nuts_samples_both_modes_and_puts_them_together_Normal():
+    with pytest.warns((MultimodalWarning, ConvergenceWarning), match="another mode carries weight"):
+        fit = bm.fit_nuts(THREE, TWO_MODES, draws=300, tune=300, chains=2, random_seed=1)
+    assert not fit.status.converged
+    assert "another mode" in fit.status.message
+    assert len(fit.mode_fits) == 2
+    apart = [one.loglik for one in fit.mode_fits]
+    np.testing.assert_allclose(apart[0], apart[1], atol=2)
+    for method in ("laplace", "stacking"):
+        whole = fit.combine(method, random_seed=1)
+        assert whole.posterior.sizes == fit.posterior.sizes
+        # symmetric data: either side holds the pair in half of the draws
+        left = (whole.posterior["mu"].median("component") < 0).mean("draw")
+        np.testing.assert_allclose(left, 0.5, atol=0.1 if method == "stacking" else 0.02)
+        assert "combined by" in whole.status.message
+        assert whole.mode_fits == ()
+        assert whole.idata["log_likelihood"]["row_loglik"].shape == (2, 300, 240)
+        np.testing.assert_allclose(whole.idata["log_likelihood"]["row_loglik"].sum("row").mean(), whole.loglik, atol=2)
+    with pytest.raises(ValueError, match="method: one of"):
+        fit.combine("mean")
+
+
+def test_the_heaviest_alone_on_request_and_with_a_warning_Normal():
+    with pytest.warns((MultimodalWarning, ConvergenceWarning), match='Take modes="auto"'):
+        fit = bm.fit_nuts(THREE, TWO_MODES, draws=100, tune=200, chains=2, modes="dominant", random_seed=1)
+    assert fit.mode_fits == ()
+    assert not fit.status.converged
+    assert fit.combine() is fit
+
+
+@pytest.mark.parametrize("method", ["laplace", "advi"])
+def test_an_approximation_of_one_mode_says_so_Normal(method):
+    with pytest.warns(MultimodalWarning, match="fit_nuts"):
+        fit = bm.fit(THREE, TWO_MODES, method=method, random_seed=1, draws=50)
+    assert not fit.status.converged
+
+
+@pytest.mark.parametrize("stuck", [[0], [0, 1]])
+def test_a_stuck_chain_is_no_success_Normal(monkeypatch, stuck):
+    """Chains that are forced into the wrong mode, hundreds of nats down: one of them, and both, where R-hat is fine."""
+    x = np.array([0.0, 10.0, 40.0, 43.0])[np.repeat([0, 1, 2, 3], 100)] + np.random.default_rng(0).normal(size=400)
+    start = {"weights": [0.5, 0.25, 0.25], "mu": [5.0, 40.0, 43.0], "sigma": [5.0, 1.0, 1.0]}
+    wrong = bm.fit_em(THREE, x, start=start)
+    right = bm.fit_em(THREE, x, random_seed=1)
+    assert wrong.history[-1] < right.history[-1] - 100
+    run = nuts._nutpie
+
+    def forced(model, target, starts, **kwargs):
+        at = target.unconstrained(
+            {name: wrong.params[name] for name in target.model.named_vars if name in wrong.params}
+        )
+        starts = starts.copy()
+        starts[stuck] = at
+        return run(model, target, starts, **kwargs)
+
+    monkeypatch.setattr(nuts, "_nutpie", forced)
+    with pytest.warns(ConvergenceWarning, match="nats below"):
+        fit = bm.fit_nuts(THREE, x, draws=300, tune=300, chains=2, random_seed=1)
+    assert not fit.status.converged
+
+
+def test_what_counts_as_stuck():
+    """Draws of chi-squared log densities, as a normal posterior's are."""
+    rng = np.random.default_rng(0)
+    for dimension in (2, 8, 50):
+        good = -0.5 * rng.chisquare(dimension, (4, 500))
+        assert stuck_chains(good, 0.0, dimension) == ""
+        assert "chain 2 lies" in stuck_chains(good - 200 * (np.arange(4) == 2)[:, None], 0.0, dimension)
+        assert "all chains lie" in stuck_chains(good - 200, 0.0, dimension)
+    assert stuck_chains(np.zeros((2, 10)), 0.0, 1) == ""
+
+
+def test_keywords_that_are_not_understood():
+    for name in ("modes", "combine"):
+        with pytest.raises(ValueError, match=f"{name}: "):
+            bm.fit_nuts(THREE, TRAP, **{name: "some"})
