@@ -295,7 +295,7 @@ def corrected(
 ) -> tuple[np.ndarray, Importance]:
     """`draws` of the points (M, d), resampled by importance where the weights can be trusted, and the weights."""
     found = importance(np.array([target(point)[0] for point in points]), log_q)
-    if correct and found.trusted:
+    if correct and found.trusted and found.pareto_k > -np.inf:  # with equal weights there is nothing to correct
         return points[found.resample(draws, rng)], found
     return points[:draws], found
 
