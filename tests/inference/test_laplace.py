@@ -38,7 +38,7 @@ def test_laplace_is_exact_where_the_posterior_is_normal_Normal():
     fit = bm.fit_laplace(spec, Y, draws=4000, random_seed=1)
     assert fit.status.converged
     assert fit.pareto_k < 0.1
-    np.testing.assert_allclose(fit.posterior["mu"].mean(), mean, atol=1e-3)
+    np.testing.assert_allclose(fit.posterior["mu"].mean(), mean, atol=4 * (4000 * precision) ** -0.5)
     np.testing.assert_allclose(fit.posterior["mu"].std(), precision**-0.5, rtol=0.03)
     found, _ = laplace_of(fit.bound, fit.encoded, fit.params)
     np.testing.assert_allclose(found.log_mass, evidence, atol=1e-5)
@@ -160,10 +160,10 @@ def test_advi_by_minibatches_agrees_with_all_rows_Normal_Poisson():
 def values(n_components, flat):
     columns = json.loads((REFERENCE / "values.json").read_text())["columns"]
     spec = bm.Mixture(bm.Composite(**{name: bm.Categorical() for name in columns}), n_components)
-    # on the ridge of what is not identified EM creeps without end
-    return bm.fit_em(spec.with_flat_priors() if flat else spec, columns, random_seed=1, tol=1e-6)
+    return bm.fit_em(spec.with_flat_priors() if flat else spec, columns, random_seed=1, max_iter=300)
 
 
+@pytest.mark.filterwarnings("ignore:EM stopped at max_iter")  # it creeps along what is not identified
 @pytest.mark.parametrize("flat", [False, True])
 def test_latent_classes_of_values_are_identified_for_two_and_not_for_three_Categorical(flat):
     """Published: 14 parameters, and a Jacobian of rank 13; log-likelihoods -504.46767 and -503.30114 (poLCA)."""
