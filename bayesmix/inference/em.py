@@ -38,6 +38,8 @@ _SAMPLE, _RANKED = 20_000, 2
 _WARM_UP = 5
 #: How many of the starts are run to convergence.
 _FINISHED = 3
+#: Iterations in search of further modes, as a share of those before.
+_EXPLORE = 0.3
 #: Iterations in which components that are started anew must come to lie above where they were.
 _RENEWED = 60
 #: Points that are kept of the way.
@@ -52,8 +54,6 @@ _LOSSES, _IDLE = 3, 8
 _GRADIENT = 5e-7
 #: Iterations that a run may take for that once its objective stands still.
 _EXTRA = 60
-#: Iterations in search of further modes, as a share of those before.
-_EXPLORE = 0.3
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -79,9 +79,11 @@ class Run:
     validation : float or None
         Log-likelihood of the validation rows, where there are any.
     finished : bool
-        Whether it was run to the end, and nudged there.
+        Whether it was run to the end, and whatever leads on from there was tried.
     near : bool
         Whether it was given up because it came near where another ended.
+    left : list of Run
+        Maxima from which components that were started anew led to a higher one.
     """
 
     params: dict[str, np.ndarray]
@@ -105,6 +107,7 @@ class Run:
     stood: int = 0
     finished: bool = False
     near: bool = False
+    left: list[Run] = field(default_factory=list, repr=False)
     #: Of the point: see `Fingerprints`.
     fingerprint: Any = field(default=None, repr=False)
 
@@ -164,13 +167,13 @@ def fit_em(
     r"""Fit by EM to the mode of the posterior (MAP), best of several starts.
 
     Each start clusters the rows (see `bayesmix.inference.start`) and gets ten iterations, the six that are then best
-    ten more, and the three that are then best (with `validation` all of them) are run to convergence, and, with a third
-    more iterations, those that seem to end at a mode of their own within ten nats of the best; ``fit.modes`` lists what
-    was found. Of 40,000 rows or more a random sample of 20,000 (more where there are over 100 components) serves for
-    the first ten, and two iterations on all rows for the order. A run that stops at a saddle goes on where that leads
-    to somewhere higher. The objective, log-likelihood plus log prior of the declared variables, never falls: a run
-    whose objective falls by more than rounding is dropped as failed, another start takes its place, and ``fit.starts``
-    says so.
+    ten more, and the three that are then best (with `validation` all of them) are run to convergence. Of 40,000 rows
+    or more a random sample of 20,000 (more where there are over 100 components) serves for the first ten, and two
+    iterations on all rows for the order. With a third more iterations those are followed that seem to end at a mode of
+    their own within ten nats of the best; ``fit.modes`` lists what was found. A run that stops at a saddle goes on
+    where that leads to somewhere higher. The objective, log-likelihood plus log prior of the declared variables, never
+    falls: a run whose objective falls by more than rounding is dropped as failed, another start takes its place, and
+    ``fit.starts`` says so.
 
     Parameters
     ----------
@@ -333,7 +336,7 @@ def maximise(
     ranked = sorted(runs, key=lambda run: -run.objective)
     if n_starts > _AHEAD > n_finished:
         for run in ranked[:_AHEAD]:
-            advance(e_step, run, min(run.n_iterations + _SHORT_RUN, max_iter), tol, accelerate, watch)
+            advance(e_step, run, min(len(run.history) + _SHORT_RUN, max_iter), tol, accelerate, watch)
         ranked.sort(key=lambda run: -run.objective)
     finished: list[Run] = []
     maxima: list[float] = []
@@ -366,8 +369,8 @@ def maximise(
                 progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
     if finished and len(finished) < len(runs) and explore:
         scout = Scout(bound, data, row_weights, explore, onward)
-        while (run := scout.next(runs)) is not None:
-            finish(run)
+        while (another := scout.next(runs)) is not None:
+            finish(another)
     for run in runs:
         if not run.finished and run.status == "running":
             run.status = "not finished: other starts were ahead"
@@ -428,6 +431,10 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
             other = Run(point)
             advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)
             if not other.failed and other.objective > enough:
+                here = Run(run.params, [run.objective], run.loglik, "converged")
+                # a maximum of its own, unless something near it is higher
+                if not any(_objective(e_step, near) > enough for near in ascents(e_step, run.params, rng)):
+                    run.left.append(here)
                 run.go_on(other.params)
                 return True
         for point in ascents(e_step, run.params, rng):

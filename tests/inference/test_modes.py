@@ -11,6 +11,7 @@ from bayesmix.errors import ConvergenceWarning, MultimodalWarning
 from bayesmix.inference import nuts
 from bayesmix.inference.em import Run, advance
 from bayesmix.inference.modes import stuck_chains
+from bayesmix.inference.target import laplace_factor
 from bayesmix.plan import EStep
 
 _rng = np.random.default_rng(0)
@@ -140,12 +141,15 @@ def test_a_stuck_chain_is_no_success_Normal(monkeypatch, stuck):
     run = nuts._nutpie
 
     def forced(model, target, starts, **kwargs):
-        at = target.unconstrained(
-            {name: wrong.params[name] for name in target.model.named_vars if name in wrong.params}
-        )
-        starts = starts.copy()
-        starts[stuck] = at
-        return run(model, target, starts, **kwargs)
+        sampled = run(model, target, starts, **kwargs)
+        at = target.unconstrained({name: wrong.params[name] for name in ("weights", "mu", "sigma")})
+        factor = laplace_factor(target.hessian(at))
+        for c in stuck:  # what a chain gives that never left the wrong mode
+            points = at + np.random.default_rng(c).standard_normal((300, len(at))) @ factor.T
+            for name, values in target.constrained(points).items():
+                sampled["posterior"][name].values[c] = values
+            sampled["sample_stats"]["logp"].values[c] = [target(point)[0] for point in points]
+        return sampled
 
     monkeypatch.setattr(nuts, "_nutpie", forced)
     with pytest.warns(ConvergenceWarning, match="nats below"):
