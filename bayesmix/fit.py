@@ -579,7 +579,8 @@ class Fit:
         """Posterior of the number of occupied components: those that a row is drawn from, by draws of the labels.
 
         With more components than needed and a small Dirichlet concentration, superfluous ones stay empty, and the
-        number of the others estimates the number of components.
+        number of the others estimates the number of components. NUTS moves badly among empty components where the
+        concentration is below about 0.1; see `Fit.status`.
 
         Parameters
         ----------
