@@ -504,20 +504,21 @@ def _empty(e: _Evidence) -> Iterator[Finding]:
         _, stats = e.bound.e_step(point, e.data, e.ones)
         for site in e.bound.site.distinct():
             if "weights" in site.slots and site.key in stats:
-                held.setdefault(site.key, []).append(stats[site.key]["n"])
+                held.setdefault(site.key, []).append(_own_rows(site, stats[site.key]["n"]))
     largest = float(e.ones.max())
     for site in e.bound.site.distinct():
         if site.key not in held:
             continue
         rows = np.mean(held[site.key], axis=0)
         few = [tuple(map(int, at)) for at in np.argwhere(rows < _FEW_ROWS * largest)] if rows.shape[-1] > 1 else []
+        within = rows.shape[0] > 1
         if few:
             yield Finding(
                 "empty_component",
                 "caution",
                 f"{'they hold' if len(few) > 1 else 'it holds'} {rows[few[0]]:.2g} rows: no group, and parameters that "
                 "come from the prior.",
-                _first([_component(site, at) for at in few]),
+                _first([_component(site, at, within) for at in few]),
                 "Use fewer components; bm.select helps to choose.",
             )
 
@@ -702,11 +703,19 @@ def _first(names: Any, most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _component(site: Site, at: tuple[int, ...]) -> str:
+def _own_rows(site: Site, rows: np.ndarray) -> np.ndarray:
+    """Rows of components (K, G), those of shared ones together over the components around that share them."""
+    below = site.children[0].axes
+    gone = tuple(i for i, axis in enumerate(site.axes) if axis not in below)
+    wide = rows.reshape([*[len(axis) for axis in site.axes], -1]).sum(gone)
+    return wide.reshape(-1, rows.shape[-1])
+
+
+def _component(site: Site, at: tuple[int, ...], within: bool) -> str:
     """A component of a mixture, in words: ``component 2`` or ``x_component 1 in component 0``."""
     slot = site.slots["weights"]
     own = f"{slot.event[0].name} {at[-1]}"
-    return f"{own} in {_around(site, at[0])}" if site.n_components > 1 else own
+    return f"{own} in {_around(site, at[0])}" if within else own
 
 
 def _around(site: Site, k: int) -> str:

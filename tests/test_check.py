@@ -14,6 +14,7 @@ import xarray as xr
 
 import bayesmix as bm
 from bayesmix.inference.spikes import spikes
+from tests.structure.trees import TREES, over
 
 REFERENCE = Path(__file__).parent / "reference"
 WAITING = np.array([row["waiting"] for row in json.loads((REFERENCE / "faithful.json").read_text())["rows"]], float)
@@ -268,6 +269,26 @@ def test_other_modes_of_weight_are_reported():
     x = np.concatenate([half, -half])
     fit = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, random_seed=1)
     assert "another mode carries weight" in fit.check()["modes"].what.lower()
+
+
+@pytest.mark.slow
+@over(TREES)
+def test_every_structure_runs_through_the_report(tree):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.BayesmixWarning)
+        report = bm.fit_em(tree.spec, tree.table, n_starts=2, max_iter=300, random_seed=1).check()
+    assert {"empty_component", "duplicate_components", "improper_posterior", "not_identified"} <= set(report.checked)
+    assert "improper_posterior" not in report  # default priors
+    assert str(report).startswith("em: ")
+
+
+def test_a_component_that_others_share_is_empty_only_where_all_have_few_rows():
+    """Rows of one x never come with one y: an empty cell of the transition is no empty component."""
+    rng = np.random.default_rng(7)
+    z = np.repeat([0, 1], 40)
+    table = {"x": rng.normal(10 * z), "y": rng.poisson(np.where(z, 30, 2))}
+    report = bm.fit_em(bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2)), table, random_seed=1).check()
+    assert "empty_component" not in report
 
 
 # ------------------------------------------------------------------ any prior
