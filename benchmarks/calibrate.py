@@ -140,8 +140,9 @@ and over the responsibilities of all rows. Components are brought into a fixed o
 draws.
 
 NUTS is to pass; of a hundred cases one fails by chance. `Ordered` is there as a contrast: it forces an order of means
-onto components that overlap, which `fit_nuts` does not do by itself, and one chain may stay on one side of a tie. ADVI and Laplace are approximations, with few rows and
-components that overlap as often as the prior has it: their tables say how far they are from the posterior there."""
+onto components that overlap, which `fit_nuts` does not do by itself, and one chain may stay on one side of a tie. ADVI
+and Laplace are approximations (corrected by importance where Pareto k allows it), with few rows and components that
+overlap as often as the prior has it: their tables say how far they are from the posterior there."""
 
 
 def page(found: dict[tuple[str, str], Calibration]) -> str:
