@@ -231,7 +231,7 @@ class Scout:
 
     def next(self, runs: Sequence[Any]) -> Any:
         """A run that converged where none of the finished ones did; None where there is none, or nothing to spend."""
-        finished = [run for run in runs if run.finished and not run.failed]
+        finished = ends(runs)
         if self.budget is None:
             self.budget = self.share * sum(run.n_iterations for run in runs)
         least = max((run.objective for run in finished), default=np.inf) - _WITHIN
@@ -250,13 +250,18 @@ class Scout:
         return None
 
 
+def ends(runs: Sequence[Any]) -> list[Any]:
+    """Where runs ended, and the lower maxima that they left on the way."""
+    return [end for run in runs if run.finished and not run.failed for end in (run, *run.left)]
+
+
 def modes_of(bound: Bound, data: Encoded, row_weights: np.ndarray, runs: Sequence[Any]) -> Modes:
     """The distinct modes among EM's runs, highest first, not yet weighed."""
     fingerprints = Fingerprints(bound, data, row_weights)
     found: list[Any] = []
     counts: list[int] = []
     best = max(runs, key=lambda run: run.objective)
-    for run in sorted((r for r in runs if r.finished and not r.failed), key=lambda r: -r.objective):
+    for run in sorted(ends(runs), key=lambda r: -r.objective):
         if run.status != "converged" and run is not best:
             continue
         for i, other in enumerate(found):
