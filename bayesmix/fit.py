@@ -24,6 +24,7 @@ from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
+from bayesmix.plan import EStep
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
 from bayesmix.structure.sequence import cells
@@ -755,9 +756,11 @@ class Fit:
         return f"<Fit by {self.status.engine}: {draws}, loglik {self.loglik:.3f}. {self.status}>"
 
 
-def _rows(table: Table, encoded: Encoded) -> list:
+def _rows(table: Table, encoded: Encoded) -> Any:
     """Labels of the rows."""
-    return _labels(range(encoded.n_rows) if table.index is None else table.index)
+    if table.index is None:
+        return pd.RangeIndex(encoded.n_rows)  # of no memory
+    return table.index if table.index.dtype.kind in "iuf" else _labels(table.index)
 
 
 def _most_frequent(values: np.ndarray) -> float:
@@ -785,24 +788,27 @@ def make_fit(
     trajectory: xr.Dataset | None = None,
     pareto_k: float | None = None,
     modes: Modes | None = None,
+    e_step: EStep | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
-    `log_likelihood` None stores the pointwise group where it has at most 5 million entries.
+    `log_likelihood` None stores the pointwise group where it has at most 5 million entries, or 100,000 of one draw,
+    of which nothing asks for it but `Fit.log_density`, which finds it again.
     """
-    weights = np.ones(encoded.n_rows) if row_weights is None else row_weights
+    weights = np.broadcast_to(1.0, encoded.n_rows) if row_weights is None else row_weights
+    e_step = EStep(bound, encoded, weights) if e_step is None else e_step
     tree = {"posterior": posterior_dataset(bound, draws)}
     tree.update(groups or {})
     n_chains, n_draws = next(iter(draws.values())).shape[:2] if draws else (1, 1)
     rows = _rows(table, encoded)
     if log_likelihood is None:
-        log_likelihood = n_chains * n_draws * encoded.n_rows <= 5_000_000
+        log_likelihood = n_chains * n_draws * encoded.n_rows <= (5_000_000 if n_chains * n_draws > 1 else 100_000)
     if log_likelihood:
         pointwise = np.empty((n_chains, n_draws, encoded.n_rows))
         for c in range(n_chains):
             for d in range(n_draws):
                 params = bound.with_fixed({name: values[c, d] for name, values in draws.items()})
-                pointwise[c, d] = bound.log_density(params, encoded)
+                pointwise[c, d] = e_step.rows(params)
         loglik = float((pointwise @ weights).mean())
         tree["log_likelihood"] = xr.Dataset(
             {"row_loglik": (("chain", "draw", "row"), pointwise)},
@@ -811,14 +817,8 @@ def make_fit(
     else:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
         picked = np.linspace(0, n_chains * n_draws - 1, min(100, n_chains * n_draws)).astype(int)
-        loglik = float(
-            np.mean(
-                [
-                    weights @ bound.log_density(bound.with_fixed({n: v[i] for n, v in flat.items()}), encoded)
-                    for i in picked
-                ]
-            )
-        )
+        points = [bound.with_fixed({name: values[i] for name, values in flat.items()}) for i in picked]
+        loglik = float(np.mean([e_step(point)[0] for point in points]))
     tree["observed_data"] = _observed_dataset(bound, encoded, rows)
     if row_weights is not None:
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
@@ -840,7 +840,7 @@ def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **coords})
 
 
-def _observed_dataset(bound: Bound, encoded: Encoded, rows: list) -> xr.Dataset:
+def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
     variables, coords = {}, {"row": rows}
     for each in bound.site.observed(encoded):
         coords.update({dim.name: _labels(dim.labels) for dim in each.dims})

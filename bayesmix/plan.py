@@ -507,6 +507,13 @@ class EStep:
         except NotLinear:
             self._plan = None
 
+    def rows(self, params: Params) -> np.ndarray:
+        """Log density of every row, (N,), labels summed out."""
+        with np.errstate(all="ignore"):
+            if self._plan is None:
+                return self.bound.log_density(params, self.data)
+            return self._plan.run(self._plan.natural(params), np.empty(0), down=False, n_jobs=self.n_jobs)[0]
+
     def __call__(self, params: Params) -> tuple[float, Stats]:
         """Log-likelihood and expected statistics."""
         if self._plan is None:

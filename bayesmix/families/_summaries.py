@@ -18,9 +18,8 @@ def robust_center_and_scale(values: np.ndarray, constant: float | None = None) -
     zero too (a constant column) `constant`, which by default is the size of the value, or 1.
     """
     values = values[np.isfinite(values)]
-    center = float(np.median(values))
-    low, high = np.quantile(values, [0.25, 0.75])
-    scale = float(high - low) / 1.349
+    low, center, high = map(float, np.quantile(values, [0.25, 0.5, 0.75], overwrite_input=True))
+    scale = (high - low) / 1.349
     if not scale > 0:
         scale = float(np.std(values - center))
     if not scale > 0:

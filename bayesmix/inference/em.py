@@ -235,6 +235,7 @@ def fit_em(
     array([-4.,  4.])
     """
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
+    e_step = EStep(bound, encoded, weights, n_jobs)
     best, runs = maximise(
         bound,
         encoded,
@@ -244,14 +245,14 @@ def fit_em(
         max_iter=max_iter,
         tol=tol,
         accelerate=accelerate,
-        n_jobs=n_jobs,
+        e_step=e_step,
         validation=None if validation is None else bound.encode(validation),
         keep_trajectory=keep_trajectory,
         random_seed=random_seed,
         progressbar=progressbar,
     )
     reached = np.array([run.objective for run in runs])
-    warn_of_lone_rows(bound, encoded, weights, best.params)
+    warn_of_lone_rows(e_step, best.params)
     status = Status(
         "em",
         best.status == "converged",
@@ -275,6 +276,7 @@ def fit_em(
         starts=[run.report() for run in runs],
         modes=modes_of(bound, encoded, weights, runs),
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
+        e_step=e_step,
     )
 
 
@@ -299,7 +301,7 @@ def maximise(
     max_iter: int = 2000,
     tol: float = 1e-8,
     accelerate: bool = True,
-    n_jobs: int = 1,
+    e_step: EStep | None = None,
     validation: Encoded | None = None,
     keep_trajectory: bool = False,
     random_seed: Any = None,
@@ -313,7 +315,7 @@ def maximise(
     if not given and n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
     n_starts = len(given) or (n_starts if _has_mixture(bound) else 1)
-    e_step = EStep(bound, data, row_weights, n_jobs)
+    e_step = EStep(bound, data, row_weights) if e_step is None else e_step
     n_finished = _FINISHED if validation is None else n_starts
 
     def watch(run: Run) -> None:
@@ -322,7 +324,7 @@ def maximise(
 
     few, judged = e_step, 0
     if not given and max_iter > _SHORT_RUN and (sample := _sample(bound, data, row_weights, rng)) is not None:
-        few, judged = EStep(bound, *sample, n_jobs), _RANKED
+        few, judged = EStep(bound, *sample, e_step.n_jobs), _RANKED
     runs: list[Run] = []
     with Progress("EM starts", n_starts, progressbar) as progress:
         for number in range(n_starts):
@@ -448,11 +450,12 @@ def _objective(e_step: EStep, params: Params) -> float:
     return e_step(params)[0] + e_step.bound.log_prior(params) if not _collapsed(e_step.bound, params) else -np.inf
 
 
-def warn_of_lone_rows(bound: Bound, data: Encoded, row_weights: np.ndarray, params: Params) -> None:
+def warn_of_lone_rows(e_step: EStep, params: Params) -> None:
     """Warn of components of the root that hold less than a row and a half: they describe no group."""
-    if not bound.is_mixture or data.n_rows < 3:
+    bound, row_weights = e_step.bound, e_step.row_weights
+    if not bound.is_mixture or len(row_weights) < 3:
         return
-    _, stats = bound.e_step(params, data, row_weights)
+    _, stats = e_step(params)
     held = stats[bound.site.key]["n"].ravel()
     few = np.flatnonzero(held < 1.5 * row_weights.max())
     if len(held) > 1 and len(few):

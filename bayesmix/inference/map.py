@@ -16,6 +16,7 @@ from bayesmix.inference.em import maximise, warn_of_lone_rows
 from bayesmix.inference.modes import modes_of
 from bayesmix.inference.target import Target
 from bayesmix.mstep import ascent_direction
+from bayesmix.plan import EStep
 from bayesmix.spec import Node
 
 #: A mode is reached where no gradient entry exceeds this share of the log posterior's size (at least 1 nat).
@@ -75,7 +76,7 @@ def fit_map(
         random_seed=random_seed,
         progressbar=progressbar,
     )
-    warn_of_lone_rows(bound, encoded, weights, best.params)
+    warn_of_lone_rows(EStep(bound, encoded, weights), best.params)
     positions = {name: best.params[name] for name in bound.discrete_slots}
     model = model_of(bound.held(positions), encoded, row_weights=given, initval=best.params)
     target = Target(model, variables_at(bound, best.params), jacobian=False)
