@@ -87,7 +87,7 @@ class Modes(Sequence[Mode]):
     >>> len(modes)
     2
     >>> modes.table["below"].round(1).tolist()
-    [0.0, 2.5]
+    [0.0, 8.3]
     """
 
     def __init__(self, modes: Iterable[Mode]):
