@@ -343,13 +343,13 @@ def maximise(
     finished: list[Run] = []
     maxima: list[float] = []
 
-    def finish(run: Run) -> None:
+    def finish(run: Run, renew: bool = True) -> None:
         advance(e_step, run, max_iter, tol, accelerate, watch)
         run.status = "max_iter" if run.status == "running" else run.status
         while (
             run.status == "converged"
             and not any(abs(run.objective - known) < _SAME_MODE for known in maxima)
-            and _leave_saddle(e_step, run, rng)
+            and _leave_saddle(e_step, run, rng, renew)
         ):
             run.saddles += 1
             advance(e_step, run, max_iter, tol, accelerate, watch)
@@ -361,7 +361,8 @@ def maximise(
             finished.append(run)
 
     def onward(run: Run, iterations: int) -> float:
-        advance(e_step, run, min(run.n_iterations + iterations, max_iter), tol, accelerate, watch)
+        if iterations:  # plain ones: an accelerated run begins by finding its metric
+            advance(e_step, run, min(run.n_iterations + iterations, max_iter), tol, watch=watch)
         return _remaining_gain(run.history) if run.n_iterations < max_iter else -np.inf
 
     with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
@@ -372,7 +373,7 @@ def maximise(
     if finished and len(finished) < len(runs) and explore:
         scout = Scout(bound, data, row_weights, explore, onward)
         while (another := scout.next(runs)) is not None:
-            finish(another)
+            finish(another, renew=False)  # a mode is looked for, and not what lies above it
     for run in runs:
         if not run.finished and run.status == "running":
             run.status = "not finished: other starts were ahead"
@@ -421,15 +422,18 @@ def _sample(
     return data.take(rows), row_weights[rows] * (row_weights.sum() / total)
 
 
-def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator) -> bool:
-    """Whether a run that stopped can go on from somewhere higher; it then does. See `bayesmix.inference.saddles`."""
+def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool = True) -> bool:
+    """Whether a run that stopped can go on from somewhere higher; it then does. See `bayesmix.inference.saddles`.
+
+    Without `renew` only from near where it stopped, which tells a saddle from a maximum.
+    """
     bound = e_step.bound
     if not _has_mixture(bound) or not bound.free_slots:
         return False
     enough = run.objective + max(_SAME_MODE, 1e-9 * abs(run.objective))
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng):
+        for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng) if renew else ():
             other = Run(point)
             advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)
             if not other.failed and other.objective > enough:

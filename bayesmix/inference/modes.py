@@ -30,6 +30,8 @@ _SAME = (0.2, 0.02)
 _NEAR = (0.5, 0.2)
 #: Beyond the best few, starts are followed that promise to end at most so many nats below the best.
 _WITHIN = 10.0
+#: A start that promises to gain less, in nats, has settled: whether at a mode is seen when it is finished.
+_SETTLED = 0.1
 #: Tables of more rows have no second mode worth the time: what tells modes apart grows with every row.
 _MOST_ROWS = 20_000
 #: Iterations that engines which take seconds let EM spend on further modes, as a share of those of its starts.
@@ -231,7 +233,7 @@ class Scout:
         self.budget: float | None = None
 
     def next(self, runs: Sequence[Any]) -> Any:
-        """A run that converged where none of the finished ones did; None where there is none, or nothing to spend."""
+        """A run that settled where none of the finished ones did; None where there is none, or nothing to spend."""
         finished = ends(runs)
         if self.budget is None:
             self.budget = self.share * sum(run.n_iterations for run in runs)
@@ -243,7 +245,7 @@ class Scout:
                 run.near = any(self.fingerprints.alike(run, other, _NEAR) for other in finished)
                 if run.near:
                     break
-                if run.status == "converged":
+                if run.status == "converged" or can_gain < _SETTLED:
                     return run
                 before = run.n_iterations
                 can_gain = self.onward(run, 10)
