@@ -844,7 +844,10 @@ def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
     variables, coords = {}, {"row": rows}
     for each in bound.site.observed(encoded):
         coords.update({dim.name: _labels(dim.labels) for dim in each.dims})
-        variables[each.name] = ((each.row_dim, *[dim.name for dim in each.dims]), each.values)
+        values = each.values
+        if values.dtype.kind == "i" and values.size:  # padded sequences are as wide as the longest
+            values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
+        variables[each.name] = ((each.row_dim, *[dim.name for dim in each.dims]), values)
     return xr.Dataset(variables, coords=coords)
 
 

@@ -329,9 +329,9 @@ class MarkovChain(Node):
     def observed(self, site, data):
         lengths = data.arrays["length"]
         codes = np.full((data.n_rows, max(int(lengths.max(initial=0)), 1)), -1, np.int64)
-        rows = np.arange(data.n_rows) if data.present is None else data.present
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        codes[np.repeat(rows, lengths), within] = np.concatenate([[], *data.arrays["codes"]]).astype(np.int64)
+        rows = range(data.n_rows) if data.present is None else data.present.tolist()
+        for row, own in zip(rows, data.arrays["codes"]):
+            codes[row, : len(own)] = own
         steps = Dim(f"{site.place.prefix}step", tuple(range(codes.shape[1])))
         yield Observed(site.place.observed, codes, dims=(steps,), shapes=True)
         if site.children:

@@ -414,6 +414,9 @@ class Mixture(Node):
         return LogSumExp(int(self._n))(flat)[0]
 
     def observed(self, site, data):
+        if len(site.children) == 1:
+            yield from site.children[0].observed(self.child_data(data)[0])
+            return
         first, *others = [list(c.observed(block)) for c, block in zip(site.children, self.child_data(data))]
         for at, each in enumerate(first):
             if each.values.dtype.kind == "i":  # families differ in what marks a missing cell: the least does for all
