@@ -50,6 +50,8 @@ _FEW, _MANY_ROWS = 24, 50_000
 _RENEW = 5
 #: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
 _LOSSES, _IDLE = 3, 8
+#: Iterations that lead no higher than rounding, after which a run ends too.
+_ROUNDING = 40
 #: A run has converged where no entry of the log posterior's gradient is above.
 _GRADIENT = 5e-7
 #: Iterations that a run may take for that once its objective stands still.
@@ -546,7 +548,8 @@ class _Search:
         self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.data.n_rows > _MANY_ROWS)
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
-        self.lost = self.idle = self.age = 0
+        self.lost = self.idle = self.weak = self.age = 0
+        self.best = -np.inf
 
     def look(self, run: Run, stats: Stats, new: dict[str, np.ndarray], tol: float) -> bool:
         """Take in an accepted point, of which `new` is EM's image; whether it is the mode."""
@@ -556,8 +559,11 @@ class _Search:
         with np.errstate(all="ignore"):
             self.here, self.image = self.coordinates.forward(run.params), self.coordinates.forward(new)
         self.idle = 0 if gained > 0 else self.idle + 1
+        higher = run.objective > self.best + 1e-14 * abs(run.objective)
+        self.weak, self.best = 0 if higher else self.weak + 1, max(self.best, run.objective)
         move = float(np.abs(self.image - self.here).max(initial=0.0))
-        if _largest_move(run.params, new) < 1e-13 or (len(run.history) > 20 and self.idle >= _IDLE):
+        still = (len(run.history) > 20 and self.idle >= _IDLE) or self.weak >= _ROUNDING
+        if _largest_move(run.params, new) < 1e-13 or still:
             return True
         if self.newton and len(run.history) > _WARM_UP:
             self._differentiate(run, stats, new)
