@@ -197,8 +197,8 @@ class Calibration:
         middle, uniform = self.n_draws / 2, np.sqrt(self.n_draws * (self.n_draws + 2) / 12)
         lines = {
             name: {
-                "p_value": self.p_values[name],
-                "inside": bool(self.p_values[name] >= _ALPHA / len(self.p_values)),
+                "p_value": self.p_values[str(name)],
+                "inside": bool(self.p_values[str(name)] >= _ALPHA / len(self.p_values)),
                 "coverage": self._covered(ranks.to_numpy(), prob),
                 "shift": (ranks.mean() - middle) / uniform,
                 "spread": np.sqrt(((ranks - middle) ** 2).mean()) / uniform,

@@ -84,9 +84,9 @@ def predictive_table(
         close = np.isclose(values, value, rtol=1e-12, atol=1e-12)
         p_value = float(((values > value) & ~close).mean() + 0.5 * close.mean())
         lines[key] = {"observed": value, "mean": values.mean(), "lower": low, "upper": high, "p_value": p_value}
-    table = pd.DataFrame.from_dict(lines, orient="index", columns=["observed", "mean", "lower", "upper", "p_value"])
-    table.index = pd.MultiIndex.from_tuples(lines, names=["field", "statistic"])
-    return table
+    checks = pd.DataFrame.from_dict(lines, orient="index", columns=["observed", "mean", "lower", "upper", "p_value"])
+    checks.index = pd.MultiIndex.from_tuples(lines, names=["field", "statistic"])
+    return checks
 
 
 def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]]:

@@ -218,7 +218,7 @@ def select(
     return Selection(frame, list(rows)[int(np.nanargmax(scores.to_numpy()))], fits, criterion)
 
 
-_COLUMNS = {
+_COLUMNS: dict[str, Any] = {
     "n_parameters": "Int64",
     "loglik": float,
     "bic": float,
@@ -244,7 +244,7 @@ def _frame(rows: Mapping[Any, Mapping[str, Any]], sites: list[Site]) -> pd.DataF
     columns = {
         name: pd.array([row.get(name) if row.get(name) is not None else pd.NA for row in rows.values()], dtype="Int64")
         if kind == "Int64"
-        else pd.Series([row.get(name, np.nan) for row in rows.values()], dtype=kind).to_numpy()
+        else np.array([row.get(name, np.nan) for row in rows.values()], dtype=kind)
         for name, kind in _COLUMNS.items()
     }
     return pd.DataFrame(columns, index=index)

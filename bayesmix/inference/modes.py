@@ -176,7 +176,7 @@ class Fingerprints:
 
     def __init__(self, bound: Bound, data: Encoded, row_weights: np.ndarray):
         self.bound = bound
-        total = np.count_nonzero(row_weights)
+        total = int(np.count_nonzero(row_weights))
         rows = np.unique(np.linspace(0, total - 1, min(total, _ROWS)).astype(int))
         rows = rows if total == data.n_rows else np.flatnonzero(row_weights)[rows]
         self.data = data if len(rows) == data.n_rows else data.take(rows)
