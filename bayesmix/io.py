@@ -1,9 +1,9 @@
 """Saving and loading fits: a zip of JSON and netCDF. Nothing in it is executed when it is read.
 
-``fit.json`` has the spec and everything small; each member ``….nc`` has the arrays of one field of `Fit`, and each member
-``….zip`` a fit within the fit, as a file of its own. What becomes of each field stands in `SAVED` and `NOT_SAVED`: a new
-field has to be put in one of them. A reader takes no byte on trust: it looks at names, sizes and kinds before it reads a
-member, and holds the arrays against the spec.
+``fit.json`` has the spec and everything small; each member ``….nc`` has the arrays of one field of `Fit`, and each
+member ``….zip`` a fit within the fit, as a file of its own. What becomes of each field stands in `SAVED` and
+`NOT_SAVED`: a new field has to be put in one of them. A reader takes no byte on trust: it looks at names, sizes and
+kinds before it reads a member, and holds the arrays against the spec.
 """
 
 from __future__ import annotations
@@ -401,7 +401,7 @@ NOT_SAVED = {
 
 def _from_schema_2(document: dict[str, Any]) -> dict[str, Any]:
     """The members had the same names; the spec's options, history and starts were bare."""
-    found = {name: document[name] for name in ("status", "loglik", "pareto_k") if name in document}
+    found: dict[str, Any] = {name: document[name] for name in ("status", "pareto_k") if name in document}
     found["bound"] = {"spec": _bare_options(document["spec"]), "learned": document["learned"]}
     found["starts"] = value_to_json(document["starts"])
     found["history"] = None if document["history"] is None else value_to_json(np.array(document["history"], float))
