@@ -8,10 +8,10 @@
 ``fit.zip``           the finished `Fit`, once there is one
 ===================== ==============================================================================
 
-Small files are written at once or not at all. A chain's file is only ever appended to. A record has the kind, the length
-and a CRC-32 that goes on from the record before, so a reader takes records up to the first that is cut short or wrong,
-and knows that they are what was written, in that order. No place is set aside for draws that have yet to come: what was
-not drawn is not there.
+Small files are written at once or not at all. A chain's file is only ever appended to. A record has the kind, the
+length and a CRC-32 that goes on from the record before, so a reader takes records up to the first that is cut short or
+wrong, and knows that they are what was written, in that order. No place is set aside for draws that have yet to come:
+what was not drawn is not there.
 """
 
 from __future__ import annotations

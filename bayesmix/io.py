@@ -117,7 +117,7 @@ def _write(fit: Fit, file: Any) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Any]:
-    """A file to write to, which takes the place of `path` once it is whole and on the disk; after an error it is gone."""
+    """A file to write to, which takes the place of `path` once it is whole and on the disk; after an error it goes."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bayesmix-") as folder:
         whole = Path(folder) / "whole"
         with open(whole, "xb") as file:

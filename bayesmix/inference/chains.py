@@ -79,7 +79,8 @@ def sample(
         _Sampler(target, starts[c], there[c], learned, c, draws=draws, tune=tune, seed=seed, run=run)
         for c in range(n_chains)
     ]
-    waiting, running = [chain for chain in chains if chain.missing], []
+    waiting = [chain for chain in chains if chain.missing]
+    running: list[_Sampler] = []
     options = {"target_accept": target_accept, **kwargs}
     complete = True
     looked, pause = time.monotonic(), _LOOK

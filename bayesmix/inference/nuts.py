@@ -191,7 +191,8 @@ def fit_nuts(
         history, reports = np.array(mode.history), [r.report() for r in runs]
     else:
         begun = kept.begun
-        assert begun.modes_found is not None and begun.history is not None
+        assert begun.modes_found is not None
+        assert begun.history is not None
         at, found, history, reports = begun.params, begun.modes_found, begun.history, begun.starts
     if kept is not None or checkpoint is not None:
         there = {name: np.asarray(at[name])[None, None] for name in bound.free_slots}
