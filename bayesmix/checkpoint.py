@@ -245,10 +245,13 @@ class Checkpoint:
         """Whether the engine came to its end."""
         return (self.path / "fit.zip").exists()
 
-    def check_same(self, spec: Node, fit: Fit, data: Encoded) -> None:
-        """Raise `DataError` unless a spec and a table are those that the checkpoint is of."""
+    def check_spec(self, spec: Node) -> None:
+        """Raise `DataError` unless the checkpoint is of this spec."""
         if node_to_json(spec) != node_to_json(self.begun.spec):
             raise DataError(f"resume: {self.path} is of another spec: {self.begun.spec!r}. Pass that one.")
+
+    def check_data(self, fit: Fit, data: Encoded) -> None:
+        """Raise `DataError` unless the checkpoint is of this table, with the row weights that `fit` has."""
         if digest(data, fit) != self._document["data"]:
             raise DataError(
                 f"resume: {self.path} is of another table or other row weights. Pass those it was begun with."

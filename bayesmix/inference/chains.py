@@ -89,7 +89,7 @@ def sample(
         with Progress("NUTS", total, progressbar) as progress:
             while waiting or running:
                 while waiting and len(running) < cores:
-                    running.append(waiting.pop(0))
+                    running.append(_first(waiting))
                     running[-1].begin(options)
                 if running[0].ended(0.05 if len(running) < 2 and not waiting else 0.01):
                     running.pop(0)
@@ -113,6 +113,11 @@ def sample(
     if not any(found.lengths):
         raise KeyboardInterrupt
     return found
+
+
+def _first(waiting: list[_Sampler]) -> _Sampler:
+    """The next chain to begin."""
+    return waiting.pop(0)
 
 
 class _Sampler:

@@ -158,7 +158,7 @@ def fit_nuts(
     }
     kept: Checkpoint | None = None
     if resume is not None:
-        kept = _resumed(resume, settings, draws)
+        kept = _resumed(resume, spec, settings, draws)
         settings = {**kept.settings, "draws": kept.settings["draws"] if draws is None else draws}
     if checkpoint is not None and resume is None:
         check_place(Path(checkpoint), overwrite)
@@ -201,7 +201,7 @@ def fit_nuts(
             assert checkpoint is not None
             kept = Checkpoint.create(Path(checkpoint), begun, encoded, settings, entropy, overwrite)
         else:
-            kept.check_same(spec, begun, encoded)
+            kept.check_data(begun, encoded)
             kept.set_draws(settings["draws"])
             if kept.finished:
                 return replace(kept.fit(), table=table, encoded=encoded)
@@ -294,12 +294,13 @@ def fit_nuts(
     return fit
 
 
-def _resumed(path: str | os.PathLike[str], settings: dict[str, Any], draws: int | None) -> Checkpoint:
-    """The checkpoint at `path`.
+def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any], draws: int | None) -> Checkpoint:
+    """The checkpoint at `path`, which is of `spec`.
 
     Raises `ValueError` where a setting was given that differs both from its default and from what the checkpoint has.
     """
     kept = read_checkpoint(Path(path))
+    kept.check_spec(spec)
     defaults = {"tune": 1000, "chains": 4, "target_accept": 0.8, "order": "auto", "relabel": "auto", "modes": "auto"}
     for name, value in settings.items():
         was = kept.settings[name]
