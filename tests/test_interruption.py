@@ -149,14 +149,14 @@ def test_what_is_left_of_a_killed_run(finished, cut):
     size = (finished[0] / "run-0" / "0.draws").stat().st_size
     path = cut(size, size - 40, 0)
     left = arrays(path)
-    assert [len(each["mu"]) for each in left][0] == 60
-    assert [len(each["mu"]) for each in left][2] == 0
+    lengths = [len(each["mu"]) for each in left]
+    assert (lengths[0], lengths[2]) == (60, 0)
     assert all(begins_with(a, b) for a, b in zip(whole, left))
     fit = bm.load(path)
     assert not fit.status.complete
     assert not fit.status.converged
     assert "resume=" in str(fit.status)
-    kept, n_draws = checkpoint.kept_chains([len(each["mu"]) for each in left])
+    kept, n_draws = checkpoint.kept_chains(lengths)
     assert fit.posterior.sizes["chain"] == len(kept)
     for c, chain in enumerate(kept):
         for name in fit.posterior:

@@ -78,7 +78,8 @@ def test_every_field_that_is_saved_comes_back(tmp_path, full):
     again = bm.load(tmp_path / "fit.zip")
     for name in SAVED:
         value = getattr(full, name)
-        assert value is not None and (defaults[name] is dataclasses.MISSING or not same(value, defaults[name])), name
+        assert not same(value, None), name
+        assert defaults[name] is dataclasses.MISSING or not same(value, defaults[name]), name
         assert same(value, getattr(again, name)), name
     assert [each.name for each in tmp_path.iterdir()] == ["fit.zip"]
 
@@ -118,7 +119,9 @@ def test_files_of_every_version_load(name):
     assert fit.posterior.sizes["draw"] == n_draws
     assert fit.loglik == pytest.approx(loglik, rel=1e-12)
     assert fit.params["visits_mu"] == pytest.approx(visits, abs=1e-6)
-    assert fit.status.converged and fit.status.complete and fit.history is not None
+    assert fit.status.converged
+    assert fit.status.complete
+    assert fit.history is not None
     assert len(fit.starts) == 16
     assert fit.predict(TABLE).tolist() == [0, 0, 0, 1, 1, 1]
 
