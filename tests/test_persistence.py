@@ -78,7 +78,7 @@ def test_every_field_that_is_saved_comes_back(tmp_path, full):
     again = bm.load(tmp_path / "fit.zip")
     for name in SAVED:
         value = getattr(full, name)
-        assert not same(value, None), name
+        assert value is not None, name
         assert defaults[name] is dataclasses.MISSING or not same(value, defaults[name]), name
         assert same(value, getattr(again, name)), name
     assert [each.name for each in tmp_path.iterdir()] == ["fit.zip"]
