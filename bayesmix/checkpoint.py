@@ -116,6 +116,18 @@ def _row_type(columns: list) -> np.dtype:
     return np.dtype([(name, kind, tuple(shape)) for name, kind, shape in columns])
 
 
+def _lock(file: Any, path: Path) -> None:
+    """Keep other processes from appending to a file, where the system can; a process that dies lets go of it."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BlockingIOError(11, "resume: another process is writing draws there; wait for it", str(path)) from None
+
+
 class ChainWriter:
     """Appends to a chain's file, after what is whole of it.
 
@@ -124,11 +136,16 @@ class ChainWriter:
 
     def __init__(self, path: Path):
         self.path = path
-        self.found = read_chain(path)
-        self._crc, self._columns = self.found.crc, b""
         self._file = open(path, "ab")
-        self._file.truncate(self.found.size)
-        self._file.seek(self.found.size)
+        try:
+            _lock(self._file, path)
+            self.found = read_chain(path)
+            self._crc, self._columns = self.found.crc, b""
+            self._file.truncate(self.found.size)
+            self._file.seek(self.found.size)
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def place(self) -> tuple[int, int, bytes]:
@@ -193,8 +210,8 @@ class Run:
 
     def writer(self, number: int) -> ChainWriter:
         """What goes on with a chain's file."""
-        with reading(self.folder):
-            return ChainWriter(self.folder / f"{number}.draws")
+        self.chain(number)
+        return ChainWriter(self.folder / f"{number}.draws")
 
 
 class Checkpoint:

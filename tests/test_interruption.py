@@ -111,6 +111,15 @@ def test_a_writer_goes_on_after_what_is_whole(tmp_path):
     assert found.metric.tolist() == [1, 1]
 
 
+def test_two_writers_of_one_chain(tmp_path):
+    path = tmp_path / "0.draws"
+    first = checkpoint.ChainWriter(path)
+    with pytest.raises(BlockingIOError, match="another process is writing"):
+        checkpoint.ChainWriter(path)
+    first.close()
+    checkpoint.ChainWriter(path).close()
+
+
 def test_a_full_disk_while_draws_are_written(finished, cut, monkeypatch):
     """The error is the user's; what was written before it is there."""
     path = cut(900, 900, 900)
@@ -164,6 +173,8 @@ def test_what_is_left_of_a_killed_run(finished, cut):
         for name in fit.idata["sample_stats"]:
             assert np.array_equal(fit.idata["sample_stats"][name][c], left[chain][name][:n_draws])
     assert fit.predict(X).shape == X.shape
+    fit.save(path.parent / "part.zip")
+    assert bm.load(path.parent / "part.zip").status == fit.status
 
 
 @pytest.mark.parametrize(("lengths", "kept"), [((9, 8, 5), 3), ((9, 4, 0), 1), ((0, 0), 0), ((1,), 1), ((8, 8, 4), 3)])
