@@ -447,8 +447,9 @@ def test_killed_at_random_moments():
     """The short form of ``python benchmarks/kill_nuts.py 50``."""
     root = Path(__file__).parents[1]
     ended = subprocess.run(
-        [sys.executable, root / "benchmarks" / "kill_nuts.py", "3"],
+        [sys.executable, "-W", "ignore", root / "benchmarks" / "kill_nuts.py", "3"],
         cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=500,
