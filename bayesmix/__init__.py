@@ -4,6 +4,7 @@ from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
 from bayesmix.calibration import Calibration, calibrate
 from bayesmix.check import Finding, Report, check
+from bayesmix.checkpoint import Checkpoint, read_checkpoint
 from bayesmix.distribution import log_density, responsibilities, sample, split
 from bayesmix.distributions import InverseWishart
 from bayesmix.errors import (
@@ -54,6 +55,7 @@ __all__ = [
     "BernoulliSet",
     "Calibration",
     "Categorical",
+    "Checkpoint",
     "Composite",
     "ConvergenceWarning",
     "DataError",
@@ -100,6 +102,7 @@ __all__ = [
     "load",
     "log_density",
     "log_evidence",
+    "read_checkpoint",
     "responsibilities",
     "sample",
     "select",

@@ -46,6 +46,9 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
     Returns
     -------
     Fit
+        The same ``random_seed`` gives the same digits on one machine, in every process and with any number of threads.
+        The process that compiles kernels for the first time may differ in the last digits, and a chain then takes
+        another course: as good, and equal within Monte-Carlo error.
 
     Raises
     ------

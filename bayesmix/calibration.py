@@ -478,10 +478,10 @@ class _Nuts(_Posterior):
 
     def __call__(self, data: Encoded, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], int]:
         start = self._start(data, rng)
-        sampled = _nutpie(
+        arrays, stats, _ = _nutpie(
             self.target.model,
             self.target,
-            [start],
+            start[None],
             draws=self.n_draws * self.thin,
             tune=self.tune,
             cores=1,
@@ -490,10 +490,9 @@ class _Nuts(_Posterior):
             progressbar=False,
         )
         kept = slice(self.thin - 1, None, self.thin)
-        posterior = sampled["posterior"].to_dataset()
-        draws = {rv.name: posterior[rv.name].values[:, kept] for rv in self.target.model.free_RVs}
+        draws = {rv.name: arrays[rv.name][:, kept] for rv in self.target.model.free_RVs}
         whole = completed(self.bound, data, np.ones(data.n_rows), draws, rng)
-        return {n: v[0] for n, v in whole.items()}, int(sampled["sample_stats"]["diverging"].sum())
+        return {n: v[0] for n, v in whole.items()}, int(stats["diverging"].sum())
 
     def _start(self, data: Encoded, rng: np.random.Generator) -> np.ndarray:
         mode = self._put(data, rng)

@@ -44,11 +44,14 @@ class Status:
         Whether the engine's own rule held; the rule is in the engine's docstring.
     message : str
         One sentence for people.
+    complete : bool
+        False where the engine was interrupted: the fit is what there was then.
     """
 
     engine: str
     converged: bool
     message: str
+    complete: bool = True
 
     def __str__(self) -> str:
         return self.message
@@ -86,8 +89,7 @@ class Fit:
     modes_found : Modes or None
         What `modes` weighs.
     mode_fits : tuple of Fit
-        The posterior at each mode, where `fit_nuts` sampled several that do not mix; the heaviest first. Files do not
-        have them.
+        The posterior at each mode, where `fit_nuts` sampled several that do not mix; the heaviest first.
     """
 
     bound: Bound
@@ -744,7 +746,15 @@ class Fit:
     def save(self, path: str | Path) -> None:
         """Write the fit to a file (zip of the spec as JSON and the arrays as netCDF; no pickle). See `bm.load`.
 
-        The training table and the trajectory are not kept.
+        It is written at once or not at all: an error, a full disk or the death of the process leave what was at `path`
+        before as it was. The training table is not kept.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        DataError, SpecError
+            A symbol, or a prior of your own, that a file cannot hold.
         """
         from bayesmix.io import save
 

@@ -1,16 +1,27 @@
-"""Saving and loading fits: a zip of JSON and netCDF. Nothing in it is executed when it is read."""
+"""Saving and loading fits: a zip of JSON and netCDF. Nothing in it is executed when it is read.
+
+``fit.json`` has the spec and everything small; each member ``….nc`` has the arrays of one field of `Fit`, and each
+member ``….zip`` a fit within the fit, as a file of its own. What becomes of each field stands in `SAVED` and
+`NOT_SAVED`: a new field has to be put in one of them. A reader takes no byte on trust: it looks at names, sizes and
+kinds before it reads a member, and holds the arrays against the spec.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import struct
 import tempfile
 import zipfile
 import zlib
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pymc as pm
 import pytensor
@@ -19,7 +30,7 @@ import xarray as xr
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
-from bayesmix.bound import bind_learned
+from bayesmix.bound import Bound, bind_learned
 from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
@@ -28,56 +39,127 @@ from bayesmix.params import Flat, Shared, is_prior
 from bayesmix.relabel import Relabelling
 from bayesmix.spec import Node
 
-#: Version of the file's layout; a reader refuses newer ones.
-SCHEMA = 2
+#: Version of the file's layout; a reader refuses newer ones. `_READERS` has the older ones.
+SCHEMA = 3
+#: A member may be so large unpacked, in bytes, or so many times its packed size if that is more.
+_LARGEST, _MOST_PACKED = 2**26, 100
+#: Numbers of components and the like are below.
+_LARGEST_OPTION = 10**7
+#: What reading a file that was cut short, edited or made up can raise.
+_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    LookupError,
+    ValueError,
+    TypeError,
+    OSError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
+@dataclass(frozen=True)
+class _AsJson:
+    """A field of `Fit` in ``fit.json``: how it is written, and read again."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class _AsArrays:
+    """A field of `Fit` that is a `Dataset` or `DataTree`: in a member of its own, as netCDF."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[io.BytesIO], Any]
+
+
+@dataclass(frozen=True)
+class _AsFits:
+    """A field of `Fit` that is a tuple of fits: each in a member of its own."""
 
 
 def save(fit: Fit, path: str | Path) -> None:
     """Write a fit to `path`, at once or not at all. See `Fit.save`."""
-    path = Path(path)
-    document = {
-        "schema": SCHEMA,
-        "spec": node_to_json(fit.spec),
-        "learned": {
-            key: {"type": type(value).__name__, "fields": value_to_json(asdict(value))}
-            for key, value in fit.bound.learned.items()
-        },
-        "status": asdict(fit.status),
-        "loglik": fit.loglik,
-        "history": None if fit.history is None else fit.history.tolist(),
-        "starts": fit.starts,
-        "relabelling": None if fit.relabelling is None else relabelling_to_json(fit.relabelling),
-        "pareto_k": fit.pareto_k,
-        "modes": _modes_to_json(vars(fit).get("modes", fit.modes_found)),  # weighed, if they were asked for
-    }
-    text = json.dumps(document, indent=1, allow_nan=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        arrays = Path(folder) / "idata.nc"
-        fit.idata.to_netcdf(arrays, engine="h5netcdf")
-        whole = Path(folder) / "fit.zip"
-        with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("fit.json", text)
-            archive.write(arrays, "idata.nc")
+    with writing(Path(path)) as file:
+        _write(fit, file)
+
+
+def _write(fit: Fit, file: Any) -> None:
+    """The archive. HDF5 gets to write to memory only: where a disk is full it brings the process down."""
+    _check(fit)
+    document: dict[str, Any] = {"schema": SCHEMA}
+    members: dict[str, bytes] = {}
+    for name, kind in SAVED.items():
+        value = _value_of(fit, name)
+        if isinstance(kind, _AsJson):
+            document[name] = None if value is None else kind.write(value)
+        elif isinstance(kind, _AsFits):
+            document[name] = len(value)
+            for i, each in enumerate(value):
+                buffer = io.BytesIO()
+                _write(each, buffer)
+                members[f"{name}-{i}.zip"] = buffer.getvalue()
+        elif value is not None:
+            buffer = io.BytesIO()
+            kind.write(value).to_netcdf(buffer, engine="h5netcdf")
+            members[f"{name}.nc"] = buffer.getvalue()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("fit.json", json.dumps(document, indent=1, allow_nan=False))
+        for name, content in members.items():  # not packed: numbers hardly get smaller, and sizes are what they seem
+            archive.writestr(name, content, compress_type=zipfile.ZIP_STORED)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Any]:
+    """A file to write to, which takes the place of `path` once it is whole and on the disk; after an error it goes."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".bayesmix-") as folder:
+        whole = Path(folder) / "whole"
+        with open(whole, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(whole, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a loss of power, where the system can."""
+    if os.name != "posix":
+        return
+    at = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(at)
+    finally:
+        os.close(at)
 
 
 def load(path: str | Path) -> Fit:
-    """Read a fit that `Fit.save` wrote.
+    """Read a fit that `Fit.save` wrote, or what there is of one from the checkpoint of an engine.
 
     The training table is not in the file: predictions of a loaded fit need a table.
 
     Parameters
     ----------
     path : str or Path
+        A file, or the folder that ``fit_nuts(checkpoint=…)`` wrote to.
 
     Returns
     -------
     Fit
+        Of a checkpoint that its engine has not finished, exactly the draws that were made, and
+        ``fit.status.complete`` is False; see `read_checkpoint`.
 
     Raises
     ------
     DataError
-        The file is not a saved fit, is damaged, or is from a newer version.
+        The file is not a saved fit, is damaged, was tampered with, or is from a newer version. A checkpoint without
+        draws.
     FileNotFoundError
 
     Examples
@@ -91,49 +173,249 @@ def load(path: str | Path) -> Fit:
     True
     """
     path = Path(path)
+    if path.is_dir():
+        from bayesmix.checkpoint import read_checkpoint
+
+        return read_checkpoint(path).fit()
+    with open(path, "rb") as file, reading(path):
+        return _read(file, path)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong while a file is read, as one `DataError` that names it."""
     try:
-        with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
-            document = json.loads(archive.read("fit.json"))
-            archive.extract("idata.nc", folder)
-            with xr.open_datatree(Path(folder) / "idata.nc", engine="h5netcdf") as opened:
-                idata = opened.load()
-        if document["schema"] > SCHEMA:
-            raise DataError(
-                f"{path}: written by a newer bayesmix (schema {document['schema']}, this one reads {SCHEMA}). Update."
-            )
-        spec = node_from_json(document["spec"])
-        learned = {key: _learned_from_json(value) for key, value in document["learned"].items()}
-        history = document["history"]
-        return Fit(
-            bind_learned(spec, learned),
-            idata,
-            Status(**document["status"]),
-            document["loglik"],
-            None if history is None else np.array(history),
-            document["starts"],
-            relabelling=relabelling_from_json(document.get("relabelling")),
-            pareto_k=document.get("pareto_k"),
-            modes_found=_modes_from_json(document.get("modes")),
-        )
-    except (FileNotFoundError, DataError):
-        raise
-    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, OSError, AttributeError) as error:
-        raise DataError(f"{path}: not a saved fit, or damaged ({error}). Save it again.") from error
+        yield
+    except DataError as error:
+        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
+    except _FAULTS as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise DataError(f"{path}: not a saved fit, or damaged ({what}). Save it again.") from error
 
 
-def _modes_to_json(modes: Modes | None) -> list[dict[str, Any]] | None:
-    if modes is None:
-        return None
-    return [{**vars(mode), "params": {name: v.tolist() for name, v in mode.params.items()}} for mode in modes]
+def _read(file: Any, path: Path) -> Fit:
+    with zipfile.ZipFile(file) as archive:
+        members = _checked_members(archive)
+        document = json.loads(archive.read("fit.json"))
+        schema = document["schema"]
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise DataError(f"{path}: written by a newer bayesmix (schema {schema}, this one reads {SCHEMA}). Update.")
+        if schema not in _READERS:
+            raise DataError(f"{path}: schema {schema}, from before the first release, is not read any more. Fit again.")
+        document = _READERS[schema](document)
+        values: dict[str, Any] = {}
+        for name, kind in SAVED.items():
+            if isinstance(kind, _AsFits):
+                each = [archive.read(f"{name}-{i}.zip") for i in range(_count(document.get(name, 0), members))]
+                values[name] = tuple(_read(io.BytesIO(content), path) for content in each)
+            elif isinstance(kind, _AsArrays):
+                if f"{name}.nc" in members:
+                    values[name] = kind.read(_checked_arrays(archive.read(f"{name}.nc")))
+            elif document.get(name) is not None:
+                values[name] = kind.read(document[name])
+    missing = [name for name in ("bound", "idata", "status", "loglik") if name not in values]
+    if missing:
+        raise DataError(f"{path}: not a saved fit, or damaged (no {', '.join(missing)}). Save it again.")
+    fit = Fit(**values)
+    _check(fit)
+    return fit
 
 
-def _modes_from_json(documents: list[dict[str, Any]] | None) -> Modes | None:
-    if documents is None:
-        return None
-    return Modes(
-        Mode(**{**each, "params": {name: np.asarray(v, float) for name, v in each["params"].items()}})
-        for each in documents
-    )
+def _count(value: Any, members: set[str]) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= len(members):
+        raise DataError(f"{value!r} fits within the fit: damaged.")
+    return value
+
+
+def _checked_members(archive: zipfile.ZipFile) -> set[str]:
+    """Names in the archive, if all are such as `save` writes, each once and not larger than it could be."""
+    names = [info.filename for info in archive.infolist()]
+    known = {"fit.json"} | {f"{name}.nc" for name, kind in SAVED.items() if isinstance(kind, _AsArrays)}
+    within = tuple(f"{name}-" for name, kind in SAVED.items() if isinstance(kind, _AsFits))
+    if "fit.json" not in names:
+        raise DataError("not a saved fit, or damaged (no fit.json). Save it again.")
+    for info in archive.infolist():
+        name = info.filename
+        if name not in known and not (name.startswith(within) and name.endswith(".zip") and "/" not in name):
+            raise DataError(f"{name[:80]!r} is in it: not a saved fit, or tampered with.")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{name!r} is packed in a way that bayesmix does not use.")
+        if info.file_size > max(_LARGEST, _MOST_PACKED * info.compress_size):
+            raise DataError(f"{name!r} would be {info.file_size} bytes unpacked, of {info.compress_size}: not read.")
+    if len(set(names)) < len(names):
+        raise DataError("a name is in it twice: tampered with.")
+    return set(names)
+
+
+def _checked_arrays(content: bytes) -> io.BytesIO:
+    """The bytes of a netCDF file that holds nothing but numbers and strings, all of them in the file itself.
+
+    HDF5 can name data in other files, leave out what was never written, and pack without limit: a few bytes could ask
+    for terabytes, or for somebody else's file.
+    """
+    with h5py.File(io.BytesIO(content), "r") as file:
+        _check_group(file, len(content))
+    return io.BytesIO(content)
+
+
+def _check_group(group: h5py.Group, n_bytes: int, depth: int = 0) -> None:
+    if depth > 3:
+        raise DataError("groups of arrays are nested deeper than a fit has them.")
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise DataError(f"{name!r} links to somewhere else: not read.")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _check_group(item, n_bytes, depth + 1)
+            continue
+        if not isinstance(item, h5py.Dataset):
+            raise DataError(f"{name!r} is not an array.")
+        if item.dtype.kind not in "fiub" and h5py.check_string_dtype(item.dtype) is None:
+            raise DataError(f"{name!r} holds neither numbers nor strings.")
+        if item.attrs.get("CLASS", b"") == b"DIMENSION_SCALE" and _only_a_dimension(item):
+            continue  # its length is that of the arrays that have it, and they are looked at themselves
+        if item.is_virtual or item.external:
+            raise DataError(f"{name!r} has its numbers in another file: not read.")
+        if item.nbytes > (n_bytes if item.chunks is None else _MOST_PACKED * n_bytes):
+            raise DataError(f"{name!r} of shape {item.shape} cannot be in a file of {n_bytes} bytes.")
+
+
+def _only_a_dimension(item: h5py.Dataset) -> bool:
+    return bytes(item.attrs.get("NAME", b"")).startswith(b"This is a netCDF dimension but not a netCDF variable")
+
+
+def _check(fit: Fit) -> None:
+    """Raise `DataError` unless the arrays of a fit are such as its spec says, and finite."""
+    if "posterior" not in fit.idata.children:
+        raise DataError("no posterior.")
+    posterior = fit.posterior
+    missing = [name for name in fit.bound.free_slots if name not in posterior]
+    if missing:
+        raise DataError(f"no draws of {', '.join(missing)}.")
+    shape = tuple(posterior.sizes[dim] for dim in ("chain", "draw"))
+    for name, slot in fit.bound.free_slots.items():
+        values = posterior[name].values
+        if values.shape != (*shape, *slot.shape) or posterior[name].dims[:2] != ("chain", "draw"):
+            raise DataError(f"{name}: draws of shape {values.shape}, but the spec has {(*shape, *slot.shape)}.")
+        if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
+            raise DataError(f"{name}: a draw is not a finite number.")
+    for group in ("sample_stats", "log_likelihood"):
+        sizes = fit.idata[group].to_dataset().sizes if group in fit.idata.children else {}
+        for dim, size in zip(("chain", "draw"), shape):
+            if sizes.get(dim, size) != size:
+                raise DataError(f"{group}: {sizes[dim]} of {dim}, but the posterior has {size}.")
+    if fit.history is not None and np.ndim(fit.history) != 1:
+        raise DataError(f"history: an array of one dimension is needed, not of {np.ndim(fit.history)}.")
+
+
+def _value_of(fit: Fit, name: str) -> Any:
+    if name == "modes_found":
+        return vars(fit).get("modes", fit.modes_found)  # weighed, if they were asked for
+    return getattr(fit, name)
+
+
+def _bound_to_json(bound: Bound) -> dict[str, Any]:
+    learned = {
+        key: {"type": type(value).__name__, "fields": value_to_json(asdict(value))}
+        for key, value in bound.learned.items()
+    }
+    return {"spec": node_to_json(bound.spec), "learned": learned}
+
+
+def _bound_from_json(document: dict[str, Any]) -> Bound:
+    spec = node_from_json(document["spec"])
+    return bind_learned(spec, {key: _learned_from_json(value) for key, value in document["learned"].items()})
+
+
+def _status_from_json(document: dict[str, Any]) -> Status:
+    kinds = {"engine": str, "converged": bool, "message": str, "complete": bool}
+    for name, value in document.items():
+        if not isinstance(value, kinds[name]):
+            raise DataError(f"status: {name} is {value!r}.")
+    return Status(**document)
+
+
+def _number(value: Any) -> float:
+    found = value_from_json(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        raise DataError(f"{value!r} is not a number.")
+    return float(found)
+
+
+def _starts_from_json(value: Any) -> list[dict[str, Any]]:
+    return list(value_from_json(value))
+
+
+def _modes_to_json(modes: Modes) -> list[Any]:
+    return [value_to_json(vars(mode)) for mode in modes]
+
+
+def _modes_from_json(documents: list[Any]) -> Modes:
+    return Modes(Mode(**value_from_json(each)) for each in documents)
+
+
+def _relabelling_to_json(found: Relabelling) -> Any:
+    return value_to_json({each.name: getattr(found, each.name) for each in fields(found)})
+
+
+def _relabelling_from_json(document: Any) -> Relabelling:
+    return Relabelling(**value_from_json(document))
+
+
+def _tree_as_it_is(tree: xr.DataTree) -> xr.DataTree:
+    """The arrays without what another file said of how to pack them."""
+    return xr.DataTree.from_dict({name: group.to_dataset().drop_encoding() for name, group in tree.children.items()})
+
+
+def _read_tree(file: io.BytesIO) -> xr.DataTree:
+    with xr.open_datatree(file, engine="h5netcdf") as opened:
+        return opened.load()
+
+
+def _read_dataset(file: io.BytesIO) -> xr.Dataset:
+    with xr.open_dataset(file, engine="h5netcdf") as opened:
+        return opened.load()
+
+
+#: What is kept of a `Fit`, by field, in the order of the file.
+SAVED: dict[str, _AsJson | _AsArrays | _AsFits] = {
+    "bound": _AsJson(_bound_to_json, _bound_from_json),
+    "status": _AsJson(asdict, _status_from_json),
+    "loglik": _AsJson(lambda value: value_to_json(float(value)), _number),
+    "pareto_k": _AsJson(lambda value: value_to_json(float(value)), _number),
+    "starts": _AsJson(lambda value: value_to_json(list(value)), _starts_from_json),
+    "modes_found": _AsJson(_modes_to_json, _modes_from_json),
+    "relabelling": _AsJson(_relabelling_to_json, _relabelling_from_json),
+    "history": _AsJson(lambda value: value_to_json(np.asarray(value, float)), lambda value: value_from_json(value)),
+    "idata": _AsArrays(_tree_as_it_is, _read_tree),
+    "trajectory": _AsArrays(xr.Dataset.drop_encoding, _read_dataset),
+    "mode_fits": _AsFits(),
+}
+
+#: What is not, and why.
+NOT_SAVED = {
+    "table": "the data are the user's: large, and perhaps not to be passed on with the fit",
+    "encoded": "the same in another form",
+}
+
+
+def _from_schema_2(document: dict[str, Any]) -> dict[str, Any]:
+    """The members had the same names; the spec's options, history and starts were bare."""
+    found: dict[str, Any] = {name: document[name] for name in ("status", "pareto_k") if name in document}
+    found["bound"] = {"spec": _bare_options(document["spec"]), "learned": document["learned"]}
+    found["starts"] = value_to_json(document["starts"])
+    found["history"] = None if document["history"] is None else value_to_json(np.array(document["history"], float))
+    found["loglik"] = value_to_json(document["loglik"])
+    return found
+
+
+def _bare_options(document: dict[str, Any]) -> dict[str, Any]:
+    options = {name: value_to_json(value) for name, value in document["options"].items()}
+    parts = [[name, _bare_options(child)] for name, child in document["parts"]]
+    return {**document, "options": options, "parts": parts}
+
+
+_READERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _from_schema_2, 3: lambda document: document}
 
 
 def _nodes(base: type[Node] = Node) -> dict[str, type[Node]]:
@@ -155,16 +437,28 @@ def node_to_json(node: Node) -> dict[str, Any]:
     return {
         "node": type(node).__name__,
         "priors": {name: prior_to_json(name, given) for name, given in node.priors.items()},
-        "options": node.options,
+        "options": {name: value_to_json(value) for name, value in node.options.items()},
         "parts": [[name, node_to_json(child)] for name, child in node.parts],
     }
 
 
 def node_from_json(document: dict[str, Any]) -> Node:
     """The spec that `node_to_json` wrote."""
-    priors = {name: prior_from_json(given) for name, given in document["priors"].items()}
-    parts = [(name, node_from_json(child)) for name, child in document["parts"]]
-    return _nodes()[document["node"]].restore(document["options"], priors, parts)
+    known = _nodes()
+    name = document["node"]
+    if name not in known:
+        raise DataError(f"{name!r}: this version knows no such node. Update bayesmix.")
+    priors = {key: prior_from_json(given) for key, given in document["priors"].items()}
+    parts = [(key, node_from_json(child)) for key, child in document["parts"]]
+    options = {key: value_from_json(value) for key, value in document["options"].items()}
+    for key, value in options.items():
+        if isinstance(value, (int, float)) and not abs(value) <= _LARGEST_OPTION:
+            raise DataError(f"{name}: {key} is {value}, more than any fit has.")
+    node = known[name].restore(options, priors, parts)
+    unknown = (set(options) - set(node.options)) | (set(priors) - set(node.priors))
+    if unknown:
+        raise DataError(f"{name}: it has no {', '.join(sorted(unknown))}.")
+    return node
 
 
 def prior_to_json(name: str, given: Any) -> Any:
@@ -179,14 +473,21 @@ def prior_to_json(name: str, given: Any) -> Any:
         if not is_prior(given):
             raise SpecError(f"{name}: a prior that is part of your own PyMC model cannot be saved.")
         op = given.owner.op
-        inputs = [constant(parameter).tolist() for parameter in op.dist_params(given.owner)]
+        inputs = [_plain(constant(parameter).tolist()) for parameter in op.dist_params(given.owner)]
         document = {"dist": type(op).__name__, "inputs": inputs}
         try:
             prior_from_json(document)
         except Exception:
             raise SpecError(f"{name}: {document['dist']} is a prior that cannot be saved. Use a PyMC one.") from None
         return document
-    return {"value": np.asarray(given, float).tolist()}
+    return {"value": _plain(np.asarray(given, float).tolist())}
+
+
+def _plain(value: Any) -> Any:
+    """Nested lists of numbers as strict JSON, which has no infinity: those are strings, which numpy reads."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if np.isfinite(value) else str(float(value))
 
 
 def prior_from_json(document: dict[str, Any] | None) -> Any:
@@ -211,30 +512,24 @@ def prior_from_json(document: dict[str, Any] | None) -> Any:
     raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")
 
 
-def relabelling_to_json(report: Relabelling) -> dict[str, Any]:
-    """What is known about labels, as plain JSON."""
-    arrays = {name: np.asarray(value).tolist() for name, value in report.reference.items()}
-    moved = {name: share.tolist() for name, share in report.moved.items()}
-    return {**asdict(report), "moved": moved, "reference": arrays}
-
-
-def relabelling_from_json(document: dict[str, Any] | None) -> Relabelling | None:
-    """The inverse of `relabelling_to_json`."""
-    if document is None:
-        return None
-    arrays = {name: np.asarray(value, float) for name, value in document["reference"].items()}
-    moved = {name: np.asarray(share, float) for name, share in document["moved"].items()}
-    return Relabelling(**{**document, "moved": moved, "reference": arrays})
-
-
 def value_to_json(value: Any) -> Any:
-    """Numbers, strings, None, tuples and mappings as JSON; tuples are marked so that they come back as tuples."""
-    if isinstance(value, dict):
+    """Numbers, strings, None, arrays, sequences and mappings as strict JSON.
+
+    Sequences are marked, and come back as tuples; so are arrays, and numbers that are not finite.
+    """
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise DataError(f"{value!r}: keys that are not strings cannot be saved.")
         return {"dict": {key: value_to_json(item) for key, item in value.items()}}
     if isinstance(value, (tuple, list)):
         return {"tuple": [value_to_json(item) for item in value]}
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        numbers = _plain(value.ravel().tolist())
+        return {"array": numbers, "shape": list(value.shape), "dtype": value.dtype.name}
+    if isinstance(value, float) and not np.isfinite(value):
+        return {"float": str(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise DataError(
@@ -244,8 +539,19 @@ def value_to_json(value: Any) -> Any:
 
 def value_from_json(value: Any) -> Any:
     """The inverse of `value_to_json`."""
-    if isinstance(value, dict):
-        if "tuple" in value:
-            return tuple(value_from_json(item) for item in value["tuple"])
-        return {key: value_from_json(item) for key, item in value["dict"].items()}
-    return value
+    if isinstance(value, list):
+        raise DataError("a list without a mark.")
+    if not isinstance(value, dict):
+        return value
+    if "tuple" in value:
+        return tuple(value_from_json(item) for item in value["tuple"])
+    if "float" in value:
+        return float(value["float"])
+    if "array" in value:
+        if value["dtype"] not in _DTYPES:
+            raise DataError(f"an array of {value['dtype']!r}.")
+        return np.array(value["array"], value["dtype"]).reshape(value["shape"])
+    return {key: value_from_json(item) for key, item in value["dict"].items()}
+
+
+_DTYPES = ("float64", "float32", "int64", "int32", "bool")

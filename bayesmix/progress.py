@@ -34,6 +34,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, advance=1, note=note)
 
+    def to(self, done: int) -> None:
+        """So many steps done in all."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+
     def __exit__(self, *exc: Any) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -135,7 +135,7 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
         target = Target(model, variables_at(bound, params), jacobian=True)
         factor = laplace_factor(target.hessian(target.start))
         starts.append(target.start + factor @ rng.standard_normal(len(target.start)).clip(-2, 2))
-    sampled = _nutpie(
+    arrays, stats, _ = _nutpie(
         model,
         target,
         np.array(starts),
@@ -146,8 +146,7 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
         seed=int(rng.integers(2**31)),
         progressbar=False,
     )
-    posterior = sampled["posterior"].to_dataset()
-    arrays = completed(bound, encoded, weights, {name: posterior[name].values for name in bound.sampled_slots}, rng)
+    arrays = completed(bound, encoded, weights, {name: arrays[name] for name in bound.sampled_slots}, rng)
     for symmetry in bound.symmetries:
         order = np.broadcast_to(symmetry.identity, (chains, draws, *symmetry.shape)).copy()
         for c in range(chains):
@@ -161,7 +160,7 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
         row_weights=given,
         status=Status("nuts", False, ""),
         starts=[run.report() for run in runs],
-        groups={"sample_stats": sampled["sample_stats"].to_dataset()},
+        groups={"sample_stats": stats},
     )
     fit = fit.relabel(None, like=mode.params)
     return replace(fit, status=Status("nuts", *verdict(fit)))

@@ -522,7 +522,7 @@ def _unknown_family(path):
 def _no_spec(path):
     def change(parts):
         document = json.loads(parts["fit.json"])
-        del document["spec"]
+        del document["bound"]["spec"]
         parts["fit.json"] = json.dumps(document).encode()
 
     _rewrite(path, change)

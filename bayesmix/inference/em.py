@@ -7,9 +7,11 @@ end, accelerated (`quasi_newton`, `accelerate`), and on from where each stops if
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import xarray as xr
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
+from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
@@ -56,6 +59,8 @@ _ROUNDING = 40
 _GRADIENT = 5e-7
 #: Iterations that a run may take for that once its objective stands still.
 _EXTRA = 60
+#: Status of a run that the user stopped.
+_INTERRUPTED = "interrupted"
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -163,6 +168,9 @@ def fit_em(
     row_weights: Any = None,
     validation: Any = None,
     keep_trajectory: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:
@@ -209,6 +217,13 @@ def fit_em(
         rows is kept; ``fit.starts`` says what each has.
     keep_trajectory : bool
         Keep the parameters of every iteration of the start that is kept, in ``fit.trajectory``.
+    checkpoint : path, optional
+        A file to keep the parameters of every start in, after each iteration that ends a second or more after the last
+        writing. `load` gives the best of them as a fit that is not complete; in the end it is the finished fit.
+    resume : path, optional
+        Such a file: every start goes on from where it was, and starts that had not begun begin.
+    overwrite : bool
+        Whether `checkpoint` may take the place of another file.
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
 
@@ -216,12 +231,17 @@ def fit_em(
     -------
     Fit
         A posterior of one chain and one draw. ``fit.history`` is the objective before each
-        iteration, shape (iterations,).
+        iteration, shape (iterations,). After Ctrl-C it is the best point so far, ``fit.status.complete`` is
+        False, and a `ConvergenceWarning` says so.
 
     Raises
     ------
     DataError, SpecError
-        Everything that is wrong with the data or the spec, listed together.
+        Everything that is wrong with the data or the spec, listed together; `resume` is of another spec or table.
+    FileExistsError
+        Something is at `checkpoint` already.
+    KeyboardInterrupt
+        Ctrl-C before there was a point.
 
     References
     ----------
@@ -236,13 +256,25 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
+    path = resume if checkpoint is None else checkpoint
+    if checkpoint is not None and resume is None:
+        snapshots.check_place(Path(checkpoint), overwrite)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     e_step = EStep(bound, encoded, weights, n_jobs)
+    begun: list[dict[str, np.ndarray]] = []
+    if resume is not None:
+        earlier, begun = snapshots.read(Path(resume), spec, bound, encoded, weights)
+        if earlier.status.complete:
+            return replace(earlier, table=table, encoded=encoded)
+    kept = None if path is None else snapshots.Snapshots(Path(path), bound, table, encoded, given)
     best, runs = maximise(
         bound,
         encoded,
         weights,
         start=start,
+        begun=begun,
+        keep=kept,
+        interruptible=True,
         n_starts=n_starts,
         max_iter=max_iter,
         tol=tol,
@@ -255,19 +287,27 @@ def fit_em(
     )
     reached = np.array([run.objective for run in runs])
     warn_of_lone_rows(e_step, best.params)
+    ended = {"converged": "converged", _INTERRUPTED: _INTERRUPTED}.get(best.status, "stopped at max_iter")
     status = Status(
         "em",
         best.status == "converged",
-        f"EM {'converged' if best.status == 'converged' else 'stopped at max_iter'} after {len(best.history)} "
+        f"EM {ended} after {len(best.history)} "
         f"iterations; {int((reached > best.objective - _SAME_MODE).sum())} of {len(runs)} starts reached this mode.",
+        complete=best.status != _INTERRUPTED,
     )
-    if not status.converged:
+    if not status.complete:
+        warnings.warn(
+            "EM was interrupted: this is the best point so far, not a mode. Pass its params as start= to go on.",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    elif not status.converged:
         warnings.warn(
             f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
             ConvergenceWarning,
             stacklevel=2,
         )
-    return make_fit(
+    fit = make_fit(
         bound,
         {name: np.asarray(best.params[name])[None, None] for name in bound.free_slots},
         table=table,
@@ -280,6 +320,9 @@ def fit_em(
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
         e_step=e_step,
     )
+    if kept is not None:
+        kept.end(fit, runs)
+    return fit
 
 
 def _trajectory(bound: Bound, run: Run, validation: Any) -> xr.Dataset:
@@ -299,6 +342,9 @@ def maximise(
     row_weights: np.ndarray,
     *,
     start: dict[str, Any] | str | None = None,
+    begun: Sequence[dict[str, np.ndarray]] = (),
+    keep: Callable[[list[Run]], None] | None = None,
+    interruptible: bool = False,
     n_starts: int = 16,
     max_iter: int = 2000,
     tol: float = 1e-8,
@@ -310,38 +356,33 @@ def maximise(
     progressbar: bool = False,
     explore: float = _EXPLORE,
 ) -> tuple[Run, list[Run]]:
-    """The best run, in canonical order of components, and every run. See `fit_em`; for `explore` see `Scout`."""
+    """The best run, in canonical order of components, and every run. See `fit_em`; for `explore` see `Scout`.
+
+    `begun` are points that starts had come to. `keep` is called with all runs after every iteration on all rows. What
+    an `interruptible` search has found by a `KeyboardInterrupt` it returns, the best run's status being "interrupted".
+    """
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
-    given = _given_starts(bound, data, row_weights, start, rng)
+    given = [Run(dict(point)) for point in begun] or _given_starts(bound, data, row_weights, start, rng)
     if not given and n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
-    n_starts = len(given) or (n_starts if _has_mixture(bound) else 1)
+    if start is None and (begun or not given):
+        n_starts = max(len(given), n_starts if _has_mixture(bound) else 1)
+    else:
+        n_starts = len(given)
     e_step = EStep(bound, data, row_weights) if e_step is None else e_step
     n_finished = _FINISHED if validation is None else n_starts
 
     def watch(run: Run) -> None:
         if keep_trajectory:
             run.trajectory.append(dict(run.params))
+        if keep is not None:
+            keep(runs)
 
     few, judged = e_step, 0
     if not given and max_iter > _SHORT_RUN and (sample := _sample(bound, data, row_weights, rng)) is not None:
         few, judged = EStep(bound, *sample, e_step.n_jobs), _RANKED
     runs: list[Run] = []
-    with Progress("EM starts", n_starts, progressbar) as progress:
-        for number in range(n_starts):
-            run = given[number] if given else Run(initial_params(bound, few.data, few.row_weights, rng, number))
-            runs.append(run)
-            advance(few, run, min(_SHORT_RUN, max_iter), tol, watch=None if judged else watch)
-            if judged:
-                run.begin_again()
-                advance(e_step, run, judged, tol, watch=watch)
-            progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
-    ranked = sorted(runs, key=lambda run: -run.objective)
-    if n_starts > _AHEAD > n_finished:
-        for run in ranked[:_AHEAD]:
-            advance(e_step, run, min(len(run.history) + _SHORT_RUN, max_iter), tol, accelerate, watch)
-        ranked.sort(key=lambda run: -run.objective)
     finished: list[Run] = []
     maxima: list[float] = []
 
@@ -367,15 +408,41 @@ def maximise(
             advance(e_step, run, min(run.n_iterations + iterations, max_iter), tol, watch=watch)
         return _remaining_gain(run.history) if run.n_iterations < max_iter else -np.inf
 
-    with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
-        for run in ranked:
-            if len(finished) < n_finished:
-                finish(run)
-                progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
-    if finished and len(finished) < len(runs) and explore:
-        scout = Scout(bound, data, row_weights, explore, onward)
-        while (another := scout.next(runs)) is not None:
-            finish(another, renew=False)  # a mode is looked for, and not what lies above it
+    def search() -> None:
+        with Progress("EM starts", n_starts, progressbar) as progress:
+            for number in range(n_starts):
+                run = (
+                    given[number]
+                    if number < len(given)
+                    else Run(initial_params(bound, few.data, few.row_weights, rng, number))
+                )
+                runs.append(run)
+                advance(few, run, min(_SHORT_RUN, max_iter), tol, watch=None if judged else watch)
+                if judged:
+                    run.begin_again()
+                    advance(e_step, run, judged, tol, watch=watch)
+                progress.step(f"log posterior {max(r.objective for r in runs):.4f}")
+        ranked = sorted(runs, key=lambda run: -run.objective)
+        if n_starts > _AHEAD > n_finished:
+            for run in ranked[:_AHEAD]:
+                advance(e_step, run, min(len(run.history) + _SHORT_RUN, max_iter), tol, accelerate, watch)
+            ranked.sort(key=lambda run: -run.objective)
+        with Progress("EM", min(n_finished, len(runs)), progressbar) as progress:
+            for run in ranked:
+                if len(finished) < n_finished:
+                    finish(run)
+                    progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
+        if finished and len(finished) < len(runs) and explore:
+            scout = Scout(bound, data, row_weights, explore, onward)
+            while (another := scout.next(runs)) is not None:
+                finish(another, renew=False)  # a mode is looked for, and not what lies above it
+
+    try:
+        search()
+    except KeyboardInterrupt:
+        if not interruptible or not any(run.history for run in runs):
+            raise
+        finished = [_best_so_far(e_step, runs)]
     for run in runs:
         if not run.finished and run.status == "running":
             run.status = "not finished: other starts were ahead"
@@ -394,6 +461,17 @@ def maximise(
     best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
     best.trajectory = best.trajectory[1:]
     return best, runs
+
+
+def _best_so_far(e_step: EStep, runs: list[Run]) -> Run:
+    """The best of runs that were interrupted, each taken back to EM's own step; its status says so."""
+    for run in runs:
+        if run.plain is not None:
+            run.params, run.plain = run.plain, None
+        run.status = f"not finished: {_INTERRUPTED}" if run.status == "running" else run.status
+    best = max((run for run in runs if run.history), key=lambda run: _objective(e_step, run.params))
+    best.status = _INTERRUPTED
+    return best
 
 
 def _given_starts(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pymc as pm
 import xarray as xr
 
 from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.checkpoint import Checkpoint, Run, check_place, incomplete, kept_chains, read_checkpoint
 from bayesmix.diagnostics import verdict
 from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.inference.chains import STATS, Drawn, sample, stacked
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
 from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
@@ -38,7 +41,7 @@ def fit_nuts(
     spec: Node,
     data: Any,
     *,
-    draws: int = 1000,
+    draws: int | None = None,
     tune: int = 1000,
     chains: int = 4,
     cores: int | None = None,
@@ -51,6 +54,9 @@ def fit_nuts(
     row_weights: Any = None,
     n_starts: int = 16,
     log_likelihood: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
     **sampler_kwargs: Any,
@@ -63,7 +69,7 @@ def fit_nuts(
     data : table
         N rows; see `bayesmix.fit`.
     draws, tune, chains, cores, target_accept
-        As in `pymc.sample`.
+        As in `pymc.sample`: 1000 draws by default.
     nuts_sampler : {"nutpie", "pymc"}
     order : "auto", str, sequence of str, or None
         Variables whose components are kept ascending (PyMC's ``ordered`` transform). "auto" orders a mixture by
@@ -85,6 +91,15 @@ def fit_nuts(
         Of the EM before it; see `fit_em`.
     log_likelihood : bool, optional
         Store the pointwise log-likelihood (chain, draw, row). By default where it has at most 5 million entries.
+    checkpoint : path, optional
+        A folder to keep draws in while they are made. After the process has died, of whatever, `load` gives those that
+        were written (every half second, or twenty times what writing takes), and `resume` goes on. The folder holds the
+        fit in the end. See `bayesmix.checkpoint`. For nutpie.
+    resume : path, optional
+        Such a folder: chains go on from their last draws with the metric that they learned, after a short tuning, until
+        each has the number of draws that was asked for, or `draws`. The other settings are those it was begun with.
+    overwrite : bool
+        Whether `checkpoint` may take the place of another one.
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
     **sampler_kwargs
@@ -97,7 +112,17 @@ def fit_nuts(
         nothing diverged (Vehtari et al. 2021), for the parameters, relabelled, and for quantities that do not depend on
         labels (`bayesmix.diagnostics`); that no chain is stuck, its log density far below another's or below what the
         mode promises; and that no other mode carries weight that is left out. Otherwise a `ConvergenceWarning` or
-        `MultimodalWarning` tells what to try.
+        `MultimodalWarning` tells what to try. After Ctrl-C it has the draws that there are, and
+        ``fit.status.complete`` is False.
+
+    Raises
+    ------
+    FileExistsError
+        Something is at `checkpoint` already.
+    DataError
+        The spec or the table is not the one that `resume` was begun with.
+    KeyboardInterrupt
+        Ctrl-C before there was a draw.
 
     References
     ----------
@@ -114,26 +139,74 @@ def fit_nuts(
     """
     if nuts_sampler not in ("nutpie", "pymc"):
         raise ValueError(f'nuts_sampler: "nutpie" or "pymc" is needed, not {nuts_sampler!r}.')
-    for name, value in (("draws", draws), ("chains", chains)):
+    for name, value in (("draws", 1 if draws is None else draws), ("chains", chains)):
         if value < 1:
             raise ValueError(f"{name}: at least 1 is needed, not {value}.")
     if relabel not in ("auto", *METHODS, None):
         raise ValueError(f'relabel: "auto", {", ".join(map(repr, METHODS))} or None is needed, not {relabel!r}.')
     check_modes(modes, combine)
+    settings: dict[str, Any] = {
+        "draws": 1000 if draws is None else draws,
+        "tune": tune,
+        "chains": chains,
+        "target_accept": target_accept,
+        "order": order if order is None or isinstance(order, str) else list(order),
+        "relabel": relabel,
+        "modes": modes,
+        "combine": combine,
+        "log_likelihood": log_likelihood,
+    }
+    kept: Checkpoint | None = None
+    if resume is not None:
+        kept = _resumed(resume, spec, settings, draws)
+        settings = {**kept.settings, "draws": kept.settings["draws"] if draws is None else draws}
+    if checkpoint is not None and resume is None:
+        check_place(Path(checkpoint), overwrite)
+    if nuts_sampler != "nutpie" and (checkpoint is not None or resume is not None):
+        raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
+    chains, order, relabel = settings["chains"], settings["order"], settings["relabel"]
+    modes, combine, log_likelihood = settings["modes"], settings["combine"], settings["log_likelihood"]
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
-    seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(2)
-    mode, runs = maximise(
-        with_mode_inside(bound),
-        encoded,
-        weights,
-        n_starts=n_starts,
-        random_seed=seeds[0],
-        progressbar=progressbar,
-        explore=THOROUGH,
-    )
-    at, found = dominant(bound, encoded, weights, given, mode, runs)
+    entropy = np.random.SeedSequence(_entropy(random_seed) if kept is None else kept.seed).entropy
+    seeds = np.random.SeedSequence(entropy).spawn(2)
+
+    def fit_of(arrays: dict[str, np.ndarray], **more: Any) -> Fit:
+        more = {"status": Status("nuts", False, ""), "log_likelihood": log_likelihood, **more}
+        return make_fit(
+            bound, arrays, table=table, encoded=encoded, row_weights=given, history=history, starts=reports, **more
+        )
+
+    if kept is None:
+        mode, runs = maximise(
+            with_mode_inside(bound),
+            encoded,
+            weights,
+            n_starts=n_starts,
+            random_seed=seeds[0],
+            progressbar=progressbar,
+            explore=THOROUGH,
+        )
+        at, found = dominant(bound, encoded, weights, given, mode, runs)
+        history, reports = np.array(mode.history), [r.report() for r in runs]
+    else:
+        begun = kept.begun
+        assert begun.modes_found is not None
+        assert begun.history is not None
+        at, found, history, reports = begun.params, begun.modes_found, begun.history, begun.starts
+    if kept is not None or checkpoint is not None:
+        there = {name: np.asarray(at[name])[None, None] for name in bound.free_slots}
+        begun = fit_of(there, status=Status("nuts", False, "Begun.", complete=False), modes=found, log_likelihood=False)
+        if kept is None:
+            assert checkpoint is not None
+            kept = Checkpoint.create(Path(checkpoint), begun, encoded, settings, entropy, overwrite)
+        else:
+            kept.check_data(begun, encoded)
+            kept.set_draws(settings["draws"])
+            if kept.finished:
+                return replace(kept.fit(), table=table, encoded=encoded)
     rng = np.random.default_rng(seeds[1])
+    numbers = iter(range(len(found) + 1))
 
     def from_mode(params: Params) -> Fit:
         def prepared(names: Any) -> tuple[pm.Model, Target, np.ndarray]:
@@ -141,70 +214,117 @@ def fit_nuts(
             target = Target(model, variables_at(bound, params), jacobian=True)
             return model, target, laplace_factor(target.hessian(target.start))
 
-        names = None if order == "auto" else order
+        number = next(numbers)
+        run: Run | None = None if kept is None else kept.run(number)
+        names = (None if order == "auto" else order) if run is None else run.order or None
         model, target, factor = prepared(names)
         improper = spikes(bound, encoded, params, given, None if names else target)
-        if order == "auto" and (names := separated(bound, params, target, factor)):
+        if run is None and order == "auto" and (names := separated(bound, params, target, factor)):
             model, target, factor = prepared(names)
+        ordered = [names] if isinstance(names, str) else list(names or ())
         noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
-        sampled = (_nutpie if nuts_sampler == "nutpie" else _pymc)(
+        starts, seed = started(target, noise @ factor.T), int(rng.integers(2**31))
+        if run is not None:
+            starts, seed = run.starts, run.seed
+        elif kept is not None:
+            run = kept.begin_run(number, ordered, starts, seed)
+        if run is not None and bound.discrete_slots:
+            run.complete = _completion(bound, encoded, weights, seed)
+        arrays, stats, lengths = (_nutpie if nuts_sampler == "nutpie" else _pymc)(
             model,
             target,
-            started(target, noise @ factor.T),
-            draws=draws,
-            tune=tune,
+            starts,
+            draws=settings["draws"],
+            tune=settings["tune"],
             cores=cores,
-            target_accept=target_accept,
-            seed=int(rng.integers(2**31)),
+            target_accept=settings["target_accept"],
+            seed=seed,
             progressbar=progressbar,
+            **({} if nuts_sampler == "pymc" else {"run": run}),
             **sampler_kwargs,
         )
-        posterior, stats = sampled["posterior"].to_dataset(), sampled["sample_stats"].to_dataset()
-        arrays = {name: posterior[name].values for name in bound.sampled_slots}
-        ordered = [names] if isinstance(names, str) else list(names or ())
+        if not set(bound.discrete_slots) <= set(arrays):
+            arrays = completed(bound, encoded, weights, {name: arrays[name] for name in bound.sampled_slots}, rng)
         arrays, labels = relabelled(
             bound,
-            completed(bound, encoded, weights, arrays, rng),
+            {name: arrays[name] for name in bound.free_slots},
             encoded,
             params,
             method="kl" if relabel == "auto" else relabel,
             skip=[bound.slots[name].axes[-1].name for name in ordered],
         )
-        fit = make_fit(
-            bound,
-            arrays,
-            table=table,
-            encoded=encoded,
-            row_weights=given,
-            status=Status("nuts", False, ""),
-            history=np.array(mode.history),
-            starts=[r.report() for r in runs],
-            groups={"sample_stats": stats},
-            log_likelihood=log_likelihood,
-            modes=found,
-        )
-        fit = replace(fit, relabelling=labels)
+        fit = replace(fit_of(arrays, groups={"sample_stats": stats}, modes=found), relabelling=labels)
         converged, message = verdict(fit)
         log_density = stats["logp" if "logp" in stats else "lp"].values
         stuck = stuck_chains(log_density, laplace_at(target).log_density, len(target.start))
         if improper:
             stuck += f" Improper posterior: {improper[0]} Use a prior that vanishes at 0, as the default does."
-        return replace(fit, status=Status("nuts", converged and not stuck, f"{message} {stuck}".rstrip()))
+        whole = not lengths
+        if not whole:
+            message = f"{incomplete(lengths, settings['draws'], *log_density.shape)} {message}"
+        status = Status("nuts", converged and whole and not stuck, f"{message} {stuck}".rstrip(), whole)
+        return replace(fit, status=status)
 
     chosen = found.to_sample(modes) if len(found) > 1 else ()
     if len(chosen) < 2:
         fit, described = from_mode(at), len(found.heavy) < 2
     else:
-        first = from_mode(at)
-        rest = not_visited(first, chosen)
-        fit, described = joined([first, *(from_mode(each.params) for each in rest)], [chosen[0], *rest])
+        fit, described = from_mode(at), True
+        rest = not_visited(fit, chosen)
+        each = [fit]
+        for other in rest:
+            if each[-1].status.complete:
+                try:
+                    each.append(from_mode(other.params))
+                except KeyboardInterrupt:
+                    each.append(replace(fit, status=replace(fit.status, complete=False)))
+        if each[-1].status.complete:
+            fit, described = joined(each, [chosen[0], *rest])
+        elif len(each) > 1:
+            message = f"Not complete: interrupted at another of {1 + len(rest)} modes. {fit.status.message}"
+            fit = replace(fit, status=Status("nuts", False, message, complete=False))
         if not described and combine is not None:
             fit, described = fit.combine(combine, random_seed=rng), True
     if not described:
         fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}", stacklevel=3)
+    if kept is not None and fit.status.complete:
+        kept.finish(fit)
     if not fit.status.converged:
         warnings.warn(fit.status.message, ConvergenceWarning, stacklevel=2)
     return fit
+
+
+def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any], draws: int | None) -> Checkpoint:
+    """The checkpoint at `path`, which is of `spec`.
+
+    Raises `ValueError` where a setting was given that differs both from its default and from what the checkpoint has.
+    """
+    kept = read_checkpoint(Path(path))
+    kept.check_spec(spec)
+    defaults = {"tune": 1000, "chains": 4, "target_accept": 0.8, "order": "auto", "relabel": "auto", "modes": "auto"}
+    for name, value in settings.items():
+        was = kept.settings[name]
+        if name != "draws" and value != defaults.get(name) and value != was:
+            raise ValueError(f"{name}: the checkpoint was begun with {was!r}, not {value!r}. Leave it out.")
+    if draws is not None and draws < kept.settings["draws"]:
+        raise ValueError(f"draws: the checkpoint was begun for {kept.settings['draws']}. Ask for as many, or more.")
+    return kept
+
+
+def _completion(bound: Bound, data: Any, weights: np.ndarray, seed: int) -> Any:
+    """Adds the parameters that the model sums out to draws of a chain, the same whenever they are written."""
+
+    def complete(chain: int, first: int, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = []
+        for i in range(len(draws["u"])):
+            rng = np.random.default_rng([seed, chain, first + i])
+            one = {name: draws[name][None, i : i + 1] for name in bound.sampled_slots}
+            found.append(completed(bound, data, weights, one, rng))
+        empty = {name: np.empty((0, *slot.shape)) for name, slot in bound.discrete_slots.items()}
+        added = {name: np.array([each[name][0, 0] for each in found]) for name in empty} if found else empty
+        return {**draws, **added}
+
+    return complete
 
 
 def started(target: Target, steps: np.ndarray) -> np.ndarray:
@@ -256,53 +376,24 @@ def laplace_sd(bound: Bound, target: Target, factor: np.ndarray) -> dict[str, np
     return found
 
 
-def _nutpie(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
-    """Sample through nutpie's interface for functions: a tape needs no compiling, and runs without the GIL.
-
-    nutpie's own way compiles each model for a minute. The draws are transformed all at once at the end.
-    """
-    import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    size = len(target.start)
-    queue = iter(starts)
-    compiled = from_pyfunc(
-        ndim=size,
-        make_logp_fn=lambda: target,
-        make_expand_fn=lambda *seeds: lambda u: {"unconstrained": u},
-        expanded_dtypes=[np.dtype("float64")],
-        expanded_shapes=[(size,)],
-        expanded_names=["unconstrained"],
-        dims={"unconstrained": ("coordinate",)},
-        coords={"coordinate": pd.Index(np.arange(size))},
-        make_initial_point_fn=lambda seed: next(queue).copy(),
-    )
-    sampled = nutpie.sample(
-        compiled,
-        draws=draws,
-        tune=tune,
-        chains=len(starts),
-        cores=cores,
-        seed=seed,
-        target_accept=target_accept,
-        progress_bar=progressbar,
-        **{"save_warmup": False, **kwargs},
-    )
-    unconstrained = sampled["posterior"]["unconstrained"].values
-    found = target.constrained(unconstrained.reshape(-1, size))
-    shape = unconstrained.shape[:2]
-    dims = {rv.name: model.named_vars_to_dims.get(rv.name) or () for rv in model.free_RVs}
-    posterior = xr.Dataset(
-        {name: (("chain", "draw", *dims[name]), found[name].reshape(*shape, *found[name].shape[1:])) for name in dims},
-        coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1])},
-    )
-    return xr.DataTree.from_dict({"posterior": posterior, "sample_stats": sampled["sample_stats"].to_dataset()})
+def _nutpie(model, target, starts, *, draws, run=None, **kwargs) -> tuple[dict[str, np.ndarray], xr.Dataset, list[int]]:
+    """Draws (chain, draw, ...), statistics, and the chains' lengths where the user interrupted them (else none)."""
+    found: Drawn = sample(target, starts, draws=draws, run=run, **kwargs)
+    lengths = [min(length, draws) for length in found.lengths]
+    kept, n_draws = kept_chains(lengths)
+    arrays = stacked([found.chains[c] for c in kept], n_draws)
+    names = {rv.name for rv in model.free_RVs}
+    stats = {name: (("chain", "draw"), v) for name, v in arrays.items() if v.ndim == 2 and name in STATS}
+    dataset = xr.Dataset(stats, coords={"chain": np.arange(len(kept)), "draw": np.arange(n_draws)})
+    arrays = {name: values for name, values in arrays.items() if name in names or name not in (*STATS, "u")}
+    return arrays, dataset, [] if found.complete else lengths
 
 
-def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs) -> xr.DataTree:
+def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, progressbar, **kwargs):
+    """As `_nutpie`, by PyMC's own sampler."""
     found = target.constrained(starts)
     initvals = [{rv.name: found[rv.name][c] for rv in model.free_RVs} for c in range(len(starts))]
-    return pm.sample(
+    sampled = pm.sample(
         draws=draws,
         tune=tune,
         chains=len(starts),
@@ -317,6 +408,13 @@ def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, pro
         model=model,
         **kwargs,
     )
+    posterior = sampled["posterior"].to_dataset()
+    shape = posterior.sizes["chain"], posterior.sizes["draw"]
+    if not all(shape):
+        raise KeyboardInterrupt
+    arrays = {rv.name: posterior[rv.name].values for rv in model.free_RVs}
+    whole = shape == (len(starts), draws)
+    return arrays, sampled["sample_stats"].to_dataset(), [] if whole else [shape[1]] * shape[0]
 
 
 def _entropy(random_seed: Any) -> Any:

@@ -141,15 +141,15 @@ def test_a_stuck_chain_is_no_success_Normal(monkeypatch, stuck):
     run = nuts._nutpie
 
     def forced(model, target, starts, **kwargs):
-        sampled = run(model, target, starts, **kwargs)
+        arrays, stats, lengths = run(model, target, starts, **kwargs)
         at = target.unconstrained({name: wrong.params[name] for name in ("weights", "mu", "sigma")})
         factor = laplace_factor(target.hessian(at))
         for c in stuck:  # what a chain gives that never left the wrong mode
             points = at + np.random.default_rng(c).standard_normal((300, len(at))) @ factor.T
             for name, values in target.constrained(points).items():
-                sampled["posterior"][name].values[c] = values
-            sampled["sample_stats"]["logp"].values[c] = [target(point)[0] for point in points]
-        return sampled
+                arrays[name][c] = values
+            stats["logp"].values[c] = [target(point)[0] for point in points]
+        return arrays, stats, lengths
 
     monkeypatch.setattr(nuts, "_nutpie", forced)
     with pytest.warns(ConvergenceWarning, match="nats below"):
