@@ -54,7 +54,7 @@ _RENEW = 5
 #: Leaps lost in a row, after which a run takes EM's own step; iterations without gain, after which it ends.
 _LOSSES, _IDLE = 3, 8
 #: Iterations that lead no higher than rounding, after which a run ends too.
-_ROUNDING = 40
+_ROUNDING = 300
 #: A run has converged where no entry of the log posterior's gradient is above.
 _GRADIENT = 5e-7
 #: Iterations that a run may take for that once its objective stands still.
@@ -638,7 +638,7 @@ class _Search:
             self.here, self.image = self.coordinates.forward(run.params), self.coordinates.forward(new)
         self.idle = 0 if gained > 0 else self.idle + 1
         higher = run.objective > self.best + 1e-14 * abs(run.objective)
-        self.weak, self.best = 0 if higher else self.weak + 1, max(self.best, run.objective)
+        self.weak, self.best = (0, run.objective) if higher else (self.weak + 1, self.best)
         move = float(np.abs(self.image - self.here).max(initial=0.0))
         still = (len(run.history) > 20 and self.idle >= _IDLE) or self.weak >= _ROUNDING
         if _largest_move(run.params, new) < 1e-13 or still:
