@@ -4,7 +4,8 @@
 
 Every library runs in a process, and where it must in an environment, of its own (`build/bench-envs`, made when first
 needed from `benchmarks/requirements-*.txt`); each loads the same case. Then the driver asks them in turn, round after
-round, for one step, so that what else the machine does falls on all alike. One thread each, unless a row says more.
+round, for one step (EM iterations: as many as take a quarter of a second), so that what else the machine does falls on
+all alike. One thread each, unless a row says more.
 
 Log-likelihoods at the common start must agree to 1e-9, or the row is not reported. The results go to
 `docs/benchmarks/results.json`, the table and the plot beside it; experiments that are not run keep what they were.
