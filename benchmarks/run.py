@@ -154,7 +154,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         lambda: cases.binary_items(1_000_000),
         (ours("latent_classes"), STEPMIX),
         {"StepMix": 20},
-        3,
+        1,
     ),
     "passes": Experiment("passes to a gradient below 10⁻⁶", cases.waiting_times, (ours("passes"),), rounds=1),
     "million": Experiment(
