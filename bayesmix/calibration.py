@@ -34,12 +34,13 @@ from bayesmix.fit import draw_rows
 from bayesmix.inference.advi import _FullRank, ascend, fixed_points
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import corrected, laplace_at
-from bayesmix.inference.nuts import _nutpie
+from bayesmix.inference.nuts import _nutpie, started
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import SIMPLEX, Params
 from bayesmix.progress import Progress
 from bayesmix.psis import FEWEST
 from bayesmix.relabel import in_canonical_order
+from bayesmix.seeds import spawned
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import posterior
 
@@ -282,7 +283,7 @@ def ranks_of(
     progressbar: bool = False,
 ) -> Calibration:
     """`calibrate` for a spec that is bound and any sampler: rows, rng -> draws (L, *shape) by name, and divergences."""
-    seeds = np.random.SeedSequence(_entropy(random_seed)).spawn(replications + 1)
+    seeds = spawned(random_seed, replications + 1)
     truths = prior_draws(bound, replications, np.random.default_rng(seeds[0]))
     ranks, responsibilities, failed, divergences = [], [], [], 0
     names: list[str] = []
@@ -497,9 +498,7 @@ class _Nuts(_Posterior):
     def _start(self, data: Encoded, rng: np.random.Generator) -> np.ndarray:
         mode = self._put(data, rng)
         step = laplace_factor(self.target.hessian(mode)) @ rng.standard_normal(len(mode)).clip(-_JITTER, _JITTER)
-        while not np.isfinite(self.target(mode + step)[0]) and np.abs(step).max() > 1e-6:
-            step = step / 2
-        return mode + step
+        return started(self.target, step[None], mode)[0]
 
 
 class _Advi(_Posterior):
@@ -531,11 +530,3 @@ class _Laplace(_Advi):
 
 
 _SAMPLERS: dict[str, Any] = {"nuts": _Nuts, "advi": _Advi, "laplace": _Laplace}
-
-
-def _entropy(random_seed: Any) -> Any:
-    if isinstance(random_seed, np.random.SeedSequence):
-        return [int(word) for word in random_seed.generate_state(4)]
-    if isinstance(random_seed, np.random.Generator):
-        return int(random_seed.integers(2**63))
-    return random_seed

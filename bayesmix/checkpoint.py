@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import struct
 import tempfile
 import zlib
@@ -434,12 +433,6 @@ def check_place(path: Path, overwrite: bool) -> None:
         )
     if not (path / "checkpoint.json").exists():
         raise FileExistsError(17, "checkpoint: what is there is no checkpoint, and is left alone", str(path))
-
-
-def remove(path: Path) -> None:
-    """Delete a checkpoint."""
-    check_place(path, overwrite=True)
-    shutil.rmtree(path)
 
 
 def digest(data: Encoded, fit: Fit) -> str:

@@ -67,6 +67,8 @@ def predictive_table(
 ) -> pd.DataFrame:
     """Statistics of every field, observed and drawn. See `Fit.predictive_checks`."""
     leaves = {leaf.place.observed: leaf for leaf in bound.site.leaves()}
+    if not 0 < prob < 1:
+        raise ValueError(f"prob: a number between 0 and 1 is needed, not {prob!r}.")
     own = {each.name: each for each in bound.site.observed(data)}
     observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
     drawn: dict[tuple[str, str], list] = {key: [] for key in observed}

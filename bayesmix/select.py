@@ -23,6 +23,7 @@ from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em
 from bayesmix.params import Params, Slot
 from bayesmix.progress import Progress
+from bayesmix.seeds import spawned
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.structure.mixture import choose
 
@@ -185,7 +186,7 @@ def select(
     bound = bind(spec, table)
     sites, axes = _varied(bound, n_components, of)
     grid = list(itertools.product(*axes))
-    seeds = _seeds(random_seed, len(grid))
+    seeds = spawned(random_seed, len(grid))
     rows, fits, faults = {}, {}, []
     with Progress("components", len(grid), progressbar) as progress:
         for counts, seed in zip(grid, seeds):
@@ -300,14 +301,6 @@ def _keywords(method: str) -> Iterable[str]:
     if method not in ENGINES:
         raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {method!r}.")
     return inspect.signature(ENGINES[method]).parameters
-
-
-def _seeds(random_seed: Any, size: int) -> list[np.random.SeedSequence]:
-    if isinstance(random_seed, np.random.SeedSequence):
-        return random_seed.spawn(size)
-    if isinstance(random_seed, np.random.Generator):
-        random_seed = int(random_seed.integers(2**63))
-    return np.random.SeedSequence(random_seed).spawn(size)
 
 
 # ---------------------------------------------------------------- specs with other numbers of components
@@ -476,7 +469,7 @@ def compare(
     """
     if criterion not in ("loo", "bic", "evidence"):
         raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
-    seeds = _seeds(random_seed, 2 * len(fits))
+    seeds = spawned(random_seed, 2 * len(fits))
     made = {}
     for (name, each), seed in zip(fits.items(), seeds):
         if isinstance(each, Node):

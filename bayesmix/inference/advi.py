@@ -10,15 +10,12 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bayesmix.bound import prepare, require_free
-from bayesmix.build import model_of, variables_at
 from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
-from bayesmix.inference.em import maximise
-from bayesmix.inference.laplace import corrected, describe, standard_points, warn_of_k
+from bayesmix.inference.laplace import corrected, describe, heaviest, standard_points, warn_of_k
 from bayesmix.inference.minibatch import Batches, climb_by_batches
-from bayesmix.inference.modes import THOROUGH, dominant, with_caution
-from bayesmix.inference.start import with_mode_inside
+from bayesmix.inference.modes import with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.spec import Node
 
@@ -116,18 +113,8 @@ def fit_advi(
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
     rng = np.random.default_rng(random_seed)
-    best, runs = maximise(
-        with_mode_inside(bound),
-        encoded,
-        weights,
-        n_starts=n_starts,
-        random_seed=rng,
-        progressbar=progressbar,
-        explore=THOROUGH,
-    )
-    at, modes = dominant(bound, encoded, weights, given, best, runs)
-    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=at)
-    target = Target(model, variables_at(bound, at), jacobian=True)
+    em = {"n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
+    target, at, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
     family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)
 
     def draw_points() -> np.ndarray:
@@ -164,7 +151,7 @@ def fit_advi(
         row_weights=given,
         status=status,
         history=np.array(history),
-        starts=[r.report() for r in runs],
+        starts=starts,
         log_likelihood=log_likelihood,
         pareto_k=weighed.pareto_k,
         modes=modes,

@@ -17,13 +17,14 @@ import numpy as np
 
 from bayesmix.bound import Bound, count_distinct, prepare, require_free
 from bayesmix.build import model_of, variables_at
+from bayesmix.data import Table
 from bayesmix.discrete import completed
 from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError
 from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.em import maximise
 from bayesmix.inference.map import climb
-from bayesmix.inference.modes import THOROUGH, dominant, with_caution
+from bayesmix.inference.modes import THOROUGH, Modes, dominant, with_caution
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
@@ -222,19 +223,8 @@ def fit_laplace(
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "laplace")
     rng = np.random.default_rng(random_seed)
-    best, runs = maximise(
-        with_mode_inside(bound),
-        encoded,
-        weights,
-        start=start,
-        n_starts=n_starts,
-        random_seed=rng,
-        progressbar=progressbar,
-        explore=THOROUGH,
-    )
-    at, modes = dominant(bound, encoded, weights, given, best, runs)
-    model = model_of(bound, encoded, index=table.index, row_weights=given, order=order, initval=at)
-    target = Target(model, variables_at(bound, at), jacobian=True)
+    em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
+    target, _, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
     laplace = laplace_at(target, max_iter=max_iter)
     factor = laplace.factor
     z = standard_points(draws, encoded.n_rows, len(laplace.point), rng)
@@ -270,12 +260,32 @@ def fit_laplace(
         row_weights=given,
         status=status,
         history=np.array(laplace.history),
-        starts=[run.report() for run in runs],
+        starts=starts,
         log_likelihood=log_likelihood,
         pareto_k=found.pareto_k,
         modes=modes,
     )
     return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
+
+
+def heaviest(
+    table: Table,
+    bound: Bound,
+    data: Encoded,
+    weights: np.ndarray,
+    given: np.ndarray | None,
+    order: str | Sequence[str] | None,
+    **em: Any,
+) -> tuple[Target, Params, Modes, list[dict[str, Any]]]:
+    """EM's heaviest mode: the log posterior that starts there, its parameters, all modes, and what the starts reached.
+
+    `weights` are the rows', and `given` the same, or None where the user gave none. `em` goes to `maximise`.
+    """
+    best, runs = maximise(with_mode_inside(bound), data, weights, explore=THOROUGH, **em)
+    at, modes = dominant(bound, data, weights, given, best, runs)
+    model = model_of(bound, data, index=table.index, row_weights=given, order=order, initval=at)
+    target = Target(model, variables_at(bound, at), jacobian=True)
+    return target, at, modes, [run.report() for run in runs]
 
 
 def standard_points(draws: int, n_rows: int, dimension: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,6 +29,7 @@ from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
 from bayesmix.relabel import METHODS, location_slot, relabelled
+from bayesmix.seeds import entropy_of
 from bayesmix.spec import Node
 
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
@@ -168,7 +169,7 @@ def fit_nuts(
     modes, combine, log_likelihood = settings["modes"], settings["combine"], settings["log_likelihood"]
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
-    entropy = np.random.SeedSequence(_entropy(random_seed) if kept is None else kept.seed).entropy
+    entropy = np.random.SeedSequence(entropy_of(random_seed) if kept is None else kept.seed).entropy
     seeds = np.random.SeedSequence(entropy).spawn(2)
 
     def fit_of(arrays: dict[str, np.ndarray], **more: Any) -> Fit:
@@ -327,20 +328,21 @@ def _completion(bound: Bound, data: Any, weights: np.ndarray, seed: int) -> Any:
     return complete
 
 
-def started(target: Target, steps: np.ndarray) -> np.ndarray:
-    """Points (chains, d) at steps from the target's start, each halved until the density there is near the start's.
+def started(target: Target, steps: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    """Points (chains, d) at steps from a start (the target's own), each halved until the density is near the start's.
 
     Where the posterior is as its curvature says, a step falls by at most 2 d nats. A flat direction (an empty
     component) or an edge (an ordered location that must be positive) may lead to where there is no density at all.
     """
-    lowest = target(target.start)[0] - 2 * len(target.start) - 10
+    start = target.start if start is None else start
+    lowest = target(start)[0] - 2 * len(start) - 10
     for step in steps:
         for _ in range(60):
-            value, gradient = target(target.start + step)
+            value, gradient = target(start + step)
             if value > lowest and np.isfinite(gradient).all():
                 break
             step /= 2
-    return target.start + steps
+    return start + steps
 
 
 def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) -> list[str]:
@@ -415,11 +417,3 @@ def _pymc(model, target, starts, *, draws, tune, cores, target_accept, seed, pro
     arrays = {rv.name: posterior[rv.name].values for rv in model.free_RVs}
     whole = shape == (len(starts), draws)
     return arrays, sampled["sample_stats"].to_dataset(), [] if whole else [shape[1]] * shape[0]
-
-
-def _entropy(random_seed: Any) -> Any:
-    if isinstance(random_seed, np.random.SeedSequence):
-        return [int(word) for word in random_seed.generate_state(4)]
-    if isinstance(random_seed, np.random.Generator):
-        return int(random_seed.integers(2**63))
-    return random_seed
