@@ -14,8 +14,9 @@ import bayesmix as bm
 from bayesmix.build import model_of, variables_at
 from bayesmix.inference.advi import _FullRank
 from bayesmix.inference.em import maximise
-from bayesmix.inference.nuts import _entropy, laplace_sd, separated
+from bayesmix.inference.nuts import laplace_sd, separated
 from bayesmix.inference.target import Target, laplace_factor
+from bayesmix.seeds import entropy_of
 
 RNG = np.random.default_rng(0)
 CLOSE = np.concatenate([RNG.normal(-1, 1, 100), RNG.normal(1.3, 1, 100)])
@@ -73,7 +74,7 @@ def test_entropy_of_many_small_scales_does_not_underflow():
 
 
 def test_children_of_a_seed_sequence_differ():
-    a, b = (_entropy(child) for child in np.random.SeedSequence(1).spawn(2))
+    a, b = (entropy_of(child) for child in np.random.SeedSequence(1).spawn(2))
     assert a != b
 
 

@@ -57,6 +57,8 @@ _LOSSES, _IDLE = 3, 8
 _ROUNDING = 300
 #: A run has converged where no entry of the log posterior's gradient is above.
 _GRADIENT = 5e-7
+#: The same where it goes on until nothing is gained (a tolerance of 0).
+_NO_GRADIENT = 1e-9
 #: Iterations that a run may take for that once its objective stands still.
 _EXTRA = 60
 #: Status of a run that the user stopped.
@@ -201,8 +203,8 @@ def fit_em(
     tol : float
         Nats. A run has converged when what it can still gain is below `tol`: extrapolated from its last two gains
         (Aitken), or, accelerated, when a step gains no more and no entry of the log posterior's gradient is above 5e-7
-        (in proportion to the root of `tol`; or above its rounding). With 0 it goes on until no parameter moves, or
-        nothing is gained.
+        (in proportion to the root of `tol`; or above its rounding). With 0 it goes on until no parameter moves,
+        nothing is gained, or the gradient is below 1e-9.
     accelerate : bool
         Leap to where the steps made so far point, in coordinates without constraints: by quasi-Newton steps, or
         with more than 24 parameters and few rows by Anderson's method. Where the objective would fall, a shorter leap
@@ -659,7 +661,9 @@ class _Search:
         if leapt:
             self.quasi.judge(gained, 1e-12 * abs(run.objective))
         slope = float(np.abs(self.gradient / self.coordinates.units).max(initial=0.0))
-        return tol > 0 and slope < _gradient_limit(tol, run.objective) and gained < tol
+        if tol == 0:  # nothing to gain: further steps would only follow rounding, and away from the mode
+            return slope < max(_NO_GRADIENT, 1e-13 * abs(run.objective)) and gained <= 1e-12 * abs(run.objective)
+        return slope < _gradient_limit(tol, run.objective) and gained < tol
 
     def leap(self, run: Run, new: dict[str, np.ndarray]) -> None:
         """Set the run's next point beyond EM's own step, to `new`."""
