@@ -7,7 +7,7 @@ statistics of rows and natural parameters, and know nothing of buffers, blocks o
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,10 +22,14 @@ from bayesmix.repeats import repeats
 from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
 
+#: Arrays of rows, by name.
+Arrays = Mapping[str, np.ndarray]
 #: Numbers of a block, over all buffers: what stays in the second cache.
 _BLOCK = 24000
 #: Parts of a table that threads take.
 _PARTS = 16
+#: Rows of which statistics are found at once.
+_AT_ONCE = 2**15
 #: Numbers of a line of the cache; loads that cross lines take twice as long.
 _LINE = 8
 #: A factor that a buffer carries is at most this.
@@ -41,6 +45,33 @@ class Buffer:
     number: int
     level: int
     axes: tuple[Dim, ...]
+
+
+@dataclass
+class _Blocks:
+    """Columns of statistics that are found some rows at a time, when the plan is put together.
+
+    Attributes
+    ----------
+    statistics : callable
+        Of the arrays of rows.
+    data : Encoded
+    found : list of tuple
+        Of each statistic that is kept: its name, whether the columns that it multiplies are meant (of a `Products`),
+        where the first of its columns is to stand, and how far they are apart.
+    """
+
+    statistics: Callable[[Arrays], Mapping[str, Any]]
+    data: Encoded
+    found: list[tuple[str, bool, int, int]]
+
+    def write(self, room: np.ndarray) -> None:
+        """Write all columns to where they stand."""
+        for begin in range(0, self.data.n_rows, _AT_ONCE):
+            own = self.statistics({name: array[begin : begin + _AT_ONCE] for name, array in self.data.arrays.items()})
+            for name, base, at, stride in self.found:
+                value = own[name].base if base else own[name]
+                _write(room, at, stride, begin, value.reshape(len(value), -1))
 
 
 class Plan:
@@ -68,9 +99,10 @@ class Plan:
             data = data.take(members)
         self._code: list[list[int]] = []
         self._ints: list[np.ndarray] = []
-        self._floats: list[np.ndarray] = []
+        self._floats: list[tuple[int, int, np.ndarray]] = []  # where columns (rows, width) begin, and their stride
+        self._blocks: list[_Blocks] = []
         self._n_ints = self._n_floats = 0
-        self._columns: dict[tuple[int, int], tuple[np.ndarray, int]] = {}
+        self._columns: dict[tuple[int, int], tuple[np.ndarray, int, int]] = {}
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.broadcast_to(0, data.n_rows + 1))]
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
@@ -105,11 +137,28 @@ class Plan:
         return Buffer(len(self._widths) - 1, level, axes)
 
     def linear(
-        self, site: Site, data: Encoded, statistics: Mapping[str, Any], into: Buffer | None, level: int
+        self,
+        site: Site,
+        data: Encoded,
+        statistics: Mapping[str, Any] | Callable[[Arrays], Mapping[str, Any]],
+        into: Buffer | None,
+        level: int,
     ) -> Buffer:
-        """Statistics times natural parameters, added to `into` (or to a buffer of its own)."""
+        """Statistics times natural parameters, added to `into` (or to a buffer of its own).
+
+        Statistics may be a function of the arrays of rows. Of many rows it is called for some at a time, when the
+        plan is put together: what it returns is never there as a whole beside the plan's own columns.
+        """
         out = into if into is not None and into.axes == site.axes else self.buffer(level, site.axes)
         _, indptr = self._real(level)
+        blocks: _Blocks | None = None
+        if callable(statistics):
+            if indptr is None and data.present is None and data.n_rows > _AT_ONCE:
+                some = data.take(np.arange(_AT_ONCE))
+                if all(map(_is_dense, statistics(some.arrays).values())):
+                    blocks, data = _Blocks(statistics, data, []), some
+                    self._blocks.append(blocks)
+            statistics = statistics(data.arrays)
         constants: list[tuple[int, int, int, int]] = []
         columns: list[tuple[int, int, int, int]] = []
         products: list[tuple[int, int, int, int]] = []
@@ -125,20 +174,21 @@ class Plan:
                 symbols = np.append(codes + 1, np.zeros(kernel.ROUND, int))
                 self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(symbols), stride, at)
             elif isinstance(value, Products) and indptr is None:
-                base = data.full(value.base, 0.0)
+                base, later = data.full(value.base, 0.0), (blocks, name, True)
                 for j, (a, b) in enumerate(value.pairs()):
-                    products.append((self._column(base, a), self._column(base, b), at + j, stride))
+                    products.append((self._column(base, a, later), self._column(base, b, later), at + j, stride))
             else:
                 array = _matrix(value, data, indptr, stride)
-                if stride > 8 and np.count_nonzero(array) < 0.2 * array.size:
+                if not _is_dense(array):
                     rows, symbols = np.nonzero(array)
                     self._sparse(out, len(array), rows, symbols, array[rows, symbols], stride, at)
                     continue
+                later = (blocks, name, False)
                 for j in range(stride):
-                    if (array[:, j] == 1).all():
+                    if (array[:, j] == 1).all() and (blocks is None or not np.asarray(value).strides[0]):
                         constants.append((0, 0, at + j, stride))
                     else:
-                        columns.append((self._column(array, j), 0, at + j, stride))
+                        columns.append((self._column(array, j, later), 0, at + j, stride))
         if constants or columns or products:
             if out.number not in self._dense:
                 self._dense[out.number] = (self._emit(kernel.DENSE, out, self._first(out)), [], [], [])
@@ -261,30 +311,41 @@ class Plan:
         self._widths.append((level, n_components))
         return len(self._widths) - 1
 
-    def _column(self, array: np.ndarray, j: int) -> int:
-        """Where a column of statistics stands; one that is asked for twice stands once."""
+    def _column(self, array: np.ndarray, j: int, later: tuple[_Blocks | None, str, bool] = (None, "", False)) -> int:
+        """Where a column of statistics stands; one that is asked for twice stands once.
+
+        Of `later`, it is found some rows at a time, by its name.
+        """
+        blocks, name, base = later
         key = (array.__array_interface__["data"][0], array.size)
         if key not in self._columns:
-            stride = -(-len(array) // _LINE) * _LINE
-            columns = np.zeros((array.size // max(len(array), 1), stride))
-            columns[:, : len(array)] = array.reshape(len(array), -1).T
-            self._columns[key] = (array, self._floats_at(columns))
-        at = self._columns[key][1]
-        return at + j * (-(-len(array) // _LINE) * _LINE)
+            columns = array.reshape(len(array), -1)
+            if blocks is None:
+                at, stride = self._floats_at(columns)
+            else:
+                at, stride = self._room_for(blocks.data.n_rows, columns.shape[1])
+                blocks.found.append((name, base, at, stride))
+            self._columns[key] = (array, at, stride)
+        _, at, stride = self._columns[key]
+        return at + j * stride
 
-    def _floats_at(self, values: np.ndarray) -> int:
-        """Where numbers stand that an instruction reads: at the beginning of a line of the cache."""
-        at = self._n_floats
-        self._floats.append(values.ravel())
-        self._floats.append(np.zeros(-values.size % _LINE))
-        self._n_floats += values.size + -values.size % _LINE
-        return at
+    def _room_for(self, n_rows: int, width: int) -> tuple[int, int]:
+        """Where the first of some columns is to stand, and how far they are apart; each begins a line of the cache."""
+        at, stride = self._n_floats, -(-n_rows // _LINE) * _LINE
+        self._n_floats += stride * width
+        return at, stride
+
+    def _floats_at(self, columns: np.ndarray) -> tuple[int, int]:
+        """The same for columns (rows, width) that are known already."""
+        at, stride = self._room_for(*columns.shape)
+        self._floats.append((at, stride, columns))
+        return at, stride
 
     def _sparse(
         self, out: Buffer, n_rows: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, at: int
     ) -> None:
         indptr = np.searchsorted(rows, np.arange(n_rows + 1))
-        where = self._floats_at(values)
+        where, _ = self._floats_at(values[:, None])
         self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
 
     def _first(self, buffer: Buffer) -> int:
@@ -343,12 +404,12 @@ class Plan:
         self._program = np.array(self._code, np.int64).reshape(-1, kernel.WIDTH)
         self._int_data = np.concatenate([*self._ints, np.zeros(1, np.int64)])
         self._float_data = _aligned(self._n_floats + kernel.ROUND)
-        at = 0
-        for i, values in enumerate(self._floats):
-            self._float_data[at : at + len(values)] = values
-            at += len(values)
-            self._floats[i] = np.empty(0)  # or every column would be there twice
-        self._ints, self._floats = [], []
+        while self._floats:  # a column that is copied is let go, or every one would be there twice
+            at, stride, copied = self._floats.pop()
+            _write(self._float_data, at, stride, 0, copied)
+        for blocks in self._blocks:
+            blocks.write(self._float_data)
+        self._ints, self._blocks = [], []
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
 
     def _fuse(self) -> set[int]:
@@ -529,6 +590,22 @@ def _aligned(size: int) -> np.ndarray:
     room = np.zeros(size + _LINE)
     first = -(room.ctypes.data // room.itemsize) % _LINE
     return room[first : first + size]
+
+
+def _write(room: np.ndarray, at: int, stride: int, begin: int, columns: np.ndarray) -> None:
+    """Write rows of columns (rows, width), the first being row `begin`, to where the columns stand."""
+    size = stride * columns.shape[1]
+    room[at : at + size].reshape(-1, stride)[:, begin : begin + len(columns)] = columns.T
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether a statistic becomes columns."""
+    if isinstance(value, OneHot):
+        return False
+    if isinstance(value, Products):
+        return True
+    array = np.asarray(value)
+    return bool(array.ndim == 1 or array.shape[1] <= 8 or np.count_nonzero(array) >= 0.2 * array.size)
 
 
 def _matrix(value: Any, data: Encoded, indptr: np.ndarray | None, width: int) -> np.ndarray:

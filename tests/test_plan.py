@@ -8,7 +8,7 @@ from bayesmix.bound import prepare
 from bayesmix.inference.start import initial_params
 from bayesmix.kernels.log_sum_exp import exp, log, log_and_inverse
 from bayesmix.likelihood import Rows
-from bayesmix.plan import EStep
+from bayesmix.plan import _AT_ONCE, EStep
 from bayesmix.repeats import repeats
 
 _rng = np.random.default_rng(3)
@@ -100,6 +100,50 @@ def test_blocks_of_any_size_count_every_row_once(n_rows):
         loglik, stats = EStep(bound, encoded, weights, n_jobs)(params)
         np.testing.assert_allclose(loglik, -0.5 * (x @ x + n_rows * np.log(2 * np.pi)), rtol=1e-12)
         assert stats[bound.site.key]["n"].sum() == n_rows
+
+
+def test_statistics_found_some_rows_at_a_time_are_those_of_all_rows():
+    rng = np.random.default_rng(4)
+    n_rows = 2 * _AT_ONCE + 17
+    numbers = rng.normal(size=(n_rows, 11))
+    data = {
+        "normal": numbers[:, 0],
+        "log": np.exp(numbers[:, 1]),
+        "wait": rng.exponential(size=n_rows),
+        "count": rng.poisson(3, n_rows),
+        "tries": rng.geometric(0.3, n_rows),
+        "truth": np.append(np.ones(n_rows - 5, bool), np.zeros(5, bool)),  # the first rows' statistics are constant
+        "vector": list(map(tuple, numbers)),
+        "symbol": rng.choice(SYMBOLS, n_rows),
+        "gaps": np.where(rng.random(n_rows) < 0.1, np.nan, numbers[:, 2]),
+    }
+    spec = bm.Mixture(
+        bm.Composite(
+            normal=bm.Normal(),
+            log=bm.LogNormal(),
+            wait=bm.Exponential(),
+            count=bm.Mixture(bm.Poisson(), 2),
+            tries=bm.Geometric(),
+            truth=bm.Bernoulli(),
+            vector=bm.MvNormal(),
+            symbol=bm.Categorical(),
+            gaps=bm.Normal(),
+        ),
+        2,
+    )
+    _, bound, encoded, weights, _ = prepare(spec, data, None)
+    params = initial_params(bound, encoded, weights, rng, 0)
+    loglik, stats = EStep(bound, encoded, weights)(params)
+    expected, walked = bound.e_step(params, encoded, weights)
+    np.testing.assert_allclose(loglik, expected, rtol=1e-12)
+    for key, found in stats.items():
+        for each, value in found.items():
+            scale = max(1.0, np.abs(walked[key][each]).max())
+            np.testing.assert_allclose(value, walked[key][each], atol=1e-10 * scale, err_msg=f"{key} {each}")
+    elements = {"x": np.split(numbers.ravel()[: 9 * n_rows], n_rows)}
+    _, bound, encoded, weights, _ = prepare(bm.Mixture(bm.Sequence(bm.Mixture(bm.Normal(), 2)), 2), elements, None)
+    params = initial_params(bound, encoded, weights, rng, 0)
+    np.testing.assert_allclose(EStep(bound, encoded, weights).rows(params), bound.log_density(params, encoded), 1e-11)
 
 
 def test_exponential_and_logarithm_over_the_whole_range():

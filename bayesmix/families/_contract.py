@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -344,7 +345,7 @@ class Leaf(Node):
         out[site.place.observed] = self.pymc_dist(params)
 
     def plan(self, site: Site, data: Encoded, plan: Any, into: Any, level: int) -> Any:
-        return plan.linear(site, data, self.row_statistics(data.arrays, site.learned), into, level)
+        return plan.linear(site, data, partial(self.row_statistics, learned=site.learned), into, level)
 
     def _flat_variables(self, site: Site, variables: Mapping[str, Any]) -> dict[str, Any]:
         return {name: slot.components(variables[slot.name]) for name, slot in site.slots.items()}

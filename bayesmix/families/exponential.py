@@ -93,7 +93,7 @@ class Exponential(Leaf):
 
     def row_statistics(self, data, learned):
         """See `Leaf.row_statistics`."""
-        return {"n": np.ones_like(data["value"]), "total": data["value"]}
+        return {"n": np.broadcast_to(1.0, len(data["value"])), "total": data["value"]}
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""

@@ -94,7 +94,7 @@ class Geometric(Leaf):
 
     def row_statistics(self, data, learned):
         """See `Leaf.row_statistics`."""
-        return {"n": np.ones_like(data["value"]), "failures": data["value"] - 1}
+        return {"n": np.broadcast_to(1.0, len(data["value"])), "failures": data["value"] - 1}
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""

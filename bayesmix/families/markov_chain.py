@@ -328,7 +328,7 @@ class MarkovChain(Node):
 
     def observed(self, site, data):
         lengths = data.arrays["length"]
-        codes = np.full((data.n_rows, max(int(lengths.max(initial=0)), 1)), -1, np.int64)
+        codes = np.full((data.n_rows, max(int(lengths.max(initial=0)), 1)), -1, np.int32)
         rows = range(data.n_rows) if data.present is None else data.present.tolist()
         for row, own in zip(rows, data.arrays["codes"]):
             codes[row, : len(own)] = own
