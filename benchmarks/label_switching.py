@@ -7,16 +7,18 @@ mode, and orders or relabels; once without order, every chain started in another
 time on every chain's labels permuted once more. The second run is relabelled. A seed passes where every R-hat of the
 relabelled parameters is at most 1.01, every mean lies within four Monte-Carlo errors of the first run's, the run
 without relabelling is reported as switching, and the default is not. A second argument picks cases by a part of their
-name.
+name. What is found is kept in ``build/label_switching.jsonl``: the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import arviz_stats as azs
@@ -34,6 +36,7 @@ from bayesmix.inference.nuts import _nutpie
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.symmetry import permuted
 
+FOUND = Path(__file__).parents[1] / "build" / "label_switching.jsonl"
 Case = tuple[Any, Callable[[np.random.Generator], Any]]
 
 
@@ -214,17 +217,23 @@ def one(spec: Any, data: Any, seed: int, method: str = "kl", **kwargs: Any) -> d
 
 
 def main(seeds: int, only: str = "") -> None:
+    FOUND.parent.mkdir(exist_ok=True)
+    known = [json.loads(line) for line in FOUND.read_text().splitlines()] if FOUND.exists() else []
     for name, (spec, draw) in CASES.items():
         if only not in name:
             continue
-        lines = []
+        done = {line["seed"]: line for line in known if line["case"] == name}
         for seed in range(seeds):
-            lines.append(one(spec, draw(np.random.default_rng(seed)), seed))
-            if not lines[-1]["passed"]:
-                print(f"    {name}, seed {seed}: {lines[-1]}", flush=True)
+            if seed not in done:
+                done[seed] = {"case": name, "seed": seed, **one(spec, draw(np.random.default_rng(seed)), seed)}
+                with FOUND.open("a") as file:
+                    file.write(json.dumps(done[seed], default=float) + "\n")
+                if not done[seed]["passed"]:
+                    print(f"    {done[seed]}", flush=True)
+        lines = [done[seed] for seed in range(seeds)]
         worst = {key: round(float(max(line[key] for line in lines)), 4) for key in ("R-hat", "away", "rate")}
         seconds = {key: round(float(np.median([line[key] for line in lines])), 2) for key in ("seconds", "relabelling")}
-        passed = sum(line["passed"] for line in lines)
+        passed = sum(bool(line["passed"]) for line in lines)
         print(f"{name:22} passed {passed} of {seeds}; worst {worst}; median {seconds}", flush=True)
 
 
