@@ -67,11 +67,18 @@ class _Blocks:
 
     def write(self, room: np.ndarray) -> None:
         """Write all columns to where they stand."""
-        for begin in range(0, self.data.n_rows, _AT_ONCE):
-            own = self.statistics({name: array[begin : begin + _AT_ONCE] for name, array in self.data.arrays.items()})
+        data = self.data
+        for begin in range(0, data.n_rows, _AT_ONCE):
+            first, last = begin, min(begin + _AT_ONCE, data.n_rows)
+            rows: slice | np.ndarray = slice(first, last)
+            if data.present is not None:
+                first, last = np.searchsorted(data.present, [first, last])
+                rows = data.present[first:last]
+            own = self.statistics({name: array[first:last] for name, array in data.arrays.items()})
             for name, base, at, stride in self.found:
                 value = own[name].base if base else own[name]
-                _write(room, at, stride, begin, value.reshape(len(value), -1))
+                width = int(np.prod(value.shape[1:]))
+                _columns(room, at, stride, width)[:, rows] = value.reshape(len(value), width).T
 
 
 class Plan:
@@ -102,7 +109,7 @@ class Plan:
         self._floats: list[tuple[int, int, np.ndarray]] = []  # where columns (rows, width) begin, and their stride
         self._blocks: list[_Blocks] = []
         self._n_ints = self._n_floats = 0
-        self._columns: dict[tuple[int, int], tuple[np.ndarray, int, int]] = {}
+        self._columns: dict[tuple[int, int], tuple[np.ndarray, tuple[int, int]]] = {}
         self._widths: list[tuple[int, int]] = []  # level and K of every buffer
         self._levels: list[tuple[int, np.ndarray]] = [(-1, np.broadcast_to(0, data.n_rows + 1))]
         self._sums: list[tuple[int, np.ndarray]] = []  # level above and elements' places, of levels that are summed
@@ -153,7 +160,7 @@ class Plan:
         _, indptr = self._real(level)
         blocks: _Blocks | None = None
         if callable(statistics):
-            if indptr is None and data.present is None and data.n_rows > _AT_ONCE:
+            if indptr is None and data.n_rows > _AT_ONCE:
                 some = data.take(np.arange(_AT_ONCE))
                 if all(map(_is_dense, statistics(some.arrays).values())):
                     blocks, data = _Blocks(statistics, data, []), some
@@ -174,21 +181,22 @@ class Plan:
                 symbols = np.append(codes + 1, np.zeros(kernel.ROUND, int))
                 self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(symbols), stride, at)
             elif isinstance(value, Products) and indptr is None:
-                base, later = data.full(value.base, 0.0), (blocks, name, True)
+                where, apart = self._place(value.base, data.full(value.base, 0.0), blocks, (name, True))
                 for j, (a, b) in enumerate(value.pairs()):
-                    products.append((self._column(base, a, later), self._column(base, b, later), at + j, stride))
+                    products.append((where + a * apart, where + b * apart, at + j, stride))
             else:
                 array = _matrix(value, data, indptr, stride)
                 if not _is_dense(array):
                     rows, symbols = np.nonzero(array)
                     self._sparse(out, len(array), rows, symbols, array[rows, symbols], stride, at)
                     continue
-                later = (blocks, name, False)
+                everywhere = blocks is None or (blocks.data.present is None and not np.asarray(value).strides[0])
                 for j in range(stride):
-                    if (array[:, j] == 1).all() and (blocks is None or not np.asarray(value).strides[0]):
+                    if everywhere and (array[:, j] == 1).all():
                         constants.append((0, 0, at + j, stride))
                     else:
-                        columns.append((self._column(array, j, later), 0, at + j, stride))
+                        where, apart = self._place(np.asarray(value), array, blocks, (name, False))
+                        columns.append((where + j * apart, 0, at + j, stride))
         if constants or columns or products:
             if out.number not in self._dense:
                 self._dense[out.number] = (self._emit(kernel.DENSE, out, self._first(out)), [], [], [])
@@ -295,7 +303,8 @@ class Plan:
         keys = (np.repeat(np.arange(n_rows), np.diff(indptr)) * size + codes)[known]
         if size <= 8 or n_rows * size <= 2 * len(keys):
             counts = np.bincount(keys, minlength=n_rows * size).reshape(n_rows, size).astype(float)
-            columns += [(self._column(counts, j), 0, at + j, size) for j in range(size)]
+            where, apart = self._floats_at(counts)
+            columns += [(where + j * apart, 0, at + j, size) for j in range(size)]
             return
         found, times = np.unique(keys, return_counts=True)
         self._sparse(out, n_rows, found // size, found % size, times.astype(float), size, at)
@@ -311,23 +320,24 @@ class Plan:
         self._widths.append((level, n_components))
         return len(self._widths) - 1
 
-    def _column(self, array: np.ndarray, j: int, later: tuple[_Blocks | None, str, bool] = (None, "", False)) -> int:
-        """Where a column of statistics stands; one that is asked for twice stands once.
+    def _place(
+        self, source: np.ndarray, columns: np.ndarray, blocks: _Blocks | None, name: tuple[str, bool]
+    ) -> tuple[int, int]:
+        """Where the columns of a statistic stand, and how far they are apart.
 
-        Of `later`, it is found some rows at a time, by its name.
+        `source` is the array as the family gave it: what is asked for twice stands once. Of `blocks`, the columns are
+        found later, by name, and those given are of their first rows.
         """
-        blocks, name, base = later
-        key = (array.__array_interface__["data"][0], array.size)
+        key = (source.__array_interface__["data"][0], source.size)
         if key not in self._columns:
-            columns = array.reshape(len(array), -1)
+            columns = columns.reshape(len(columns), -1)
             if blocks is None:
-                at, stride = self._floats_at(columns)
+                where = self._floats_at(columns)
             else:
-                at, stride = self._room_for(blocks.data.n_rows, columns.shape[1])
-                blocks.found.append((name, base, at, stride))
-            self._columns[key] = (array, at, stride)
-        _, at, stride = self._columns[key]
-        return at + j * stride
+                where = self._room_for(blocks.data.n_rows, columns.shape[1])
+                blocks.found.append((*name, *where))
+            self._columns[key] = (source, where)
+        return self._columns[key][1]
 
     def _room_for(self, n_rows: int, width: int) -> tuple[int, int]:
         """Where the first of some columns is to stand, and how far they are apart; each begins a line of the cache."""
@@ -406,7 +416,7 @@ class Plan:
         self._float_data = _aligned(self._n_floats + kernel.ROUND)
         while self._floats:  # a column that is copied is let go, or every one would be there twice
             at, stride, copied = self._floats.pop()
-            _write(self._float_data, at, stride, 0, copied)
+            _columns(self._float_data, at, stride, copied.shape[1])[:, : len(copied)] = copied.T
         for blocks in self._blocks:
             blocks.write(self._float_data)
         self._ints, self._blocks = [], []
@@ -592,10 +602,9 @@ def _aligned(size: int) -> np.ndarray:
     return room[first : first + size]
 
 
-def _write(room: np.ndarray, at: int, stride: int, begin: int, columns: np.ndarray) -> None:
-    """Write rows of columns (rows, width), the first being row `begin`, to where the columns stand."""
-    size = stride * columns.shape[1]
-    room[at : at + size].reshape(-1, stride)[:, begin : begin + len(columns)] = columns.T
+def _columns(room: np.ndarray, at: int, stride: int, width: int) -> np.ndarray:
+    """Where columns stand, as (width, stride)."""
+    return room[at : at + stride * width].reshape(width, stride)
 
 
 def _is_dense(value: Any) -> bool:
