@@ -325,9 +325,10 @@ def find_mixture(bound: Bound, of: str | None) -> Site:
     else:
         found = [site for site, each in zip(mixtures, names) if of in each][:1]
     if not found:
-        where = ", ".join(repr(path or name) for path, name in names)
+        if not names:
+            raise SpecError("n_components: the spec has no mixture whose components could vary. Wrap it in bm.Mixture.")
         what = "which mixture varies? Pass of=," if of is None else f"no mixture is called {of!r};"
-        raise SpecError(f"of: {what} one of {where or 'none: the spec has no mixture. Wrap it in bm.Mixture'}.")
+        raise SpecError(f"of: {what} one of {', '.join(repr(path or name) for path, name in names)}.")
     return found[0]
 
 
