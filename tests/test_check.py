@@ -102,6 +102,7 @@ def test_ties_are_found_in_fields_and_in_other_families():
     assert spikes(fit.bound, fit.encoded, fit.params) == []
 
 
+@pytest.mark.slow
 def test_waiting_times_with_a_half_normal_draw_the_warning_and_with_the_default_do_not():
     with pytest.warns(bm.ConvergenceWarning, match="15 rows are tied at 78"):
         fit = bm.fit_nuts(
@@ -125,6 +126,7 @@ def test_flat_priors_of_components_have_no_posterior(sound):
 # ------------------------------------------------------------------ identification
 
 
+@pytest.mark.slow
 def test_three_latent_classes_of_four_items_are_not_identified():
     """14 parameters and a Jacobian of rank 13; two classes have 9 of 9."""
     fit = bm.fit_em(bm.Mixture(LATENT_CLASSES, 3), VALUES, random_seed=1)
@@ -139,6 +141,7 @@ def test_three_latent_classes_of_four_items_are_not_identified():
     assert "not_identified" not in bm.fit_em(bm.Mixture(LATENT_CLASSES, 2), VALUES, random_seed=1).check()
 
 
+@pytest.mark.slow
 def test_parameters_that_the_data_say_nothing_of_are_named():
     """No row is anywhere near the second component."""
     spec = bm.Mixture(bm.Normal(mu=pm.Normal.dist(np.array([-5.0, 500.0]), 1.0), sigma=pm.Gamma.dist(20.0, 20.0)), 2)
@@ -194,6 +197,7 @@ def test_a_stuck_chain_never_comes_back_as_a_success():
     assert report["r_hat"].severity == "serious"
 
 
+@pytest.mark.slow
 def test_switched_labels_are_found_where_nobody_put_them_back(sound):
     arrays = {name: np.array(sound.posterior[name].values) for name in ("weights", "mu", "sigma")}
     swapped = {
@@ -225,6 +229,7 @@ def test_what_the_sampler_says_of_itself(sound):
     assert all(finding.way_out for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_one_chain_and_few_draws_are_said_to_be_too_little():
     report = _nuts(bm.Mixture(bm.Normal(), 2), X, chains=1).check()
     assert report.verdict == "caution"
@@ -319,6 +324,7 @@ def _any_prior(**location):
     )
 
 
+@pytest.mark.slow
 def test_a_half_cauchy_a_fixed_and_a_tied_parameter_run_through_the_report():
     report = _nuts(_any_prior(), _table()).check()
     assert report.verdict == "trust", report

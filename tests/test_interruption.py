@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -303,6 +304,14 @@ def test_positions_that_are_summed_out_are_kept_too(tmp_path):
 # ------------------------------------------------------------------- Ctrl-C
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A shell starts what runs in its background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def slow(monkeypatch):
     """A log posterior that takes a while, so that there is something to interrupt."""
@@ -321,7 +330,7 @@ def interrupting(after):
     def press():
         while not after():
             time.sleep(0.01)
-        os.kill(os.getpid(), 2)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press, daemon=True)
     thread.start()

@@ -181,6 +181,7 @@ TOYS = {
 
 @pytest.mark.parametrize("order", ["any order", "ordered"])
 @pytest.mark.parametrize("name", TOYS)
+@pytest.mark.slow
 def test_bridge_sampling_finds_the_sum_over_all_labellings(name, order):
     """Within a hundredth of a nat, whether the draws are ordered, as PyMC's transform gives them, or switch labels."""
     toy = TOYS[name]
@@ -265,6 +266,7 @@ class Joint:
 
 
 @pytest.mark.parametrize("order", ["any order", "ordered"])
+@pytest.mark.slow
 def test_evidence_of_a_joint_mixture_counts_both_orders(order):
     toy = Joint(Poisson(np.array([0, 1, 9, 12, 0, 10])), Bernoulli(np.array([0, 1, 1, 1, 0, 1])))
     draws = toy.exact_draws(10_000, np.random.default_rng(1))
@@ -597,6 +599,7 @@ def test_compare_by_leave_one_out_is_arviz_own(exact_posteriors):
     np.testing.assert_allclose(ours["elpd"].astype(float), theirs["elpd"].astype(float))
 
 
+@pytest.mark.slow
 def test_compare_by_evidence_and_bic(exact_posteriors):
     fits = {name: fit for name, (_, fit) in exact_posteriors.items()}
     table = bm.compare(fits, criterion="evidence", random_seed=1)

@@ -375,7 +375,13 @@ def _target(name, likelihood="fused"):
     return Target(model, variables_at(bound, start), jacobian=True)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+#: Compiling PyTensor's side of these takes seconds.
+_SLOW = ("SpikeAndSlab", "MvNormal", "nested", "user's priors")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name.startswith(_SLOW) else []) for name in TARGETS]
+)
 @pytest.mark.parametrize("likelihood", ["fused", "graph"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_log_posteriors_agree_with_pytensor(name, likelihood, monkeypatch):

@@ -73,6 +73,7 @@ def test_label_free_quantities_do_not_change_under_any_permutation():
     assert set(before.data_vars) == {"log_likelihood", "log_posterior", "sorted_weights"}
 
 
+@pytest.mark.slow
 def test_label_free_quantities_are_those_of_the_model():
     import pymc as pm
 

@@ -44,6 +44,7 @@ def test_laplace_is_exact_where_the_posterior_is_normal_Normal():
     np.testing.assert_allclose(found.log_mass, evidence, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_importance_weights_give_the_evidence_of_a_brute_force_integral_Normal():
     """Two parameters, the posterior far from normal: a quadrature on the declared scale is the oracle."""
     y = Y[:5]
@@ -140,6 +141,7 @@ def test_pareto_k_and_modes_are_saved(tmp_path):
     np.testing.assert_array_equal(again.modes[0].params["mu"], fit.modes[0].params["mu"])
 
 
+@pytest.mark.slow
 def test_advi_by_minibatches_agrees_with_all_rows_Normal_Poisson():
     rng = np.random.default_rng(0)
     group = rng.integers(0, 2, 6000)
@@ -165,6 +167,7 @@ def values(n_components, flat):
 
 @pytest.mark.filterwarnings("ignore:EM stopped at max_iter")  # it creeps along what is not identified
 @pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.slow
 def test_latent_classes_of_values_are_identified_for_two_and_not_for_three_Categorical(flat):
     """Published: 14 parameters, and a Jacobian of rank 13; for two classes a log-likelihood of -504.46767 (poLCA)."""
     two, three = values(2, flat), values(3, flat)

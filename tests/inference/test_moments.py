@@ -79,6 +79,7 @@ def test_the_notebooks_sample_moments_Normal():
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_mixtures_from_exact_moments_Normal():
     """Means at least one (larger) sd apart. Moments are sums about the mean, as of a centred sample."""
     rng = np.random.default_rng(7)
@@ -352,6 +353,7 @@ REPLICATED = {
 
 
 @pytest.mark.parametrize("name", REPLICATED)
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_over_replications(name):
     make, draw = REPLICATED[name]
     rng = np.random.default_rng(11)

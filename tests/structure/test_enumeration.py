@@ -255,6 +255,7 @@ def test_Mixture_SpikeAndSlab_Poisson_sums_positions_and_labels():
     assert_model_agrees(spec, x, params, log_sum(each) - np.log(5))
 
 
+@pytest.mark.slow
 def test_two_SpikeAndSlab_components_sum_all_pairs_of_positions():
     x, p = np.array([1, 3, 1, 0]), np.array([0.6, 0.5])
     each = [

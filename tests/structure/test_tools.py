@@ -62,6 +62,7 @@ def test_draws_of_the_model_have_the_shape_of_the_table(tree):
 
 
 @over(TREES)
+@pytest.mark.slow
 def test_swapped_data_have_the_density_of_a_new_encoding(tree):
     fit = quick(tree.spec, tree.table)
     fewer = rows_of(tree.table, [2, 0, 26, 30, 5, 5])
