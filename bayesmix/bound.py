@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bayesmix.data import Table, read
-from bayesmix.errors import DataError, SpecError
+from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults
 from bayesmix.params import Params, Place, Slot
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
-from bayesmix.structure.composite import gather_faults
+from bayesmix.ties import warn_of_ties
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Enco
     encoded = bound.encode(table)
     weights = check_row_weights(row_weights, encoded.n_rows)
     check_rows(bound, encoded, weights)
+    warn_of_ties(bound.site, encoded, table.names[0] if len(table.names) == 1 else "data")
     return table, bound, encoded, weights, None if row_weights is None else weights
 
 
@@ -201,16 +203,24 @@ def require_free(bound: Bound, method: str) -> None:
 
 
 def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = None) -> None:
-    """Raise `DataError` where a mixture has more components than there are distinct rows."""
+    """Raise `DataError` where a mixture has more components than rows, and warn where it has than distinct rows."""
     if not bound.is_mixture:
         return
     if row_weights is not None and not row_weights.all():
         data = data.take(np.flatnonzero(row_weights))
     n_components = len(bound.site.slots["weights"].event[0])
+    if data.n_rows < n_components:
+        raise DataError(
+            f"data: {n_components} components but only {data.n_rows} rows. Use n_components of at most {data.n_rows}."
+        )
     distinct = count_distinct(data, n_components)
     if distinct < n_components:
-        what = f"{data.n_rows} rows" if distinct == data.n_rows else f"{distinct} distinct rows"
-        raise DataError(f"data: {n_components} components but only {what}. Use n_components of at most {distinct}.")
+        warnings.warn(
+            f"data: {n_components} components but only {distinct} distinct row{'s' if distinct > 1 else ''}: "
+            f"components are then copies of each other. Use n_components of at most {distinct}.",
+            DegenerateWarning,
+            stacklevel=4,
+        )
 
 
 def count_distinct(data: Encoded, enough: int) -> int:

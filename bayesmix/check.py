@@ -26,10 +26,12 @@ from bayesmix.data import read
 from bayesmix.diagnostics import ESS, RHAT, SWITCHING, Convergence, convergence, label_free
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
+from bayesmix.inference.degenerate import indistinct
 from bayesmix.inference.laplace import information_rank
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.target import Target
 from bayesmix.params import SIMPLEX
+from bayesmix.plan import EStep
 from bayesmix.psis import LARGEST_K
 from bayesmix.spec import Evaluation, Site
 from bayesmix.symmetry import symmetries
@@ -537,6 +539,7 @@ def _duplicate(e: _Evidence) -> Iterator[Finding]:
                     for j in range(i):
                         value = _divergence(density[:, k, i], density[:, k, j], evaluation.log_density[:, k])
                         found.setdefault((site.key, k, j, i), []).append(value)
+    root = indistinct(EStep(e.bound, e.data, e.ones), e.best) if e.bound.is_mixture else None
     alike: dict[str, list] = {}
     for (key, k, j, i), values in found.items():
         if np.mean(values) < _ALIKE:
@@ -549,6 +552,14 @@ def _duplicate(e: _Evidence) -> Iterator[Finding]:
             "caution",
             f"components {j} and {i} have nearly one density{within} (Jensen-Shannon divergence {value:.2g} nats).",
             f"{sites[key].slots['weights'].name}",
+            "Use one component less; bm.select helps to choose.",
+        )
+    if root is not None and e.bound.site.key not in alike:
+        yield Finding(
+            "duplicate_components",
+            "caution",
+            f"{root}.",
+            e.bound.site.slots["weights"].name,
             "Use one component less; bm.select helps to choose.",
         )
 

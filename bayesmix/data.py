@@ -8,16 +8,29 @@ and the family that reads it says whether that will do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import narwhals as nw
 import numpy as np
 
-from bayesmix.errors import DataError
+from bayesmix.errors import DataError, gather_faults
 
 Kind = Literal["number", "bool", "object"]
+
+
+#: Faults of one kind that a message names; of the others it gives the number.
+SHOWN = 5
+
+
+def listed(shown: Sequence[str], total: int, noun: str) -> str:
+    """The first faults of a kind, and how many there are in all where that is more than one."""
+    text = ", ".join(shown)
+    if total > len(shown):
+        return f"{text} and {total - len(shown)} more ({total} {noun} in all)"
+    return text if total < 2 else f"{text} ({total} {noun} in all)"
 
 
 def is_missing(value: Any) -> bool:
@@ -73,11 +86,10 @@ class Column:
             levels = tuple(dict.fromkeys(level for own in declared for level in own or ()))
         return cls(names, values, missing, columns[0].kind, levels)
 
-    def first(self, bad: np.ndarray) -> tuple[int, Any]:
-        """Row number and value of the first row that `bad` marks."""
-        row = int(np.flatnonzero(bad & ~self.missing)[0])
-        value = self.values[row]
-        return row, _item(value)
+    def at(self, bad: np.ndarray, show: Callable[[Any], str] = str, verb: str = "is ") -> str:
+        """What stands in the rows that `bad` (N,) marks, for a message: the first five, and how many there are."""
+        rows = np.flatnonzero(bad & ~self.missing)
+        return listed([f"row {row} {verb}{show(_item(self.values[row]))}" for row in rows[:SHOWN]], len(rows), "rows")
 
 
 @dataclass(frozen=True)
@@ -127,17 +139,18 @@ class Table:
         columns = self.columns
         if len(columns) == 1 and columns[0].kind == "object":
             columns = _coordinates(columns[0], path, family)
-        for column in columns:
-            numbers(column, family)
-        values = np.column_stack([numbers(column, family) for column in columns])
+        values = np.column_stack(gather_faults(partial(numbers, column, family) for column in columns))
         missing = np.column_stack([column.missing for column in columns])
         some = missing.any(1) & ~missing.all(1)
         if some.any() and not partly:
-            row = int(np.flatnonzero(some)[0])
-            gone = ", ".join(column.name for column, cell in zip(columns, missing[row]) if cell)
+            rows = np.flatnonzero(some)
+            gone = [
+                f"row {row} lacks {', '.join(column.name for column, cell in zip(columns, missing[row]) if cell)}"
+                for row in rows[:SHOWN]
+            ]
             raise DataError(
-                f"{path or 'data'}: row {row} lacks {gone} but has the other coordinates; {family} takes whole "
-                "vectors. Use one Normal for each column, or mark the whole vector missing."
+                f"{path or 'data'}: {listed(gone, len(rows), 'rows')} but has the other coordinates; {family} takes "
+                "whole vectors. Use one Normal for each column, or mark the whole vector missing."
             )
         labels = tuple(column.name for column in columns)
         return Column(path or "data", values, missing.all(1), "number", labels)
@@ -305,33 +318,31 @@ def _from_records(records: list, path: str) -> Table:
 
 
 def _check_records(records: list, fits: Any, expected: Any, path: str) -> None:
-    for row, record in enumerate(records):
-        if record is not None and not fits(record):
-            what = f"{len(record)} fields" if isinstance(expected, int) else f"the fields {list(record)}"
-            raise DataError(
-                f"{path}: row {row} has {what} where row 0 has {expected}. "
-                "Give every record the same fields, with None for a missing cell."
-            )
+    bad = [row for row, record in enumerate(records) if record is not None and not fits(record)]
+    if bad:
+        counted = isinstance(expected, int)
+        found = [
+            f"row {row} has {f'{len(records[row])} fields' if counted else f'the fields {list(records[row])}'}"
+            for row in bad[:SHOWN]
+        ]
+        raise DataError(
+            f"{path}: {listed(found, len(bad), 'rows')} where row 0 has {expected}. "
+            "Give every record the same fields, with None for a missing cell."
+        )
 
 
 def _coordinates(column: Column, path: str, family: str) -> tuple[Column, ...]:
     """The coordinates of a column of vectors, as columns."""
     name = path or column.name
-    width: int | None = None
-    rows: list[Any] = []
-    for row, (cell, gone) in enumerate(zip(column.values, column.missing)):
-        if gone:
-            rows.append(None)
-            continue
-        if not sequence_like(cell):
-            raise DataError(f"{name}: {family} needs vectors; row {row} is {cell!r} ({type(cell).__name__}).")
-        width = len(cell) if width is None else width
-        if len(cell) != width:
-            raise DataError(
-                f"{name}: row {row} has {len(cell)} coordinates where the first has {width}. Give every row {width}."
-            )
-        rows.append(cell)
-    width = width or 0
+    strange = np.array([not sequence_like(cell) for cell in column.values], bool) & ~column.missing
+    if strange.any():
+        raise DataError(f"{name}: {family} needs vectors; {column.at(strange, with_type)}. Give each row a list.")
+    rows = [None if gone else cell for cell, gone in zip(column.values, column.missing)]
+    width = next((len(cell) for cell in rows if cell is not None), 0)
+    wrong = np.array([cell is not None and len(cell) != width for cell in rows], bool)
+    if wrong.any():
+        found = column.at(wrong, lambda cell: f"{len(cell)} coordinates", "has ")
+        raise DataError(f"{name}: {found} where the first has {width}. Give every row {width}.")
     return tuple(
         column_of([None if cell is None else _item(cell[j]) for cell in rows], f"{name}[{j}]") for j in range(width)
     )
@@ -361,7 +372,7 @@ def _index(data: Any) -> np.ndarray | None:
 def numbers(
     column: Column, family: str, *, whole: bool = False, minimum: float | None = None, above: float | None = None
 ) -> np.ndarray:
-    """The column as float64, shape (N,), or a `DataError` that names the first bad row.
+    """The column as float64, shape (N,), or a `DataError` that names the first bad rows of each kind.
 
     Values are at least `minimum`, and more than `above`. Missing cells are NaN in the result.
     """
@@ -370,35 +381,42 @@ def numbers(
             return np.full(len(column), np.nan)
         number = (int, float, np.integer, np.floating)
         strange = [not isinstance(cell, number) or isinstance(cell, (bool, np.bool_)) for cell in column.values]
-        row, value = column.first(np.array(strange) if column.kind == "object" else ~column.missing)
+        found = column.at(np.array(strange) if column.kind == "object" else ~column.missing, with_type)
         raise DataError(
-            f"{column.name}: {family} needs numbers; row {row} is {value!r} ({type(value).__name__}). "
-            "Convert the column first, or use Categorical for symbols."
+            f"{column.name}: {family} needs numbers; {found}. Convert the column first, or use Categorical for symbols."
         )
     values = column.values.astype(float)
     values[column.missing] = np.nan
+    faults = []
     infinite = np.isinf(values)
     if infinite.any():
-        row, value = column.first(infinite)
-        raise DataError(
-            f"{column.name}: {family} needs finite numbers; row {row} is {value}. Correct it or mark it missing (NaN)."
+        faults.append(
+            f"{column.name}: {family} needs finite numbers; {column.at(infinite)}. Correct it or mark it missing (NaN)."
         )
     with np.errstate(invalid="ignore"):
         # beyond 2^53 a double no longer tells one whole number from the next
-        bad = (values != np.floor(values)) | (np.abs(values) > 2.0**53) if whole else np.zeros(len(values), bool)
+        large = np.abs(values) > 2.0**53 if whole else np.zeros(len(values), bool)
+        bad = values != np.floor(values) if whole else np.zeros(len(values), bool)
         bad |= (values < minimum) if minimum is not None else False
         bad |= (values <= above) if above is not None else False
-    bad &= ~column.missing
-    if bad.any():
-        row, value = column.first(bad)
-        kind = "whole numbers up to 2^53" if whole and abs(value) > 2.0**53 else "whole numbers" if whole else "numbers"
-        bound = "" if minimum is None else f" >= {minimum:g}"
-        bound += "" if above is None else f" > {above:g}"
-        raise DataError(
-            f"{column.name}: {family} needs {kind}{bound}; row {row} is {value:g}. "
-            "Use a different family or mark it missing (NaN)."
-        )
+    bound = "" if minimum is None else f" >= {minimum:g}"
+    bound += "" if above is None else f" > {above:g}"
+    kind = "whole numbers" if whole else "numbers"
+    for wrong, needed in ((bad, kind), (large & ~bad, f"{kind} up to 2^53")):
+        wrong = wrong & ~column.missing & ~infinite
+        if wrong.any():
+            faults.append(
+                f"{column.name}: {family} needs {needed}{bound}; {column.at(wrong, '{:g}'.format)}. "
+                "Use a different family or mark it missing (NaN)."
+            )
+    if faults:
+        raise DataError(faults)
     return values
+
+
+def with_type(value: Any) -> str:
+    """A strange cell as messages show it."""
+    return f"{value!r} ({type(value).__name__})"
 
 
 def lengths_and_elements(column: Column, family: str) -> tuple[Column, Column]:
@@ -407,9 +425,8 @@ def lengths_and_elements(column: Column, family: str) -> tuple[Column, Column]:
     if column.kind != "object" and not column.missing.all():
         strange = list(~column.missing)
     if any(strange):
-        row, value = column.first(np.array(strange))
         raise DataError(
-            f"{column.name}: {family} needs sequences; row {row} is {value!r} ({type(value).__name__}). "
+            f"{column.name}: {family} needs sequences; {column.at(np.array(strange), with_type)}. "
             "Give each row a list of its elements (list(text) for the letters of a text), or None where it is missing."
         )
     cells = [() if gone else cell for cell, gone in zip(column.values, column.missing)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class _Faults(ValueError):
@@ -32,6 +33,20 @@ class DataError(_Faults):
     noun = "faults in the data"
 
 
+def gather_faults(steps: Iterable[Callable[[], Any]], most: int | None = None) -> list:
+    """Take every step, and raise the data faults of all together; where there are more than `most`, how many more."""
+    found, faults = [], []
+    for step in steps:
+        try:
+            found.append(step())
+        except DataError as error:
+            faults += error.faults
+    if faults:
+        rest = 0 if most is None else len(faults) - most
+        raise DataError([*faults[:most], f"{rest} more like these."] if rest > 0 else faults)
+    return found
+
+
 class MomentsError(ValueError):
     """Moments that no mixture of the asked kind has. The message says what to try instead."""
 
@@ -45,7 +60,15 @@ class ConvergenceWarning(BayesmixWarning):
 
 
 class DegenerateWarning(BayesmixWarning):
-    """A component is empty or holds a single row."""
+    """A component describes no group, or the data let one do so: it is empty, holds a single row, or rows that tie."""
+
+
+class IndistinctWarning(DegenerateWarning):
+    """Two components describe the same rows: there are too many of them."""
+
+
+class ImproperWarning(BayesmixWarning):
+    """A prior leaves the posterior without finite mass."""
 
 
 class ApproximationWarning(BayesmixWarning):

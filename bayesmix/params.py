@@ -217,6 +217,16 @@ class Slot:
         return self.free and self.support is POSITION
 
     @property
+    def n_free(self) -> int:
+        """Free numbers: simplexes of G entries have G - 1, covariance matrices D (D + 1) / 2."""
+        size = int(np.prod(self.shape, dtype=int))
+        if self.support.ndim == 1:
+            return size - size // self.shape[-1]
+        if self.support.ndim == 2:
+            return size * (self.shape[-1] + 1) // (2 * self.shape[-1])
+        return size
+
+    @property
     def depends_on_model(self) -> bool:
         """Whether prior or value refer to variables of a PyMC model of the user's own."""
         if self.kind == "tensor":

@@ -330,7 +330,7 @@ class Plan:
         """
         key = (source.__array_interface__["data"][0], source.size)
         if key not in self._columns:
-            columns = columns.reshape(len(columns), -1)
+            columns = _flat(columns)
             if blocks is None:
                 where = self._floats_at(columns)
             else:
@@ -617,10 +617,15 @@ def _is_dense(value: Any) -> bool:
     return bool(array.ndim == 1 or array.shape[1] <= 8 or np.count_nonzero(array) >= 0.2 * array.size)
 
 
+def _flat(array: np.ndarray) -> np.ndarray:
+    """An array (N, ...) as a matrix, N of 0 included."""
+    return array.reshape(len(array), int(np.prod(array.shape[1:], dtype=int)))
+
+
 def _matrix(value: Any, data: Encoded, indptr: np.ndarray | None, width: int) -> np.ndarray:
     """Statistics as columns (N, width), zero where a cell is missing; with `indptr` the sums of each row's elements."""
     if indptr is not None and isinstance(value, Products):  # one product at a time
-        bases = data.full(value.base, 0.0).reshape(data.n_rows, -1)
+        bases = _flat(data.full(value.base, 0.0))
         return np.column_stack([_sums(bases[:, a] * bases[:, b], indptr) for a, b in value.pairs()])
     array = np.asarray(data.full(np.asarray(value), 0), float)
     array = array.reshape(len(array), -1) if len(array) else np.zeros((0, width))

@@ -21,7 +21,7 @@ from bayesmix.data import read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em
-from bayesmix.params import Params, Slot
+from bayesmix.params import Params
 from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
 from bayesmix.spec import Encoded, Node, Site
@@ -369,16 +369,7 @@ def n_parameters(bound: Bound) -> int:
     >>> n_parameters(bind(bm.Mixture(bm.MvNormal(), 3), read(np.eye(4)[:, :2])))
     17
     """
-    return sum(_n_free(slot) for slot in bound.free_slots.values())
-
-
-def _n_free(slot: Slot) -> int:
-    size, ndim = int(np.prod(slot.shape, dtype=int)), slot.support.ndim
-    if ndim == 1:
-        return size - size // slot.shape[-1]
-    if ndim == 2:
-        return size * (slot.shape[-1] + 1) // (2 * slot.shape[-1])
-    return size
+    return sum(slot.n_free for slot in bound.free_slots.values())
 
 
 def information(mode: Fit) -> dict[str, Any]:

@@ -363,6 +363,8 @@ class Node(ABC):
     is_family: ClassVar[bool] = False
     #: What one value is: `Leaf`'s kinds, ``"chain"`` for a sequence of symbols; empty where only the parts have values.
     value_kind: ClassVar[str] = ""
+    #: Whether a value that many rows share is what a family of real numbers is made for.
+    expects_ties: ClassVar[bool] = False
     #: Keywords of `priors` that are never estimated (the ends of a range).
     constants: ClassVar[tuple[str, ...]] = ()
 

@@ -45,6 +45,8 @@ class Leaf(Node):
         ``"float64"`` or ``"int64"``: of encoded values. Missing is NaN or -1 in a PyMC model's observed data.
     value_kind : str
         ``"real"``, ``"count"``, ``"truth"``, ``"symbol"`` or ``"set"``: what a summary of cells makes sense of.
+    expects_ties : bool
+        Whether a value that many rows share is what a family of real numbers is made for.
     partly_missing : bool
         Whether a vector may lack some of its coordinates; they are NaN in its values.
     learned_type : type
@@ -240,11 +242,9 @@ class Leaf(Node):
         unknown = arrays.pop("unknown", np.zeros(len(missing), bool)) & ~missing
         if unknown.any():
             if unseen != "ignore":
-                row, value = column.first(unknown)
-                part = self.unseen_part(value, site.learned)
-                what = f"is {value!r}" if part is value else f"holds {part!r}"
+                found = column.at(unknown, partial(self._unseen, site.learned), "")
                 raise DataError(
-                    f"{column.name}: row {row} {what}, which the fitted data did not have. "
+                    f"{column.name}: {found}, which the fitted data did not have. "
                     'Pass unseen="ignore" to treat such cells as missing, or fit again with them.'
                 )
             missing = missing | unknown
@@ -252,6 +252,10 @@ class Leaf(Node):
             return Encoded(len(missing), arrays)
         present = np.flatnonzero(~missing)
         return Encoded(len(missing), {name: array[present] for name, array in arrays.items()}, present)
+
+    def _unseen(self, learned: Any, value: Any) -> str:
+        part = self.unseen_part(value, learned)
+        return f"is {value!r}" if part is value else f"holds {part!r}"
 
     def _column(self, table: Table, path: str) -> Column:
         if not self.value_ndim:

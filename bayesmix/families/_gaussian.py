@@ -55,6 +55,6 @@ def map_step(
             squares = np.maximum(second - mean * first, 0) + n * (mean - mu) ** 2
             sigma = conjugate.scale(priors["sigma"], n, squares)
         moved = np.abs(mu - before[0]) / learned.scale + np.abs(sigma / before[1] - 1)
-        if not np.nanmax(moved) > 1e-13 or len(priors) < 2:
+        if not np.fmax.reduce(np.ravel(moved), initial=0.0) > 1e-13 or len(priors) < 2:
             break
     return {"mu": mu + learned.center, "sigma": sigma}

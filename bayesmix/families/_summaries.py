@@ -15,9 +15,12 @@ def robust_center_and_scale(values: np.ndarray, constant: float | None = None) -
     """Median and interquartile range / 1.349 of the finite values.
 
     Where the range is zero (more than half of the values tie) the standard deviation serves, and where that is
-    zero too (a constant column) `constant`, which by default is the size of the value, or 1.
+    zero too (a constant column) `constant`, which by default is the size of the value, or 1. Of no values the median is
+    taken as 0.
     """
     values = values[np.isfinite(values)]
+    if not len(values):  # elements of sequences that are all empty
+        return 0.0, constant or 1.0
     low, center, high = map(float, np.quantile(values, [0.25, 0.5, 0.75], overwrite_input=True))
     scale = (high - low) / 1.349
     if not scale > 0:
@@ -66,7 +69,8 @@ class Levels:
         """Levels of a column: those that the frame declares, or those seen, sorted where they can be."""
         symbols = symbols_of(column)
         seen = dict.fromkeys(symbol for symbol, gone in zip(symbols, column.missing) if not gone)
-        levels = column.levels if column.levels is not None else tuple(in_order(seen))
+        # where there is no cell (all sequences are empty), the missing one is the only symbol: no cell can have it
+        levels = column.levels if column.levels is not None else tuple(in_order(seen)) or (None,)
         codes = codes_of(symbols, column.missing, levels)
         counts = np.bincount(codes[codes >= 0], minlength=len(levels)) + 0.5
         return cls(levels, tuple((counts / counts.sum()).tolist()))

@@ -121,9 +121,8 @@ def _zeros_and_ones(column):
     values = numbers(column, "Bernoulli")
     bad = (values != 0) & (values != 1) & ~column.missing
     if bad.any():
-        row, value = column.first(bad)
         raise DataError(
-            f"{column.name}: Bernoulli needs 0/1 or False/True; row {row} is {value}. "
+            f"{column.name}: Bernoulli needs 0/1 or False/True; {column.at(bad)}. "
             "Use Categorical for other symbols or mark it missing (NaN)."
         )
     return values

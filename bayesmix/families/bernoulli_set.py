@@ -11,8 +11,8 @@ import numpy as np
 import pymc as pm
 
 from bayesmix import conjugate
-from bayesmix.data import is_missing, sequence_like
-from bayesmix.errors import DataError
+from bayesmix.data import SHOWN, is_missing, sequence_like
+from bayesmix.errors import DataError, gather_faults
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import in_order, name_levels, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Dim, Parameter
@@ -42,7 +42,7 @@ class BernoulliSet(Leaf):
     A cell is a set, frozenset, list, tuple or array of hashable symbols without duplicates; ``None`` is a missing
     cell, an empty set is not. The symbols are those seen in the fitted data, sorted where they can be compared;
     they label the dim ``{field}_symbol``. A set with a symbol first met at prediction is an error, or missing with
-    ``unseen="ignore"``.
+    ``unseen="ignore"``. Where every set is empty, the only symbol is None, which no set can hold.
 
     Parameters
     ----------
@@ -104,12 +104,8 @@ class BernoulliSet(Leaf):
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         counts = Counter(symbol for cell in _sets(column) for symbol in cell)
-        if not counts and self.levels is None:
-            raise DataError(
-                f"{column.name}: every set is empty, so BernoulliSet has no symbol to learn. "
-                "Leave the field out of the spec."
-            )
-        levels = tuple(in_order(counts)) if self.levels is None else tuple(self.levels)
+        # where every set is empty, None is the only symbol: no set can hold it
+        levels = (tuple(in_order(counts)) or (None,)) if self.levels is None else tuple(self.levels)
         n_rows = int((~column.missing).sum())
         return Members(levels, tuple((counts[level] + 0.5) / (n_rows + 1.0) for level in levels))
 
@@ -137,9 +133,10 @@ class BernoulliSet(Leaf):
 
     def decode(self, values, learned):
         """Indicators (..., S) as frozensets, shape (...)."""
+        symbols = learned.levels
         sets = np.empty(values.shape[:-1], object)
         for index in np.ndindex(sets.shape):
-            sets[index] = frozenset(learned.levels[s] for s in np.flatnonzero(values[index]))
+            sets[index] = frozenset(symbols[s] for s in np.flatnonzero(values[index]) if symbols[s] is not None)
         return sets
 
     def value_dims(self, learned, prefix):
@@ -199,10 +196,14 @@ def _sets(column):
     """The cells as sets of symbols; empty where missing. Raises `DataError` for what is no set."""
     if column.missing.all():
         return [frozenset()] * len(column)
-    return [
-        frozenset() if gone else _as_set(column.name, row, cell)
-        for row, (cell, gone) in enumerate(zip(column.values.tolist(), column.missing))
-    ]
+    cells = enumerate(zip(column.values.tolist(), column.missing))
+    return gather_faults(
+        (
+            (lambda row=row, cell=cell, gone=gone: frozenset() if gone else _as_set(column.name, row, cell))
+            for row, (cell, gone) in cells
+        ),
+        most=SHOWN,
+    )
 
 
 def _as_set(name, row, cell):

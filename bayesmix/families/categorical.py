@@ -10,6 +10,7 @@ import numpy as np
 import pymc as pm
 
 from bayesmix import conjugate
+from bayesmix.data import with_type
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Levels, codes_of, name_levels, safe_log, symbols_of
@@ -153,9 +154,9 @@ class Categorical(Leaf):
 def _check_hashable(column):
     if column.kind != "object":
         return
-    for row, (cell, gone) in enumerate(zip(column.values, column.missing)):
-        if not gone and not isinstance(cell, Hashable):
-            raise DataError(
-                f"{column.name}: Categorical needs hashable symbols; row {row} is {cell!r} ({type(cell).__name__}). "
-                "Use Sequence or BernoulliSet for collections."
-            )
+    strange = np.array([not isinstance(cell, Hashable) for cell in column.values], bool) & ~column.missing
+    if strange.any():
+        raise DataError(
+            f"{column.name}: Categorical needs hashable symbols; {column.at(strange, with_type)}. "
+            "Use Sequence or BernoulliSet for collections."
+        )

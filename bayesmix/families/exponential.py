@@ -60,7 +60,7 @@ class Exponential(Leaf):
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         values = numbers(column, "Exponential", minimum=0)[~column.missing]
-        return Size(float(values.mean()) or 1.0)
+        return Size((float(values.mean()) if len(values) else 0.0) or 1.0)
 
     def assume(self, place):
         """See `Node.assume`."""

@@ -12,7 +12,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
-from bayesmix.data import Column, lengths_and_elements
+from bayesmix.data import SHOWN, Column, lengths_and_elements, listed
 from bayesmix.errors import DataError
 from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
 from bayesmix.mstep import numeric_step
@@ -46,7 +46,8 @@ class MarkovChain(Node):
     ========  ==================================================
 
     The symbols are those of the training data; they label the dims ``{field}_symbol`` (of ``initial``),
-    ``{field}_from`` and ``{field}_to`` (of ``transition``).
+    ``{field}_from`` and ``{field}_to`` (of ``transition``). Where every sequence is empty, the only symbol is None, which
+    no sequence can hold.
 
     Parameters
     ----------
@@ -149,11 +150,6 @@ class MarkovChain(Node):
         _check_symbols(column, elements, lengths)
         if self.levels is not None:
             elements = replace(elements, levels=self.levels)
-        elif not len(elements):
-            raise DataError(
-                f"{column.name}: every sequence is empty, so MarkovChain has no symbols to learn. "
-                "Use a family of counts for the lengths alone, or leave the field out."
-            )
         levels, known = Levels.of(elements), Lengths.of(lengths)
         return Chains(levels.levels, levels.frequencies, known.lengths, known.shares)
 
@@ -192,10 +188,13 @@ class MarkovChain(Node):
         owner = np.repeat(np.arange(len(column)), lengths.values)
         missing = column.missing.copy()
         if (codes < 0).any():
-            at = int(np.flatnonzero(codes < 0)[0])
             if unseen != "ignore":
+                first: dict[int, Any] = {}
+                for at in np.flatnonzero(codes < 0):
+                    first.setdefault(int(owner[at]), elements.values[at])
+                rows = [f"row {row} has {symbol!r}" for row, symbol in list(first.items())[:SHOWN]]
                 raise DataError(
-                    f"{column.name}: row {owner[at]} has {elements.values[at]!r}, which the fitted data did not have. "
+                    f"{column.name}: {listed(rows, len(first), 'rows')}, which the fitted data did not have. "
                     'Pass unseen="ignore" to treat such rows as missing, or fit again with them.'
                 )
             missing[owner[codes < 0]] = True

@@ -64,7 +64,7 @@ class Poisson(Leaf):
         """See `Leaf.learn_column`."""
         counts = numbers(column, "Poisson", whole=True, minimum=0)
         counts = counts[~column.missing]
-        return Rate((counts.sum() + 0.5) / len(counts))
+        return Rate((counts.sum() + 0.5) / max(len(counts), 1))
 
     def assume(self, place):
         """See `Node.assume`."""

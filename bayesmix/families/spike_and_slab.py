@@ -112,9 +112,8 @@ class SpikeAndSlab(Leaf):
         values = numbers(column, "SpikeAndSlab", whole=True)
         outside = ((values < learned.lower) | (values > learned.upper)) & ~column.missing
         if outside.any():
-            row, value = column.first(outside)
             raise DataError(
-                f"{column.name}: row {row} is {value:g}, outside of {learned.lower} to {learned.upper}. "
+                f"{column.name}: {column.at(outside, '{:g}'.format)}, outside of {learned.lower} to {learned.upper}. "
                 "Give SpikeAndSlab lower= and upper= that hold all values, or mark it missing (NaN)."
             )
         return {"value": values}

@@ -18,15 +18,16 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.bound import Bound, prepare
-from bayesmix.errors import ConvergenceWarning, DegenerateWarning, SpecError
+from bayesmix.errors import ConvergenceWarning, SpecError
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
+from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
 from bayesmix.inference.saddles import ascents, renewals
-from bayesmix.inference.start import initial_params
+from bayesmix.inference.start import initial_params, middle
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.progress import Progress
@@ -63,6 +64,8 @@ _NO_GRADIENT = 1e-9
 _EXTRA = 60
 #: Status of a run that the user stopped.
 _INTERRUPTED = "interrupted"
+#: Status of one whose covariance matrix has no inverse.
+_SINGULAR = "failed: a singular covariance matrix: fewer rows than coordinates, or coordinates that follow from others"
 #: Two starts whose objectives differ by less reached the same mode.
 _SAME_MODE = 1e-4
 
@@ -288,7 +291,7 @@ def fit_em(
         progressbar=progressbar,
     )
     reached = np.array([run.objective for run in runs])
-    warn_of_lone_rows(e_step, best.params)
+    warn_of_components(e_step, best.params)
     ended = {"converged": "converged", _INTERRUPTED: _INTERRUPTED}.get(best.status, "stopped at max_iter")
     status = Status(
         "em",
@@ -413,11 +416,7 @@ def maximise(
     def search() -> None:
         with Progress("EM starts", n_starts, progressbar) as progress:
             for number in range(n_starts):
-                run = (
-                    given[number]
-                    if number < len(given)
-                    else Run(initial_params(bound, few.data, few.row_weights, rng, number))
-                )
+                run = given[number] if number < len(given) else _from_clusters(few, rng, number)
                 runs.append(run)
                 advance(few, run, min(_SHORT_RUN, max_iter), tol, watch=None if judged else watch)
                 if judged:
@@ -489,6 +488,16 @@ def _given_starts(
     return [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
 
 
+def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
+    """Start `number`; a failed one where no parameters fit the clusters."""
+    bound = e_step.bound
+    try:
+        with np.errstate(all="ignore"):
+            return Run(initial_params(bound, e_step.data, e_step.row_weights, rng, number))
+    except np.linalg.LinAlgError:
+        return Run(middle(bound), status=_SINGULAR)
+
+
 def _sample(
     bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator
 ) -> tuple[Encoded, np.ndarray] | None:
@@ -536,23 +545,6 @@ def _objective(e_step: EStep, params: Params) -> float:
     return e_step(params)[0] + e_step.bound.log_prior(params) if not _collapsed(e_step.bound, params) else -np.inf
 
 
-def warn_of_lone_rows(e_step: EStep, params: Params) -> None:
-    """Warn of components of the root that hold less than a row and a half: they describe no group."""
-    bound, row_weights = e_step.bound, e_step.row_weights
-    if not bound.is_mixture or len(row_weights) < 3:
-        return
-    _, stats = e_step(params)
-    held = stats[bound.site.key]["n"].ravel()
-    few = np.flatnonzero(held < 1.5 * row_weights.max())
-    if len(held) > 1 and len(few):
-        which = ", ".join(f"component {k} holds {held[k]:.2g} rows" for k in few[:5])
-        warnings.warn(
-            f"{which}: it describes single rows, not a group. Use fewer components, or look at those rows.",
-            DegenerateWarning,
-            stacklevel=3,
-        )
-
-
 def advance(
     e_step: EStep,
     run: Run,
@@ -569,8 +561,14 @@ def advance(
         run.search = _Search(e_step)
     search = run.search if accelerate else None
     while run.n_iterations < until:
-        loglik, stats = e_step(run.params)
-        objective = loglik + bound.log_prior(run.params)
+        try:
+            loglik, stats = e_step(run.params)
+            objective = loglik + bound.log_prior(run.params)
+        except np.linalg.LinAlgError:
+            if run.plain is None:
+                run.status = _SINGULAR
+                return
+            loglik, stats, objective = -np.inf, {}, -np.inf
         fell = _fell(run, objective)
         new = None
         if np.isfinite(objective):
@@ -783,7 +781,7 @@ def _guarded(bound: Bound, stats: Any, run: Run) -> dict[str, np.ndarray] | None
     try:
         new = bound.m_step(stats, run.params)
     except np.linalg.LinAlgError:
-        run.status = "failed: a covariance matrix became singular"
+        run.status = _SINGULAR
         return None
     if not all(np.isfinite(value).all() for value in new.values()):
         run.status = "failed: a parameter left its support"

@@ -22,12 +22,14 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError
 from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
+from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
 from bayesmix.inference.map import climb
 from bayesmix.inference.modes import THOROUGH, Modes, dominant, with_caution
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
+from bayesmix.plan import EStep
 from bayesmix.psis import FEWEST, LARGEST_K, MOST, Importance, importance, normal_log_density
 from bayesmix.spec import Encoded, Node
 
@@ -283,6 +285,7 @@ def heaviest(
     """
     best, runs = maximise(with_mode_inside(bound), data, weights, explore=THOROUGH, **em)
     at, modes = dominant(bound, data, weights, given, best, runs)
+    warn_of_components(EStep(bound, data, weights), at)
     model = model_of(bound, data, index=table.index, row_weights=given, order=order, initval=at)
     target = Target(model, variables_at(bound, at), jacobian=True)
     return target, at, modes, [run.report() for run in runs]

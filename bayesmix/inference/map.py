@@ -12,7 +12,8 @@ from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
-from bayesmix.inference.em import maximise, warn_of_lone_rows
+from bayesmix.inference.degenerate import warn_of_components
+from bayesmix.inference.em import maximise
 from bayesmix.inference.modes import modes_of
 from bayesmix.inference.target import Target
 from bayesmix.mstep import ascent_direction
@@ -76,7 +77,7 @@ def fit_map(
         random_seed=random_seed,
         progressbar=progressbar,
     )
-    warn_of_lone_rows(EStep(bound, encoded, weights), best.params)
+    warn_of_components(EStep(bound, encoded, weights), best.params)
     positions = {name: best.params[name] for name in bound.discrete_slots}
     model = model_of(bound.held(positions), encoded, row_weights=given, initval=best.params)
     target = Target(model, variables_at(bound, best.params), jacobian=False)

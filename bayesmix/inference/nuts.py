@@ -21,6 +21,7 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.chains import STATS, Drawn, sample, stacked
+from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
 from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
@@ -28,6 +29,7 @@ from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params
+from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, location_slot, relabelled
 from bayesmix.seeds import entropy_of
 from bayesmix.spec import Node
@@ -189,6 +191,7 @@ def fit_nuts(
             explore=THOROUGH,
         )
         at, found = dominant(bound, encoded, weights, given, mode, runs)
+        warn_of_components(EStep(bound, encoded, weights), at, improper=False)  # chains look for that themselves
         history, reports = np.array(mode.history), [r.report() for r in runs]
     else:
         begun = kept.begun

@@ -13,7 +13,7 @@ flat priors, given the tied rows and a vanishing share of all others, leads alon
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ def spikes(
     row_weights: np.ndarray | None = None,
     target: Target | None = None,
     others: Params | None = None,
+    only: Collection[str] | None = None,
 ) -> list[Spike]:
     """Points that a component can shrink onto, with a posterior mass that does not end there.
 
@@ -85,6 +86,8 @@ def spikes(
         The log posterior with Jacobians, where it is made already, without an order.
     others : dict, optional
         Values of variables of its model that are not the spec's.
+    only : collection of str, optional
+        Slots, one of which a family must have to be looked at.
 
     References
     ----------
@@ -94,6 +97,8 @@ def spikes(
     flat = None
     for site, block in bound.site.walk_with(data):
         if not site.is_leaf or site.n_components < 2 or not any(s.free and not s.discrete for s in site.slots.values()):
+            continue
+        if only is not None and not any(slot.name in only for slot in site.slots.values()):
             continue
         if (tie := _largest_tie(block)) is None:
             continue

@@ -43,8 +43,8 @@ class Splitter:
 
     def __call__(self, points: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
         """Responsibilities (N, n) that sum to 1, for points (N, F) with NaN where missing."""
-        if n == 1:
-            return np.ones((len(points), 1))
+        if n == 1 or not len(points):  # all sequences are empty
+            return np.ones((len(points), n))
         points = np.where(np.isnan(points), 0.0, points)
         points = points - points.mean(0)
         if self.stretch:

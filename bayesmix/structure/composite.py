@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, final
@@ -11,7 +11,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from bayesmix.data import Table
-from bayesmix.errors import DataError
+from bayesmix.errors import DataError, gather_faults
 from bayesmix.params import Place
 from bayesmix.spec import Encoded, Evaluation, Node, Site, gather, places, spread
 
@@ -208,16 +208,3 @@ class Composite(Node):
     def graph_draw(self, site, variables, z, out, label):
         for child in site.children:
             child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
-
-
-def gather_faults(steps: Iterable[Callable[[], Any]]) -> list:
-    """Take every step, and raise the data faults of all of them together."""
-    found, faults = [], []
-    for step in steps:
-        try:
-            found.append(step())
-        except DataError as error:
-            faults += error.faults
-    if faults:
-        raise DataError(faults)
-    return found

@@ -13,7 +13,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
-from bayesmix.errors import SpecError
+from bayesmix.errors import SpecError, gather_faults
 from bayesmix.families._summaries import safe_log
 from bayesmix.kernels.log_sum_exp import LogSumExp
 from bayesmix.mstep import numeric_step
@@ -31,7 +31,6 @@ from bayesmix.params import (
     size_of,
 )
 from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
-from bayesmix.structure.composite import gather_faults
 
 
 @dataclass(frozen=True)

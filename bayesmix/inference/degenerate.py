@@ -1,0 +1,189 @@
+"""Warnings of what was found: components that hold a row or none, that are one, or that a prior lets collapse.
+
+Every engine that begins with a mode calls `warn_of_components` there.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesmix.bound import Bound
+from bayesmix.data import SHOWN
+from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning
+from bayesmix.inference.spikes import spikes
+from bayesmix.params import Params
+from bayesmix.plan import EStep
+from bayesmix.structure.mixture import posterior
+from bayesmix.symmetry import Symmetry, permuted
+
+#: Rows that a component has at least.
+FEW_ROWS = 1.5
+#: Share of a component's rows that another one claims, below which they are not taken for one.
+_OVERLAP = 0.02
+#: Rows on which that is found, pairs that are looked at, and iterations that one component in their place gets.
+_ROWS, _PAIRS, _ITERATIONS = 5_000, 3, 10
+
+
+def warn_of_components(e_step: EStep, params: Params, *, improper: bool = True) -> None:
+    """Warn of a mode's degenerate components, see the module; of an `improper` posterior where nothing else does."""
+    _warn_of_lone_rows(e_step, params)
+    _warn_of_indistinct(e_step, params)
+    if improper:
+        _warn_of_spikes(e_step, params)
+
+
+def _warn_of_lone_rows(e_step: EStep, params: Params) -> None:
+    """Warn of components of the root that hold less than a row and a half: they describe no group."""
+    bound, row_weights = e_step.bound, e_step.row_weights
+    if not bound.is_mixture or len(row_weights) < 3:
+        return
+    _, stats = e_step(params)
+    held = stats[bound.site.key]["n"].ravel()
+    few = np.flatnonzero(held < FEW_ROWS * row_weights.max())
+    if len(held) > 1 and len(few):
+        resp = bound.responsibilities(params, e_step.data)[:, few[:SHOWN]]
+        which = [
+            f"component {k} holds {held[k]:.2g} rows" + (f" (row {int(own.argmax())})" if own.max() > 0.5 else "")
+            for k, own in zip(few, resp.T)
+        ]
+        more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
+        warnings.warn(
+            f"{', '.join(which)}{more}: it describes single rows, not a group. Use fewer components, or look at those "
+            "rows: where they are right, one component more keeps them apart.",
+            DegenerateWarning,
+            stacklevel=4,
+        )
+
+
+@dataclass(frozen=True)
+class Indistinct:
+    """Two components of the root in whose place one would do.
+
+    Attributes
+    ----------
+    components : tuple of int
+    loss : float
+        Log-likelihood that one in their place has less, in nats.
+    called_for : float
+        That a second one must gain by the BIC: half the logarithm of the rows' number for each of its parameters.
+    """
+
+    components: tuple[int, int]
+    loss: float
+    called_for: float
+
+    def __str__(self) -> str:
+        return (
+            f"components {self.components[0]} and {self.components[1]} cannot be told apart: one in their place "
+            f"describes the rows as well (its log-likelihood is {max(self.loss, 0):.2g} nats lower, where the BIC asks "
+            f"{self.called_for:.2g} of a component)"
+        )
+
+
+def indistinct(e_step: EStep, params: Params) -> Indistinct | None:
+    """Two components of the root that the data do not tell apart, if there are any among those that overlap most.
+
+    One component in their place starts from each of them in turn and takes a few EM iterations: what it lacks then is
+    at least what it lacks at its mode.
+
+    References
+    ----------
+    Schwarz 1978, *Annals of Statistics* 6.
+    """
+    bound = e_step.bound
+    for symmetry in bound.symmetries:
+        if symmetry.site is not bound.site or symmetry.around:
+            continue
+        loglik = e_step(params)[0]
+        worth = 0.5 * _own_parameters(bound, symmetry) * np.log(max(e_step.row_weights.sum(), 2.0))
+        for pair in _overlapping(e_step, params, symmetry):
+            needed = loglik - worth
+            loss = loglik - max(_as_one(e_step, params, symmetry, pair, kept, needed) for kept in pair)
+            if loss < worth:
+                members = symmetry.members
+                return Indistinct((members[pair[0]], members[pair[1]]), float(loss), float(worth))
+    return None
+
+
+def _overlapping(e_step: EStep, params: Params, symmetry: Symmetry) -> list[tuple[int, int]]:
+    """Positions of pairs of components that claim the same rows, those that do most first."""
+    bound, data, row_weights = e_step.bound, e_step.data, e_step.row_weights
+    if data.n_rows > _ROWS:
+        rows = np.sort(np.random.default_rng(0).choice(data.n_rows, _ROWS, replace=False))
+        data, row_weights = data.take(rows), row_weights[rows]
+    with np.errstate(all="ignore"):
+        evaluation = bound.site.evaluate(params, data)
+        resp = posterior(evaluation)[:, 0][:, list(symmetry.members)]
+    common = resp.T @ (resp * row_weights[:, None])
+    held = (resp * row_weights[:, None]).sum(0)
+    share = common / np.maximum(np.minimum(held[:, None], held), 1e-300)
+    pairs = [(j, k) for _, block in symmetry.blocks() for j in block for k in block if j < k]
+    alike = [pair for pair in pairs if share[pair] > _OVERLAP and min(held[list(pair)]) > FEW_ROWS * row_weights.max()]
+    return sorted(alike, key=lambda pair: -share[pair])[:_PAIRS]
+
+
+def _as_one(
+    e_step: EStep, params: Params, symmetry: Symmetry, pair: tuple[int, int], kept: int, needed: float
+) -> float:
+    """Log-likelihood with two copies of one component in the place of a pair; EM leaves copies what they are.
+
+    It ends where the log-likelihood will not be as high as is `needed`, were it to rise as in the last iteration.
+    """
+    bound = e_step.bound
+    order = np.arange(len(symmetry.members))
+    order[list(pair)] = kept
+    weights = symmetry.weights
+    point = {**params, **permuted(bound, symmetry, params, order)}
+    if weights.free:
+        own = np.array(params[weights.name], float)
+        both = [symmetry.members[position] for position in pair]
+        own[..., both] = own[..., both].mean(-1, keepdims=True)
+        point[weights.name] = own
+    best = -np.inf
+    with np.errstate(all="ignore"):
+        for left in range(_ITERATIONS, 0, -1):
+            loglik, stats = e_step(point)
+            before, best = best, max(best, loglik) if np.isfinite(loglik) else best
+            if np.isfinite(before) and best + left * (best - before) < needed:
+                break
+            try:
+                point = bound.m_step(stats, point)
+            except np.linalg.LinAlgError:
+                break
+    return best
+
+
+def _own_parameters(bound: Bound, symmetry: Symmetry) -> float:
+    """Free numbers that a component of the root adds."""
+    own, axis = float(symmetry.weights.free), symmetry.axis
+    if axis is not None:
+        own += sum(slot.n_free / len(axis) for slot in bound.free_slots.values() if axis in slot.axes)
+    return own
+
+
+def _warn_of_indistinct(e_step: EStep, params: Params) -> None:
+    if e_step.bound.is_mixture and (found := indistinct(e_step, params)) is not None:
+        n = e_step.bound.site.slots["weights"].shape[-1]
+        warnings.warn(
+            f"{found}. K = {n} is too large for these data: use fewer components; bm.select helps to choose.",
+            IndistinctWarning,
+            stacklevel=4,
+        )
+
+
+def _warn_of_spikes(e_step: EStep, params: Params) -> None:
+    """Warn of an improper posterior, where a prior that is not one of the closed forms lets a component collapse."""
+    bound = e_step.bound
+    given = [slot for slot in bound.free_slots.values() if slot.hyper is None and not slot.depends_on_model]
+    if not given or bound.discrete_slots:
+        return
+    for spike in spikes(bound, e_step.data, params, e_step.row_weights, only={slot.name for slot in given}):
+        warnings.warn(
+            f"{spike} Give {' and '.join(spike.slots)} a prior that vanishes at 0, as the default does, or model the "
+            "rounding.",
+            ImproperWarning,
+            stacklevel=4,
+        )
