@@ -189,7 +189,7 @@ def stephens(p: np.ndarray, start: np.ndarray) -> np.ndarray:
     p, q = _clipped(p), _clipped(start)
     order = np.full((n_draws, size), -1)
     for _ in range(_MOST_ITERATIONS):
-        scores = (p.reshape(-1, n_rows) @ np.log(q).T).reshape(n_draws, size, size)
+        scores = (p.reshape(n_draws * size, n_rows) @ np.log(q).T).reshape(n_draws, size, size)
         new = best_orders(-np.swapaxes(scores, 1, 2))
         if np.array_equal(new, order):
             break

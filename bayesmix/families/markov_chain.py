@@ -46,8 +46,8 @@ class MarkovChain(Node):
     ========  ==================================================
 
     The symbols are those of the training data; they label the dims ``{field}_symbol`` (of ``initial``),
-    ``{field}_from`` and ``{field}_to`` (of ``transition``). Where every sequence is empty, the only symbol is None, which
-    no sequence can hold.
+    ``{field}_from`` and ``{field}_to`` (of ``transition``). Where every sequence is empty, the only symbol is None,
+    which no sequence can hold.
 
     Parameters
     ----------

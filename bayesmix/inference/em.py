@@ -48,6 +48,8 @@ _EXPLORE = 0.3
 _RENEWED = 60
 #: Points that are kept of the way.
 _PATH = 10
+#: Iterations that the best run gets to where its gradient vanishes, if its objective stood still before leaps began.
+_SHARPENED = 10
 #: Parameters of which differences are always cheap, and rows beside which they are.
 _FEW, _MANY_ROWS = 24, 50_000
 #: Accepted points after which the metric is found again.
@@ -459,6 +461,8 @@ def maximise(
         for run in finished:
             run.validation = float(bound.log_density(run.params, validation).sum())
         best = max(finished, key=lambda run: -np.inf if run.validation is None else run.validation)
+    if accelerate and best.status == "converged" and best.search is None and len(best.history) > 2:
+        _sharpen(e_step, best, max_iter, tol, watch)
     best.params, *best.trajectory = in_canonical_order(bound, best.params, best.params, *best.trajectory)
     best.trajectory = best.trajectory[1:]
     return best, runs
@@ -486,6 +490,15 @@ def _given_starts(
     if start != "moments":
         raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
     return [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
+
+
+def _sharpen(e_step: EStep, run: Run, max_iter: int, tol: float, watch: Callable[[Run], None] | None) -> None:
+    """Lead a run whose objective stood still before leaps began to where its gradient vanishes too, in a few steps."""
+    before = run.params
+    run.status = "running"
+    advance(e_step, run, min(run.n_iterations + _SHARPENED, max_iter), tol, True, watch)
+    run.params = before if run.failed else run.params
+    run.status = "converged"
 
 
 def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
