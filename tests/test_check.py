@@ -63,6 +63,7 @@ def test_a_sound_posterior_is_trusted(sound):
     [(pm.HalfNormal.dist(10.0), 0), (pm.HalfCauchy.dist(5.0), 0), (pm.Gamma.dist(2.0, 0.1), 1), (bm.Flat(), 0)],
     ids=["HalfNormal", "HalfCauchy", "Gamma", "Flat"],
 )
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ImproperWarning")
 def test_fifteen_ties_and_a_prior_that_reaches_zero(sigma, power):
     """A prior of sigma**p near 0 and m ties: the mass grows by (m - 2 - p) log 10 as sigma falls by ten."""
     fit = bm.fit_em(_spread(sigma), WAITING, random_seed=1, n_starts=4)
@@ -77,6 +78,7 @@ def test_priors_that_vanish_at_zero_need_no_warning(sigma):
     assert spikes(fit.bound, fit.encoded, fit.params) == []
 
 
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ImproperWarning")
 def test_two_ties_are_the_least_that_make_a_half_normal_improper():
     """The integral of sigma**(1 - m) near 0 is infinite for m = 2 and finite for m = 1."""
     fit = bm.fit_em(_spread(pm.HalfNormal.dist(10.0)), X, random_seed=1)
@@ -88,6 +90,7 @@ def test_two_ties_are_the_least_that_make_a_half_normal_improper():
     assert spike.gain == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ImproperWarning")
 def test_ties_are_found_in_fields_and_in_other_families():
     rng = np.random.default_rng(1)
     table = {"time": np.r_[0.0, 0.0, 0.0, rng.exponential(10, 57)], "count": rng.poisson(4, 60)}

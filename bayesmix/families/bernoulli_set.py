@@ -11,7 +11,7 @@ import numpy as np
 import pymc as pm
 
 from bayesmix import conjugate
-from bayesmix.data import SHOWN, is_missing, sequence_like
+from bayesmix.data import SHOWN, is_missing, sequence_like, with_type
 from bayesmix.errors import DataError, gather_faults
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import in_order, name_levels, safe_log, safe_log_rest
@@ -196,6 +196,13 @@ def _sets(column):
     """The cells as sets of symbols; empty where missing. Raises `DataError` for what is no set."""
     if column.missing.all():
         return [frozenset()] * len(column)
+    strange = [not isinstance(cell, (set, frozenset)) and not sequence_like(cell) for cell in column.values]
+    strange = np.array(strange, bool) & ~column.missing
+    if strange.any():
+        raise DataError(
+            f"{column.name}: BernoulliSet needs sets of symbols; {column.at(strange, with_type)}. "
+            "Make every cell a set or a list, with None for a missing one, or use Categorical for single symbols."
+        )
     cells = enumerate(zip(column.values.tolist(), column.missing))
     return gather_faults(
         (
@@ -209,11 +216,6 @@ def _sets(column):
 def _as_set(name, row, cell):
     if isinstance(cell, np.ndarray):
         cell = cell.tolist()
-    if not isinstance(cell, (set, frozenset)) and not sequence_like(cell):
-        raise DataError(
-            f"{name}: BernoulliSet needs sets of symbols; row {row} is {cell!r} ({type(cell).__name__}). "
-            "Make every cell a set or a list, with None for a missing one, or use Categorical for single symbols."
-        )
     for symbol in cell:
         if is_missing(symbol):
             raise DataError(

@@ -90,5 +90,5 @@ def test_fifty_components(method):
 
 @pytest.mark.parametrize("method", ["em", "map", "nuts", "advi", "laplace", "moments"])
 def test_a_column_without_a_cell_is_one_error(method):
-    with pytest.raises(bm.DataError, match="y: every cell is missing.*Leave the field out"):
+    with pytest.raises(bm.DataError, match=r"y: every cell is missing.*Leave the field out"):
         bm.fit(M(C(x=N(), y=N()), 2), {"x": X, "y": [None] * 100}, method=method)

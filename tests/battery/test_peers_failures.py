@@ -111,7 +111,7 @@ def test_unseen_categories_and_set_elements(method):
     fit, _ = fitted(M(C(c=bm.Categorical(), s=bm.BernoulliSet(), x=N()), 2), cells, method)
     for field, strange in (("c", "w"), ("s", {"z"})):
         new = {"c": ["u"], "s": [{"a"}], "x": [-5.0], field: [strange]}
-        with pytest.raises(bm.DataError, match=f"{field}: row 0 .*unseen="):
+        with pytest.raises(bm.DataError, match=rf"{field}: row 0 .*unseen="):
             fit.responsibilities(new)
         missing = fit.responsibilities({**new, field: [None]})
         np.testing.assert_array_equal(fit.responsibilities(new, unseen="ignore"), missing)
