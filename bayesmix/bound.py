@@ -195,10 +195,11 @@ def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Enco
 
 
 def require_free(bound: Bound, method: str) -> None:
-    """Raise `SpecError` where every parameter is fixed."""
-    if not bound.free_slots:
+    """Raise `SpecError` where every parameter is fixed, or has one possible value (the weight of one component)."""
+    if not any(slot.n_free for slot in bound.free_slots.values()):
         raise SpecError(
-            f'every parameter is fixed: nothing for "{method}" to estimate. Use method="em" to evaluate it.'
+            f'every parameter is fixed or has one possible value: nothing for "{method}" to estimate. '
+            'Use method="em" to evaluate it.'
         )
 
 

@@ -142,7 +142,7 @@ CASES = {
         ("zero variance",),
         check=lambda fit: np.allclose(fit.params["weights"], 0.5, atol=0.05),
     ),
-    "d > N": Case("finite under the proper prior", M(bm.MvNormal(), 1), VECTORS[:, :12][:8]),
+    "d > N": Case("finite under the proper prior", M(bm.MvNormal(), 1), VECTORS[:4, :6]),
     "collinear": Case("finite under the proper prior", M(bm.MvNormal(), 2), np.column_stack([Z, 2 * Z])),
     "large counts": Case(
         "right to 1e-6",
@@ -179,9 +179,8 @@ CASES = {
     "ties": Case(
         "warning: the posterior is improper (a component can collapse on the ties), way out named",
         M(N(sigma=pm.HalfNormal.dist(10)), 2),
-        np.r_[np.round(_rng.normal(50, 3, 60), 3), np.round(_rng.normal(80, 3, 60), 3), np.full(15, 81.0)],
+        np.r_[np.round(_rng.normal(50, 3, 75), 3), np.round(_rng.normal(80, 3, 75), 3), np.full(15, 81.0)],
         ("15 rows are tied at 81.*improper.*prior that vanishes at 0",),
-        ("a spike",),
     ),
     "Boolean dtype": Case(
         "as declared by the spec", M(bm.Bernoulli(), 1), pd.Series([True, False, True, pd.NA] * 5, dtype="boolean")

@@ -32,7 +32,7 @@ TABLES = {
     "waiting times of 1e8": (M(bm.Exponential(), 2), np.where(Z, 1e8, 1.0) * _rng.exponential(size=100), None, 0),
     "log-normals over 1e±100": (M(bm.LogNormal(), 2), np.exp(np.where(Z, 230.0, -230.0) + X), None, 0),
     "duplicated rows": (M(N(), 2), np.tile(X, 3), "mu", 1.0),
-    "d > N": (M(bm.MvNormal(), 1), _rng.normal(size=(8, 12)), None, 0),
+    "d > N": (M(bm.MvNormal(), 1), _rng.normal(size=(4, 6)), None, 0),
     "constant column": (M(C(x=N(), y=N()), 2), {"x": X, "y": np.full(100, 2.0)}, "x_mu", 1.0),
     "one-row component": (M(N(), 3), np.append(X, 500.0), None, 0),
     "one row of each": (M(C(x=N(), c=bm.Categorical()), 2), {"x": [1.0, 9.0], "c": ["a", "b"]}, None, 0),

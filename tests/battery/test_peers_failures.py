@@ -77,6 +77,10 @@ def test_numeric_strings():
 )  # fmt: skip
 def test_counts_at_the_edge_of_their_support(family, cells, n_components, method):
     """A peer crashes on Poisson zeros, and runs on NaN to the last iteration where all geometrics are one."""
+    if n_components == 1 and method == "nuts" and isinstance(family, bm.Categorical):
+        with pytest.raises(bm.SpecError, match="one possible value"):
+            fitted(M(family, 1), cells, method)
+        return
     fit, caught = fitted(M(family, n_components), cells, method)
     expected = [] if n_components == 1 else ["1 distinct row", "cannot be told apart", "single rows"]
     assert all(any(part in str(each.message) for part in expected) for each in caught)
@@ -101,7 +105,7 @@ def test_categories_of_none_nan_and_mixed_types(method):
     fit, caught = fitted(M(bm.Categorical(), 1), cells, method)
     assert not caught
     assert_sane(fit, cells)
-    np.testing.assert_array_equal(fit.log_density([None, float("nan")]), [0, 0])
+    np.testing.assert_allclose(fit.log_density([None, float("nan")]), [0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize("method", ENGINES)
