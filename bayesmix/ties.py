@@ -42,8 +42,8 @@ _WAYS_OUT = {
     "constant": "Its scale is what the prior says, and it tells no components apart: leave it out of the spec.",
     "few": "A component that holds one value alone has zero variance there: only its prior keeps its scale above 0. "
     "Use bm.Categorical, or fewer components.",
-    "spike": "A component shrinks onto such a spike, and only its prior keeps its scale above 0. Give the spike a field "
-    "of its own: one that says whether the value is there, and the value missing (NaN) where it is not.",
+    "spike": "A component shrinks onto such a spike: only its prior keeps its scale above 0. Give the spike a field of "
+    "its own: one that says whether the value is there, and the value missing (NaN) where it is not.",
 }
 
 
