@@ -13,6 +13,7 @@ from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Params, Place, Slot
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
 from bayesmix.structure.composite import gather_faults
+from bayesmix.threads import alone
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _held(site: Site, params: Params) -> Site:
     return replace(site, slots=slots, children=tuple(_held(child, params) for child in site.children))
 
 
+@alone
 def bind(spec: Node, table: Table) -> Bound:
     """Bind a spec to a table.
 
@@ -163,6 +165,7 @@ def _learn(learned: Learned, key: str, node: Any, columns: list) -> None:
     learned[key] = node.learn(columns)
 
 
+@alone
 def bind_learned(spec: Node, learned: Learned) -> Bound:
     """Bind a spec to what was learned before (as a saved fit does)."""
     bound = Bound(spec, spec.lay_out(Place(), learned), learned)

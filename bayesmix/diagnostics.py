@@ -134,8 +134,8 @@ class Convergence:
     @property
     def worst(self) -> str:
         """What has the largest R-hat."""
-        finite = self.table["r_hat"].dropna()
-        return str(finite.idxmax()) if len(finite) else ""
+        rhat = self.table["r_hat"].to_numpy()
+        return "" if np.isnan(rhat).all() else str(self.table.index[int(np.nanargmax(rhat))])
 
     @property
     def enough(self) -> bool:

@@ -882,6 +882,7 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
     return columns
 
 
+@alone
 def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
     """A frame of the caller's library, pandas where there was none."""
     if backend in (None, "pandas"):

@@ -18,6 +18,7 @@ import pytensor.tensor as pt
 from bayesmix.compilation import QuickFunction
 from bayesmix.params import Params
 from bayesmix.tape import Tape
+from bayesmix.threads import alone
 
 _LOG = logging.getLogger("bayesmix")
 
@@ -28,6 +29,7 @@ _GRADIENT = 1e-11  # of the objective, relative to the size of the statistics
 class _Objective:
     """Value, gradient and Hessian of one site's M-step objective in unconstrained coordinates."""
 
+    @alone
     def __init__(self, site: Any, stats: dict[str, np.ndarray]):
         self.slots = {name: slot for name, slot in site.slots.items() if slot.free and not slot.discrete}
         self.statistics = tuple(stats)
