@@ -3,15 +3,20 @@
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
+# make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
+# make dist        wheel and sdist, in dist; looks whether anything is missing in them
+# make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
 BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
+INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-location
+PIP := $(BIN)/python $(INSTALL)
+FAST := -m "not slow"
 
-.PHONY: demo test fast check bench calibrate help
+.PHONY: demo test fast check bench calibrate test-oldest dist test-wheel help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -27,6 +32,23 @@ fast: .venv/.test
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/run.py
+
+test-oldest: build/oldest/.ready
+	@NUMBA_CACHE_DIR=$(CURDIR)/build/oldest/cache build/oldest/bin/python -m pytest -n 2 -q $(FAST)
+
+dist: build/tools/.ready
+	@rm -rf dist bayesmix.egg-info
+	@build/tools/bin/python -m build --outdir dist . >build/dist.log 2>&1 || { cat build/dist.log; exit 1; }
+	@build/tools/bin/python ci/distributions.py dist --into build/unpacked
+
+test-wheel: dist
+	@rm -rf build/wheel && build/tools/bin/python -m venv build/wheel
+	@build/wheel/bin/python $(INSTALL) "$$(ls dist/*.whl)[test]"
+	@build/wheel/bin/python -m pip check
+	@outside=$$(mktemp -d) && trap 'rm -rf "$$outside"' EXIT && cp -r build/unpacked/sdist/. "$$outside" && cd "$$outside" \
+	  && python=$(CURDIR)/build/wheel/bin/python \
+	  && $$python -c 'import bayesmix, sys; sys.exit("site-packages" not in bayesmix.__file__)' \
+	  && NUMBA_CACHE_DIR="$$outside/cache" $$python -m pytest -n 2 -q $(FAST) -k "not links_lead_somewhere" tests
 
 check: .venv/.dev
 	@$(BIN)/ruff check .
@@ -53,4 +75,21 @@ check: .venv/.dev
 
 .venv/.dev: .venv/.test pyproject.toml
 	@$(PIP) -e ".[dev]"
+	@touch $@
+
+# On the oldest Python there is, since the oldest versions know no newer one.
+build/oldest/.ready: .venv/.python pyproject.toml ci/oldest.py ci/oldest.txt
+	@rm -rf build/oldest && mkdir -p build
+	@oldest=$(BIN)/python; \
+	for candidate in $(PYTHON) python3.12 python3.13; do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then oldest=$$candidate; break; fi; \
+	done; \
+	echo "Making build/oldest with $$($$oldest --version)"; $$oldest -m venv build/oldest
+	@build/oldest/bin/python ci/oldest.py >build/oldest/constraints.txt
+	@build/oldest/bin/python $(INSTALL) --prefer-binary -c build/oldest/constraints.txt -e ".[test]"
+	@touch $@
+
+build/tools/.ready: .venv/.python
+	@$(BIN)/python -m venv build/tools
+	@build/tools/bin/python $(INSTALL) build
 	@touch $@

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from bayesmix.data import Table, read
-from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults
+from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults, warn
 from bayesmix.params import Params, Place, Slot
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
+from bayesmix.threads import alone
 from bayesmix.ties import warn_of_ties
 
 
@@ -140,6 +140,7 @@ def _held(site: Site, params: Params) -> Site:
     return replace(site, slots=slots, children=tuple(_held(child, params) for child in site.children))
 
 
+@alone
 def bind(spec: Node, table: Table) -> Bound:
     """Bind a spec to a table.
 
@@ -164,6 +165,7 @@ def _learn(learned: Learned, key: str, node: Any, columns: list) -> None:
     learned[key] = node.learn(columns)
 
 
+@alone
 def bind_learned(spec: Node, learned: Learned) -> Bound:
     """Bind a spec to what was learned before (as a saved fit does)."""
     bound = Bound(spec, spec.lay_out(Place(), learned), learned)
@@ -216,7 +218,7 @@ def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = Non
         )
     distinct = count_distinct(data, n_components)
     if distinct < n_components:
-        warnings.warn(
+        warn(
             f"data: {n_components} components but only {distinct} distinct row{'s' if distinct > 1 else ''}: "
             f"components are then copies of each other. Use n_components of at most {distinct}.",
             DegenerateWarning,

@@ -34,6 +34,7 @@ from bayesmix.likelihood import Apportioned, Rows, row_log_density
 from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import Mixture
+from bayesmix.threads import alone
 
 #: Rows that the starting point of the sampler is found on.
 _START_ROWS = 5_000
@@ -126,6 +127,7 @@ def _is_table(value: Any) -> bool:
     return getattr(value.tag, "is_table", False)
 
 
+@alone
 def build_model(
     spec: Node,
     data: Any,
@@ -196,6 +198,7 @@ def build_model(
     )
 
 
+@alone
 def model_of(
     bound: Bound,
     data: Encoded,

@@ -12,7 +12,6 @@ quantities: it sees faults that no single parameter shows.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +28,7 @@ from bayesmix.build import RowsRV, model_of, variables_at
 from bayesmix.compilation import QUICK
 from bayesmix.data import read
 from bayesmix.discrete import completed
-from bayesmix.errors import SpecError
+from bayesmix.errors import SpecError, quiet
 from bayesmix.fit import draw_rows
 from bayesmix.inference.advi import _FullRank, ascend, fixed_points
 from bayesmix.inference.em import maximise
@@ -287,8 +286,7 @@ def ranks_of(
     truths = prior_draws(bound, replications, np.random.default_rng(seeds[0]))
     ranks, responsibilities, failed, divergences = [], [], [], 0
     names: list[str] = []
-    with Progress("calibration", replications, progressbar) as progress, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with Progress("calibration", replications, progressbar) as progress, quiet(), np.errstate(all="ignore"):
         for truth, seed in zip(truths, seeds[1:]):
             rng = np.random.default_rng(seed)
             try:

@@ -35,6 +35,7 @@ from bayesmix.plan import EStep
 from bayesmix.psis import LARGEST_K
 from bayesmix.spec import Evaluation, Site
 from bayesmix.symmetry import symmetries
+from bayesmix.threads import alone
 
 #: Draws, evenly spaced, that the checks of components look at.
 _DRAWS = 50
@@ -144,6 +145,7 @@ class Report:
         return f"<p><b>{html.escape(self.engine)}: {self.verdict}</b></p>{table}<ul>{rest}</ul>"
 
 
+@alone
 def check(posterior: Any, model: pm.Model | None = None, data: Any = None) -> Report:
     """Everything that speaks for or against trusting a posterior, with the way out of each fault.
 
@@ -377,7 +379,7 @@ def _one_chain(e: _Evidence) -> Iterator[Finding]:
 
 def _sampler(e: _Evidence) -> Iterator[Finding]:
     if "diverging" in e.stats:
-        diverged = int(e.stats["diverging"].sum())
+        diverged = int(e.stats["diverging"].values.sum())
         if diverged:
             yield Finding(
                 "divergences",
@@ -401,7 +403,7 @@ def _sampler(e: _Evidence) -> Iterator[Finding]:
                 "Take more tune; a prior with lighter tails helps.",
             )
     for name in ("maxdepth_reached", "reached_max_treedepth"):
-        if name in e.stats and (share := float(e.stats[name].mean())) > 0.05:
+        if name in e.stats and (share := float(e.stats[name].values.mean())) > 0.05:
             yield Finding(
                 "tree_depth",
                 "caution",

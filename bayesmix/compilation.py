@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.rewriting.db import RewriteDatabaseQuery
 from pytensor.graph.traversal import graph_inputs
 
+from bayesmix.threads import ALONE
+
 #: Compiles nothing: for functions that are small, or called a few times. Sums stay sums of two: flattened into one of
 #: many terms they would not run, since NumPy's functions take 32 operands.
 QUICK = Mode(linker="py", optimizer=RewriteDatabaseQuery(include=["fast_compile"], exclude=["local_add_canonizer"]))
@@ -22,7 +25,7 @@ class QuickFunction:
     """A function of PyTensor expressions that runs op by op, at once.
 
     Inner graphs (an ``OpFromGraph``) are linked when they first run; without a C compiler in PyTensor's
-    configuration they run op by op too, instead of being compiled for seconds.
+    configuration they run op by op too, instead of being compiled for seconds. It may be called from several threads.
 
     Parameters
     ----------
@@ -36,16 +39,22 @@ class QuickFunction:
         self._called = False
 
     def __call__(self, *values: Any) -> Any:
-        if self._called:
-            return self._function(*values)
-        with no_compiler():
-            self._called = True
-            return self._function(*values)
+        with ALONE:  # a function of PyTensor's has its arguments in itself
+            if self._called:
+                return self._function(*values)
+            with no_compiler():
+                self._called = True
+                return self._function(*values)
 
 
-def no_compiler() -> Any:
-    """Within it, PyTensor compiles nothing for rewrites and inner graphs."""
-    return pytensor.config.change_flags(cxx="", linker="py", traceback__limit=0)
+@contextmanager
+def no_compiler() -> Iterator[None]:
+    """Within it, PyTensor compiles nothing for rewrites and inner graphs.
+
+    One thread at a time: the flags are the whole process's, and two threads would put back each other's.
+    """
+    with ALONE, pytensor.config.change_flags(cxx="", linker="py", traceback__limit=0):
+        yield
 
 
 def simplified(inputs: Sequence[Any], outputs: Sequence[Any]) -> FunctionGraph:

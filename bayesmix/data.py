@@ -17,6 +17,7 @@ import narwhals as nw
 import numpy as np
 
 from bayesmix.errors import DataError, gather_faults
+from bayesmix.threads import alone
 
 Kind = Literal["number", "bool", "object"]
 
@@ -175,6 +176,7 @@ class Table:
         return replace(_from_records(cells, path), index=self.index, backend=self.backend)
 
 
+@alone
 def read(data: Any) -> Table:
     """Read whatever `fit` takes into a `Table`.
 

@@ -19,6 +19,7 @@ from bayesmix.bound import Bound
 from bayesmix.params import Params
 from bayesmix.plan import Plan
 from bayesmix.spec import Encoded, NotLinear
+from bayesmix.threads import ALONE
 
 #: Largest R-hat, and least effective sample size a chain (Vehtari et al. 2021).
 RHAT, ESS = 1.01, 100
@@ -113,28 +114,28 @@ class Convergence:
     @property
     def rhat(self) -> float:
         """Largest R-hat; 1 where nothing can move."""
-        return _extreme(self.table["r_hat"], np.max, 1.0)
+        return _extreme(self.table["r_hat"].to_numpy(), np.max, 1.0)
 
     @property
     def rhat_label_free(self) -> float:
         """Largest R-hat of the quantities that no labelling can change."""
-        return _extreme(self.table["r_hat"][self.table["label_free"]], np.max, 1.0)
+        return _extreme(self.table["r_hat"].to_numpy()[self.table["label_free"].to_numpy()], np.max, 1.0)
 
     @property
     def ess_bulk(self) -> float:
         """Smallest bulk effective sample size."""
-        return _extreme(self.table["ess_bulk"], np.min, np.inf)
+        return _extreme(self.table["ess_bulk"].to_numpy(), np.min, np.inf)
 
     @property
     def ess_tail(self) -> float:
         """Smallest tail effective sample size."""
-        return _extreme(self.table["ess_tail"], np.min, np.inf)
+        return _extreme(self.table["ess_tail"].to_numpy(), np.min, np.inf)
 
     @property
     def worst(self) -> str:
         """What has the largest R-hat."""
-        finite = self.table["r_hat"].dropna()
-        return str(finite.idxmax()) if len(finite) else ""
+        rhat = self.table["r_hat"].to_numpy()
+        return "" if np.isnan(rhat).all() else str(self.table.index[int(np.nanargmax(rhat))])
 
     @property
     def enough(self) -> bool:
@@ -167,11 +168,11 @@ def convergence(fit: Any, data: Any = None) -> Convergence:
     n_chains, n_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     children = fit.idata.children
     stats = children["sample_stats"].to_dataset() if "sample_stats" in children else xr.Dataset()
-    divergences = int(stats["diverging"].sum()) if "diverging" in stats else 0
+    divergences = int(stats["diverging"].values.sum()) if "diverging" in stats else 0
     lines: dict[str, dict[str, Any]] = {}
     if n_chains >= 2 and n_draws >= 4:
         for free, dataset in ((True, label_free(fit, data)), (False, posterior)):
-            with np.errstate(all="ignore"):  # NaN for what cannot move
+            with ALONE, np.errstate(all="ignore"):  # ArviZ puts the warnings filters aside; NaN for what cannot move
                 measures = {
                     "r_hat": azs.rhat(dataset),
                     "ess_bulk": azs.ess(dataset, method="bulk"),
@@ -184,8 +185,9 @@ def convergence(fit: Any, data: Any = None) -> Convergence:
                     line = {key: float(measure[name].values[index]) for key, measure in measures.items()}
                     lines[f"{name}[{labels}]" if labels else str(name)] = {**line, "label_free": free}
     columns = ["r_hat", "ess_bulk", "ess_tail", "label_free"]
-    table = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
-    table["label_free"] = table["label_free"].astype(bool)
+    with ALONE:  # pandas too
+        table = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+        table["label_free"] = table["label_free"].astype(bool)
     return Convergence(table, n_chains, n_draws, divergences)
 
 
@@ -215,7 +217,7 @@ def verdict(fit: Any, data: Any = None) -> tuple[bool, str]:
     return False, f"{message} Not converged: {'; '.join(ways)}."
 
 
-def _extreme(values: pd.Series, pick: Any, otherwise: float) -> float:
+def _extreme(values: np.ndarray, pick: Any, otherwise: float) -> float:
     """Of every number; a parameter that cannot move (NaN) says nothing."""
-    values = values.dropna()
-    return float(pick(values)) if len(values) else otherwise
+    numbers = values[~np.isnan(values)]
+    return float(pick(numbers)) if len(numbers) else otherwise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -77,3 +80,31 @@ class ApproximationWarning(BayesmixWarning):
 
 class MultimodalWarning(BayesmixWarning):
     """The posterior has other modes of some weight than the one that an engine describes."""
+
+
+#: The list that this context's warnings go to, or None: to Python's filters, which all threads have in common.
+_HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+
+def warn(message: str, category: type[BayesmixWarning], *, stacklevel: int = 1) -> None:
+    """Warn as `warnings.warn` does, unless the context keeps the library's warnings back."""
+    heard = _HEARD.get()
+    if heard is None:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    else:
+        heard.append(message)
+
+
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect the messages of the library's warnings, in this thread only, instead of raising them."""
+    messages: list[str] = []
+    token = _HEARD.set(messages)
+    try:
+        yield messages
+    finally:
+        _HEARD.reset(token)
+
+
+#: The same, for fits within a fit, whose warnings are nobody's business.
+quiet = heard

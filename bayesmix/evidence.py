@@ -19,7 +19,6 @@ factor that would make it integrate to 1.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +26,12 @@ import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.build import model_of, variables_at
-from bayesmix.errors import ApproximationWarning, SpecError
+from bayesmix.errors import ApproximationWarning, SpecError, warn
 from bayesmix.inference.laplace import Laplace, laplace_at
 from bayesmix.inference.proposal import Kernel, Permutations, Proposal, Unconstrain, averaged, fitted_to, nearest, root
 from bayesmix.inference.target import Target
 from bayesmix.psis import importance
+from bayesmix.threads import ALONE
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
@@ -160,7 +160,7 @@ def log_evidence(
     else:
         found = _around_mode(target, permutations, laplace, draws, rng, method)
     if found.error > _COARSE:
-        warnings.warn(
+        warn(
             f'The log evidence has a standard error of {found.error:.2g} nats. Take more draws, or method="bridge" '
             "with draws of NUTS.",
             ApproximationWarning,
@@ -293,4 +293,5 @@ def _effective_size(values: np.ndarray) -> float:
 
     if np.ptp(values) == 0 or not np.isfinite(values).all():
         return float(values.size)
-    return float(np.clip(azs.ess(values, method="mean"), 1.0, values.size))
+    with ALONE:  # ArviZ puts the warnings filters aside
+        return float(np.clip(azs.ess(values, method="mean"), 1.0, values.size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
 from bayesmix.diagnostics import verdict
-from bayesmix.errors import BayesmixWarning, DataError
+from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.inference.modes import Modes, combined, weighed
@@ -28,6 +27,7 @@ from bayesmix.plan import EStep
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
 from bayesmix.structure.sequence import cells
+from bayesmix.threads import alone
 
 #: Posterior draws that predictions average over, evenly spaced, unless the caller asks for more.
 _MAX_DRAWS = 400
@@ -169,7 +169,7 @@ class Fit:
     @property
     def params(self) -> dict[str, np.ndarray]:
         """Parameters by name, posterior means (of positions the most frequent), fixed ones included."""
-        means = {name: self.posterior[name].mean(("chain", "draw")).values for name in self.bound.sampled_slots}
+        means = {name: self.posterior[name].values.mean((0, 1)) for name in self.bound.sampled_slots}
         for name, slot in self.bound.discrete_slots.items():
             draws = self.posterior[name].values.reshape(-1, int(np.prod(slot.shape, dtype=int)))
             means[name] = np.reshape([_most_frequent(column) for column in draws.T], slot.shape)
@@ -263,7 +263,7 @@ class Fit:
                 total, count = total + resp, count + 1
             found, nowhere = total / count, ~total.any(1)
         if nowhere.any():
-            warnings.warn(
+            warn(
                 f"row {int(np.flatnonzero(nowhere)[0])} ({int(nowhere.sum())} in all) has density zero under every "
                 "component, so its responsibilities are zeros. Look at its values, or mark the strange cell missing.",
                 BayesmixWarning,
@@ -510,9 +510,7 @@ class Fit:
     def _warn_of_labels(self) -> None:
         found = self.relabelling
         if found is not None and found.method is None and found.switched:
-            warnings.warn(
-                f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning, stacklevel=3
-            )
+            warn(f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning, stacklevel=3)
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""
@@ -695,6 +693,7 @@ class Fit:
         rows = self.sample(size, random_seed=random_seed) if data is None else data
         return float(np.mean(self.log_density(rows) - other.log_density(rows)))
 
+    @alone
     def summary(self, **kwargs: Any) -> pd.DataFrame:
         """Table of the parameters: `arviz_stats.summary` for a posterior, values for a point estimate.
 
@@ -883,6 +882,7 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
     return columns
 
 
+@alone
 def as_frame(columns: dict[str, np.ndarray], backend: str | None) -> Any:
     """A frame of the caller's library, pandas where there was none."""
     if backend in (None, "pandas"):

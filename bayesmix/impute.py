@@ -17,6 +17,7 @@ from bayesmix.families._summaries import in_order
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.structure.composite import Composite
+from bayesmix.threads import alone
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Imputation:
         """Number of completed tables."""
         return len(next(iter(self.draws.values()), ()))
 
+    @alone
     def summary(self, prob: float = 0.89) -> pd.DataFrame:
         """One line for each missing cell.
 
@@ -92,6 +94,7 @@ class Imputation:
             return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=["field", "row"]))
         return pd.DataFrame(lines).set_index(["field", "row"])[columns]
 
+    @alone
     def table(self, draw: int | None = None) -> Any:
         """The table with every missing cell of the spec's fields filled, in the caller's frame type.
 

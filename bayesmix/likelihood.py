@@ -13,7 +13,6 @@ form (vectors that lack coordinates) the walks in numpy take the kernel's place,
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +40,7 @@ from bayesmix.bound import Bound
 from bayesmix.kernels import whole_table
 from bayesmix.plan import Plan
 from bayesmix.spec import Encoded, NotLinear, Stats
+from bayesmix.threads import without_warnings
 
 
 class Rows:
@@ -397,8 +397,7 @@ def _as_python(op, node, **kwargs):
 
     Without a key nothing of the data is kept in PyTensor's cache.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it does so is known
+    with without_warnings("Numba will use object mode"):  # that it does so is known
         return generate_fallback_impl(op, node, **kwargs), None
 
 

@@ -18,6 +18,7 @@ import pytensor.tensor as pt
 from bayesmix.compilation import QuickFunction
 from bayesmix.params import Params
 from bayesmix.tape import Tape
+from bayesmix.threads import alone
 
 _LOG = logging.getLogger("bayesmix")
 
@@ -28,6 +29,7 @@ _GRADIENT = 1e-11  # of the objective, relative to the size of the statistics
 class _Objective:
     """Value, gradient and Hessian of one site's M-step objective in unconstrained coordinates."""
 
+    @alone
     def __init__(self, site: Any, stats: dict[str, np.ndarray]):
         self.slots = {name: slot for name, slot in site.slots.items() if slot.free and not slot.discrete}
         self.statistics = tuple(stats)
@@ -106,7 +108,8 @@ def numeric_step(site: Any, stats: dict[str, np.ndarray], params: Params) -> dic
 
 def _objective_of(site: Any, stats: dict[str, np.ndarray]) -> _Objective:
     # compiled once for a bound site, which is held so that its id stays its own
-    if id(site) not in _CACHE or _CACHE[id(site)][0] is not site:
+    held = _CACHE.get(id(site))
+    if held is None or held[0] is not site:
         if len(_CACHE) > 64:
             _CACHE.clear()
         _LOG.info(
@@ -114,8 +117,8 @@ def _objective_of(site: Any, stats: dict[str, np.ndarray]) -> _Objective:
             site.place.path or "data",
             type(site.node).__name__,
         )
-        _CACHE[id(site)] = (site, _Objective(site, stats))
-    return _CACHE[id(site)][1]
+        held = _CACHE[id(site)] = (site, _Objective(site, stats))
+    return held[1]  # what other threads do to the cache in the meantime does not matter
 
 
 def _newton(evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], u: np.ndarray) -> np.ndarray:

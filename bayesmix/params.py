@@ -29,6 +29,7 @@ from bayesmix import distributions
 from bayesmix.compilation import QuickFunction, constant
 from bayesmix.conjugate import Conjugate, Dirichlet, recognise
 from bayesmix.errors import SpecError
+from bayesmix.threads import alone
 
 Params = Mapping[str, np.ndarray]
 
@@ -267,11 +268,13 @@ class Slot:
             return self.hyper
         return self.hyper.shared(self._places)
 
+    @alone
     def central_value(self) -> np.ndarray:
         """The prior's own central value: a point of its support."""
         return np.asarray(QuickFunction([], support_point(self.rv))(), float)
 
     @cached_property
+    @alone
     def log_prior(self) -> Callable[[np.ndarray], float]:
         """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
         if not self.free:

@@ -21,6 +21,7 @@ from bayesmix.params import Dim, Params
 from bayesmix.repeats import repeats
 from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
 from bayesmix.statistics import OneHot, Products
+from bayesmix.threads import ALONE
 
 #: Arrays of rows, by name.
 Arrays = Mapping[str, np.ndarray]
@@ -507,6 +508,9 @@ class Plan:
         n_parts = len(self._cuts) - 1
         logliks, stats = np.zeros(n_parts), np.zeros((n_parts, self.size))
         n_jobs = min(n_jobs if n_jobs > 0 else os.cpu_count() or 1, n_parts)
+        if not kernel.e_step.signatures:  # compiled, or read from the disk, before several threads want it
+            with ALONE:
+                self._run(nat, weights, rows, logliks, stats, down, 0, 0)
         if n_jobs <= 1:
             self._run(nat, weights, rows, logliks, stats, down, 0, n_parts)
         else:

@@ -8,7 +8,6 @@ only.
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import pandas as pd
 
 from bayesmix.bound import Bound, bind
 from bayesmix.data import read
-from bayesmix.errors import BayesmixWarning, DataError, SpecError
+from bayesmix.errors import DataError, SpecError, heard
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em
 from bayesmix.params import Params
@@ -26,6 +25,7 @@ from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.structure.mixture import choose
+from bayesmix.threads import ALONE, without_warnings
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
@@ -192,8 +192,7 @@ def select(
         for counts, seed in zip(grid, seeds):
             key = counts[0] if len(counts) == 1 else counts
             fault: Exception | None = None
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
+            with heard() as notes:
                 try:
                     resized = _resized(bound.site, {site.key: n for site, n in zip(sites, counts)})
                     rows[key], fits[key] = _row(
@@ -203,7 +202,6 @@ def select(
                     fault = error
                     faults.append(error)
                     rows[key] = {"converged": False}
-            notes = [str(w.message) for w in caught if issubclass(w.category, BayesmixWarning)]
             if fault is not None:
                 notes.append(f"{type(fault).__name__}: {fault}")
             rows[key]["note"] = " ".join(dict.fromkeys([*rows[key].get("notes", []), *notes]))
@@ -211,8 +209,9 @@ def select(
     if not fits:
         raise faults[0]
     column, high = CRITERIA[criterion]
-    frame = _frame(rows, sites)
-    scores = pd.to_numeric(frame[column]) * (1 if high else -1)
+    with ALONE:  # pandas puts the warnings filters aside
+        frame = _frame(rows, sites)
+        scores = pd.to_numeric(frame[column]) * (1 if high else -1)
     if scores.isna().all():
         reasons = " ".join(dict.fromkeys(frame["note"]))
         raise ValueError(f"criterion: no number of components has {criterion!r}. {reasons}")
@@ -405,8 +404,7 @@ def _loo(fit: Fit) -> dict[str, Any]:
 
     if fit.row_weights is not None:
         return {}  # a row of weight 2 is two rows, and leaving both out is not leaving one out
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pareto k: counted in a column
+    with without_warnings("Estimated shape parameter"):  # counted in a column
         found = azs.loo(fit.idata, pointwise=True)
     bad = int((found.pareto_k.values > found.good_k).sum())
     return {"elpd_loo": float(found.elpd), "se_loo": float(found.se), "bad_k": bad}
@@ -507,7 +505,8 @@ def _compare_loo(fits: Mapping[str, Fit], kwargs: Mapping[str, Any]) -> pd.DataF
             raise ValueError(f'{name}: a point estimate has no draws to leave rows out of. Fit with method="nuts".')
         if "log_likelihood" not in fit.idata.children:
             raise ValueError(f"{name}: the log-likelihood of the rows was not kept. Fit with log_likelihood=True.")
-    return azs.compare({name: fit.idata for name, fit in fits.items()}, **kwargs)
+    with ALONE:  # ArviZ puts the warnings filters aside
+        return azs.compare({name: fit.idata for name, fit in fits.items()}, **kwargs)
 
 
 def _check_same_rows(fits: Mapping[str, Fit]) -> None:

@@ -106,6 +106,8 @@ class Tape:
         with no_compiler(), np.errstate(all="ignore"):
             graph = simplified(inputs, outputs)
             _Tracer(graph, example).write(self)
+            if not machine.run.signatures:  # compiled, or read from the disk, before several threads may want it
+                machine.run(self._code, self._index, self._memory, 0, 0)
         self._idle: list[_State] = []  # append and pop are atomic
 
     def __call__(self, *values: Any) -> list[np.ndarray]:

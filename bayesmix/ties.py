@@ -7,13 +7,12 @@ values than components, and of spikes (half of the rows at exactly 0).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
 
 from bayesmix.data import SHOWN
-from bayesmix.errors import DegenerateWarning
+from bayesmix.errors import DegenerateWarning, warn
 from bayesmix.spec import Encoded, Site
 
 #: Rows that are looked at before all of them are.
@@ -35,7 +34,7 @@ def warn_of_ties(root: Site, data: Encoded, name: str) -> None:
     for kind, columns in found.items():
         shown = list(dict.fromkeys(columns))
         more = f" And {len(shown) - SHOWN} more columns." if len(shown) > SHOWN else ""
-        warnings.warn(f"{' '.join(shown[:SHOWN])}{more} {_WAYS_OUT[kind]}", DegenerateWarning, stacklevel=4)
+        warn(f"{' '.join(shown[:SHOWN])}{more} {_WAYS_OUT[kind]}", DegenerateWarning, stacklevel=4)
 
 
 _WAYS_OUT = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from scipy.optimize import minimize
 
 from bayesmix.bound import prepare, require_free
 from bayesmix.discrete import completed
-from bayesmix.errors import ConvergenceWarning
+from bayesmix.errors import ConvergenceWarning, warn
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.laplace import corrected, describe, heaviest, standard_points, warn_of_k
 from bayesmix.inference.minibatch import Batches, climb_by_batches
@@ -126,7 +125,7 @@ def fit_advi(
         batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
         found, history, converged = climb_by_batches(batches, family, draw_points, max_iter, rng)
     if not converged:
-        warnings.warn(
+        warn(
             f"ADVI stopped after {len(history)} iterations before the bound settled. Raise max_iter.",
             ConvergenceWarning,
             stacklevel=2,

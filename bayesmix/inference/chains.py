@@ -18,6 +18,7 @@ import numpy as np
 from bayesmix.checkpoint import Chain, ChainWriter, Run
 from bayesmix.inference.target import Target
 from bayesmix.progress import Progress
+from bayesmix.threads import ALONE
 
 #: Seconds between looks at the chains, and how many times longer than a look they are at least.
 _LOOK, _TIMES_LONGER = 0.5, 20
@@ -157,9 +158,10 @@ class _Sampler:
 
     def begin(self, options: dict[str, Any]) -> None:
         """Start to draw, in a thread."""
-        import nutpie
-        import pandas as pd
-        from nutpie.compiled_pyfunc import from_pyfunc
+        with ALONE:  # what it imports puts the warnings filters aside
+            import nutpie
+            import pandas as pd
+            from nutpie.compiled_pyfunc import from_pyfunc
 
         size = len(self.start)
         origin = np.zeros(size) if self.scale is not None else self.start.copy()

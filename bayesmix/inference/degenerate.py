@@ -5,14 +5,13 @@ Every engine that begins with a mode calls `warn_of_components` there.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.data import SHOWN
-from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning
+from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning, warn
 from bayesmix.inference.spikes import spikes
 from bayesmix.params import Params
 from bayesmix.plan import EStep
@@ -50,7 +49,7 @@ def _warn_of_lone_rows(e_step: EStep, params: Params) -> None:
             for k, own in zip(few, resp.T)
         ]
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
-        warnings.warn(
+        warn(
             f"{', '.join(which)}{more}: it describes single rows, not a group. Use fewer components, or look at those "
             "rows: where they are right, one component more keeps them apart.",
             DegenerateWarning,
@@ -167,7 +166,7 @@ def _own_parameters(bound: Bound, symmetry: Symmetry) -> float:
 def _warn_of_indistinct(e_step: EStep, params: Params) -> None:
     if e_step.bound.is_mixture and (found := indistinct(e_step, params)) is not None:
         n = e_step.bound.site.slots["weights"].shape[-1]
-        warnings.warn(
+        warn(
             f"{found}. K = {n} is too large for these data: use fewer components; bm.select helps to choose.",
             IndistinctWarning,
             stacklevel=4,
@@ -181,7 +180,7 @@ def _warn_of_spikes(e_step: EStep, params: Params) -> None:
     if not given or bound.discrete_slots:
         return
     for spike in spikes(bound, e_step.data, params, e_step.row_weights, only={slot.name for slot in given}):
-        warnings.warn(
+        warn(
             f"{spike} Give {' and '.join(spike.slots)} a prior that vanishes at 0, as the default does, or model the "
             "rounding.",
             ImproperWarning,

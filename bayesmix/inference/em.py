@@ -8,7 +8,6 @@ end, accelerated (`quasi_newton`, `accelerate`), and on from where each stops if
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.bound import Bound, prepare
-from bayesmix.errors import ConvergenceWarning, SpecError
+from bayesmix.errors import ConvergenceWarning, SpecError, quiet, warn
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
@@ -303,13 +302,13 @@ def fit_em(
         complete=best.status != _INTERRUPTED,
     )
     if not status.complete:
-        warnings.warn(
+        warn(
             "EM was interrupted: this is the best point so far, not a mode. Pass its params as start= to go on.",
             ConvergenceWarning,
             stacklevel=2,
         )
     elif not status.converged:
-        warnings.warn(
+        warn(
             f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
             ConvergenceWarning,
             stacklevel=2,
@@ -535,8 +534,7 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool
     if not _has_mixture(bound) or not bound.free_slots:
         return False
     enough = run.objective + max(_SAME_MODE, 1e-9 * abs(run.objective))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
+    with quiet(), np.errstate(all="ignore"):
         for point in renewals(bound, run.params, e_step.data, e_step.row_weights, rng) if renew else ():
             other = Run(point)
             advance(e_step, other, _RENEWED, _SAME_MODE, accelerate=True)

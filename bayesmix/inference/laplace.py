@@ -8,7 +8,6 @@ exact where that is normal.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from bayesmix.bound import Bound, count_distinct, prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import Table
 from bayesmix.discrete import completed
-from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError
+from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError, warn
 from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.degenerate import warn_of_components
@@ -232,13 +231,13 @@ def fit_laplace(
     z = standard_points(draws, encoded.n_rows, len(laplace.point), rng)
     points, found = corrected(target, laplace.point + z @ factor.T, normal_log_density(z, factor), draws, correct, rng)
     if not laplace.converged:
-        warnings.warn(
+        warn(
             f"fit_laplace stopped after {len(laplace.history)} steps before it reached the mode. Raise max_iter.",
             ConvergenceWarning,
             stacklevel=2,
         )
     if not laplace.definite:
-        warnings.warn(
+        warn(
             "The log posterior is flat, or rises, in some direction at the mode: it has no normal approximation there, "
             "and the parameters may not be identified. Use fewer components, informative priors, or fit_nuts.",
             ApproximationWarning,
@@ -323,7 +322,7 @@ def describe(found: Importance, correct: bool) -> str:
 def warn_of_k(found: Importance, what: str) -> None:
     """Warn where the weights cannot be trusted."""
     if not found.trusted:
-        warnings.warn(
+        warn(
             f"{what} is too far from the posterior: Pareto k {found.pareto_k:.2f} is not below {LARGEST_K}, so its "
             "draws are left as they are, without correction. Use fit_nuts.",
             ApproximationWarning,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.optimize import minimize
 
 from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
-from bayesmix.errors import ConvergenceWarning
+from bayesmix.errors import ConvergenceWarning, warn
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
@@ -84,7 +83,7 @@ def fit_map(
     mode, history, converged = climb(target, target.start, max_iter)
     found = {**target.constrained(mode), **positions}
     if not converged:
-        warnings.warn(
+        warn(
             f"fit_map stopped after {len(history)} steps with a gradient that is not zero: the mode may lie on the "
             "edge of the support (flat priors), or raise max_iter.",
             ConvergenceWarning,

@@ -8,7 +8,6 @@ heaviest. `Scout` decides which starts, beyond those that EM finishes anyway, ar
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -17,10 +16,11 @@ import numpy as np
 import pandas as pd
 
 from bayesmix.bound import Bound
-from bayesmix.errors import MultimodalWarning
+from bayesmix.errors import MultimodalWarning, warn
 from bayesmix.params import Params
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded
+from bayesmix.threads import ALONE, without_warnings
 
 #: Rows, evenly spaced, by whose densities two points are compared.
 _ROWS = 500
@@ -371,8 +371,9 @@ def mixed(fits: Sequence[Any]) -> bool:
     rows = np.concatenate([_rows_of_draws(fit) for fit in fits])
     some = rows[..., np.unique(np.linspace(0, rows.shape[-1] - 1, _MIXED_ROWS).astype(int))]
     both = xr.Dataset({"row": (("chain", "draw", "which"), some), "sum": (("chain", "draw"), rows.sum(-1))})
-    worst = azs.rhat(both)
-    return bool(max(float(worst["row"].max()), float(worst["sum"])) < _MIXED)
+    with ALONE:  # ArviZ puts the warnings filters aside
+        worst = azs.rhat(both)
+    return bool(max(worst["row"].values.max(), float(worst["sum"])) < _MIXED)
 
 
 def _ones_or(weights: np.ndarray | None, data: Encoded) -> np.ndarray:
@@ -420,7 +421,7 @@ def with_caution(fit: Any, modes: Modes, what: str, stacklevel: int) -> Any:
     if fit.status.engine != "nuts":
         ways = 'Use fit_nuts with combine="stacking"'
     message = f"{what}: {modes.describe()}. {ways}, or fewer components."
-    warnings.warn(message, MultimodalWarning, stacklevel=stacklevel)
+    warn(message, MultimodalWarning, stacklevel=stacklevel)
     status = replace(fit.status, converged=False, message=f"{fit.status.message} {message}")
     return replace(fit, status=status)
 
@@ -469,8 +470,7 @@ def _stacking(fit: Any, rng: np.random.Generator) -> np.ndarray:
 
     if not all("log_likelihood" in each.idata.children for each in fit.mode_fits):
         raise ValueError('combine: "stacking" needs the rows\' log-likelihood. Pass log_likelihood=True, or "laplace".')
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # rows of large Pareto k: their terms are noisy, and the weights a little
+    with without_warnings("Estimated shape parameter"):  # their terms are noisy, and the weights a little
         each = np.array([azs.loo(one.idata, pointwise=True).elpd_i.values for one in fit.mode_fits]).T
     rows = _ones_or(fit.row_weights, fit.encoded)
     density = np.exp(each - each.max(1, keepdims=True))

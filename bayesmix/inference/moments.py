@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.bound import Bound, bind_learned, prepare
-from bayesmix.errors import DegenerateWarning, MomentsError, SpecError
+from bayesmix.errors import DegenerateWarning, MomentsError, SpecError, warn
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
 from bayesmix.inference.start import middle
 from bayesmix.moments.estimator import Estimator
@@ -131,7 +130,7 @@ def fit_moments(spec: Node, data: Any, *, row_weights: Any = None, n_splits: int
     found = estimate(bound, encoded, weights, np.random.default_rng(random_seed), n_splits)
     best = found.solutions[0]
     if not found.exact and _coincide(bound, best):
-        warnings.warn(
+        warn(
             f"{found.message} Two of the components coincide: the moments speak for fewer. Use fewer components.",
             DegenerateWarning,
             stacklevel=2,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from bayesmix.build import model_of, variables_at
 from bayesmix.checkpoint import Checkpoint, Run, check_place, incomplete, kept_chains, read_checkpoint
 from bayesmix.diagnostics import verdict
 from bayesmix.discrete import completed
-from bayesmix.errors import ConvergenceWarning
+from bayesmix.errors import ConvergenceWarning, warn
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.chains import STATS, Drawn, sample, stacked
 from bayesmix.inference.degenerate import warn_of_components
@@ -294,7 +293,7 @@ def fit_nuts(
     if kept is not None and fit.status.complete:
         kept.finish(fit)
     if not fit.status.converged:
-        warnings.warn(fit.status.message, ConvergenceWarning, stacklevel=2)
+        warn(fit.status.message, ConvergenceWarning, stacklevel=2)
     return fit
 
 

@@ -7,7 +7,6 @@ over them.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from scipy.special import gammaln
 
 from bayesmix.bound import Bound
 from bayesmix.compilation import QuickFunction
-from bayesmix.errors import BayesmixWarning, SpecError
+from bayesmix.errors import SpecError, quiet
 from bayesmix.inference.target import Target
 from bayesmix.symmetry import log_symmetries, permuted
 
@@ -239,8 +238,7 @@ def fitted_to(points: np.ndarray, rng: np.random.Generator) -> tuple[list[Kernel
     table = (points[np.linspace(0, len(points) - 1, min(len(points), _ROWS)).astype(int)] - mean) / sd
     table = table if points.shape[1] > 1 else table[:, 0]
     best, lowest = None, np.inf
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BayesmixWarning)
+    with quiet():
         for k in _PARTS:
             if k > 1 and len(table) < 10 * k * points.shape[1]:
                 break

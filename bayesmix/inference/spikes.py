@@ -12,7 +12,6 @@ flat priors, given the tied rows and a vanishing share of all others, leads alon
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from bayesmix.bound import Bound, bind_learned
 from bayesmix.build import model_of, variables_at
+from bayesmix.errors import quiet
 from bayesmix.inference.target import Target
 from bayesmix.params import Params, Slot
 from bayesmix.spec import Encoded, Site
@@ -151,8 +151,7 @@ def _path(
         resp[:, k] = share
         resp[present[rows], k] = 1.0
         stats: dict[str, Any] = {}
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with quiet(), np.errstate(all="ignore"):
             try:
                 flat.node.accumulate(flat, None, block, resp, stats)
                 moved = flat.node.update(flat, stats, params)

@@ -16,6 +16,7 @@ from bayesmix.compilation import QuickFunction
 from bayesmix.likelihood import with_log_likelihood
 from bayesmix.mstep import hessian_by_differences
 from bayesmix.tape import Tape
+from bayesmix.threads import alone
 
 
 class Target:
@@ -34,6 +35,7 @@ class Target:
         (what NUTS samples); without them, the density of the declared variables (whose mode is the MAP).
     """
 
+    @alone
     def __init__(self, model: pm.Model, at: Mapping[str, Any], *, jacobian: bool):
         self.model = model
         self._forwards = {}
@@ -86,6 +88,7 @@ class Target:
         return hessian_by_differences(lambda x: self(x)[1], u)
 
     @cached_property
+    @alone
     def _constrain(self) -> Tape:
         flat, values = self._joined(self.model.replace_rvs_by_values(list(self.model.free_RVs)))
         return Tape([flat], values, [self.start])
