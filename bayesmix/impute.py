@@ -125,7 +125,7 @@ class Imputation:
             return _majority(values)
         centre = np.empty(values.shape[1], object)
         centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
-        return centre if kind == "symbol" else centre.astype(np.int64)
+        return centre if kind == "symbol" else centre.astype(values.dtype)
 
     def _coordinates(self, field: str, width: int) -> list[str]:
         if len(self.columns[field]) == width:
