@@ -28,11 +28,14 @@ GROUPS = 3
 #: Depth of a tree: its longest chain of nodes.
 DEPTH = 4
 ROWS = (1, 2, 3, 4, 6, 9, 14, 20)
-#: What a table may be refused for: a column without anything to learn from, and more components than distinct rows.
+#: What may be refused: a column without anything to learn from, more components than distinct rows, and an `Optional`
+#: that reads the cells of another.
 DESERVED = re.compile(
     r"every (cell is missing|set is empty|sequence is empty)|no element at all|needs a range of two values"
-    r"|components but only"
+    r"|components but only|an Optional inside an Optional"
 )
+#: Priors that do not keep a component from collapsing onto a point.
+COLLAPSING = re.compile(r"HalfNormal|Flat\(\)|StudentT|Gamma\.dist\(3, 2\)")
 
 #: Makes the cells of rows: (rng, groups (N,)) -> list of N cells.
 Cells = Callable[[np.random.Generator, np.ndarray], list]
@@ -100,7 +103,8 @@ class Case:
             return pd.DataFrame({name: _series(cells) for name, cells in columns.items()}).set_axis(self.index[rows])
         if self.form == "records" and self.record:
             return [dict(zip(columns, cells)) for cells in zip(*columns.values())]
-        return columns if self.record or self.form == "dict" else columns["x"]
+        as_records = any(isinstance(cell, tuple) for cell in columns.get("x", ()))  # a list of tuples is one of records
+        return columns if self.record or self.form == "dict" or as_records else columns["x"]
 
     def __repr__(self) -> str:
         weights = None if self.weights is None else self.weights.tolist()
@@ -324,7 +328,8 @@ def composites(draw, depth, n_fields=None):
         tied = draw(fields(max(depth - 2, 1)))
         tied = replace(tied, node=_tied(tied.node, f"t{draw(st.integers(0, 999))}"))
         parts += [tied, draw(wrapped(tied)) if depth > 2 else tied]
-    names = [f"f{i}" for i in range(len(parts))]
+    mark = draw(st.sampled_from(("f", "f", "f.", "a b ")))
+    names = [f"{mark}{i}" for i in range(len(parts))]
     node = bm.Composite({name: part.node for name, part in zip(names, parts)})
 
     def cells(rng, groups):
@@ -406,8 +411,10 @@ def hierarchies(draw, child):
     node = bm.HierarchicalMixture(topic, n_topics, draw(st.integers(1, 2)), length=length)
     cells = sequence.cells
     if _least(length):  # a geometric length begins at 1
+
         def cells(rng, groups, empty=sequence.cells):
             return [cell if len(cell) else child.cells(rng, np.zeros(1, int)) for cell in empty(rng, groups)]
+
     return Field(node, cells)  # fmt: skip
 
 

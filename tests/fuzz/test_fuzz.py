@@ -54,6 +54,7 @@ def portions(per_case=1):
                 deadline=None,
                 database=None,
                 print_blob=False,
+                report_multiple_bugs=False,
                 suppress_health_check=list(hypothesis.HealthCheck),
             )
             @hypothesis.seed(portion)
@@ -71,8 +72,10 @@ def portions(per_case=1):
     return decorate
 
 
-def deserved(error: ValueError) -> None:
-    """Raise the error again unless the table deserves it."""
+def deserved(case, error: ValueError) -> None:
+    """Raise the error again unless the case deserves it."""
+    if "collapsed onto a point" in str(error) and strategies.COLLAPSING.search(repr(case.spec)):
+        return
     faults = error.faults if isinstance(error, (bm.DataError, bm.SpecError)) else []
     if not faults or not all(strategies.DESERVED.search(fault) for fault in faults):
         raise error
@@ -84,7 +87,7 @@ def test_every_fit(case):
     try:
         fit = bm.fit_em(case.spec, case.table(), n_starts=2, max_iter=12, row_weights=case.weights, random_seed=1)
     except ValueError as error:
-        return deserved(error)
+        return deserved(case, error)
     check_mode(case, fit)
     check_rows(case, fit)
     check_draws(case, fit)
@@ -116,7 +119,7 @@ def test_every_model(case):
     except ValueError as error:
         if "too many to sum over" in str(error):
             return None
-        return deserved(error)
+        return deserved(case, error)
     graph, fused = targets
     u = graph.start + 0.3 * rng.normal(size=graph.start.shape)
     (value, gradient), (own, own_gradient) = graph(u), fused(u)
@@ -433,8 +436,8 @@ def check_new_origin(case, fit):
             return
         shift = 3 * readers[0].learned.scale
         cells = case.columns[path]
-        if any(isinstance(cell, (list, tuple)) for cell in cells):
-            return
+        if any(isinstance(cell, (list, tuple)) for cell in cells) or len(set(cells) - {None}) < 2:
+            return  # the scale of a constant column is the size of its value
         columns[path] = [None if cell is None else cell + shift for cell in cells]
         for slot in {site.slots["mu"].name: site.slots["mu"] for site in readers}.values():
             params[slot.name] = fit.params[slot.name] + shift
