@@ -133,7 +133,7 @@ def _prior(draw: Any, **choices: Any) -> dict[str, Any]:
     return {name: bm.Shared(given) if draw(st.integers(0, 3)) == 0 else given}
 
 
-_PROBABILITY = (None, bm.Flat(), 0.3, lambda: pm.Beta.dist(2.5, 1.5), lambda: pm.Uniform.dist(0.0, 1.0))
+_PROBABILITY = (None, bm.Flat(), 0.3, lambda: pm.Beta.dist(2.5, 1.5), lambda: pm.LogitNormal.dist(0.0, 1.5))
 
 
 # ------------------------------------------------------------------- families
