@@ -2,6 +2,7 @@
 # make test   every test
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
+# make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
@@ -11,7 +12,7 @@ BIN := .venv/bin
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-warn-script-location
 
-.PHONY: demo test fast check bench calibrate help
+.PHONY: demo test fast fuzz check bench calibrate help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -24,6 +25,9 @@ test: .venv/.test
 
 fast: .venv/.test
 	@$(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+fuzz: .venv/.test
+	@BAYESMIX_FUZZ=$${BAYESMIX_FUZZ:-10000} $(BIN)/python -m pytest -n 2 -q tests/fuzz
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/run.py
