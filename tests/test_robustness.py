@@ -431,3 +431,11 @@ def test_second_derivatives_of_what_depends_on_nothing_are_zero():
     from bayesmix.mstep import hessian_by_differences
 
     np.testing.assert_array_equal(hessian_by_differences(lambda u: np.zeros(2), np.ones(2)), np.zeros((2, 2)))
+
+
+def test_a_prior_that_PyMC_makes_of_others_is_saved(tmp_path):
+    fit = bm.fit(bm.Bernoulli(p=pm.LogitNormal.dist(0.0, 1.5)), [0, 1, 1, 1])
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert repr(again.spec) == repr(fit.spec)
+    assert again.bound.log_prior(again.params) == fit.bound.log_prior(fit.params)
