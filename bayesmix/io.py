@@ -510,7 +510,7 @@ def prior_from_json(document: dict[str, Any] | None) -> Any:
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
                 return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
     composed: Any = vars(pm.distributions.continuous).get(document["dist"])  # made of others, as LogitNormal is
-    if isinstance(composed, type) and composed.__module__ == "pymc.distributions.continuous":
+    if hasattr(composed, "dist") and composed.__module__ == "pymc.distributions.continuous":
         return composed.dist(*[np.asarray(value, float) for value in document["inputs"]])
     raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")
 
