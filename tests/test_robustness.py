@@ -296,12 +296,6 @@ def test_zeros_and_ones_stay_numbers_Bernoulli():
     assert bm.fit(bm.Bernoulli(), [0, 1, 1, 0]).sample(5, random_seed=1)["x"].dtype.kind == "i"
 
 
-@pytest.mark.parametrize("child", [bm.Normal(), bm.Poisson(), bm.Exponential(), bm.Bernoulli()])
-def test_sequences_without_any_element_are_an_error(child):
-    with pytest.raises(bm.DataError, match="no element at all"):
-        bm.fit(bm.Sequence(child), {"x": [[], [], []]})
-
-
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("family", [bm.Normal(), bm.MvNormal()])
 def test_the_kernel_takes_rows_without_any_element(family, mixed):

@@ -220,10 +220,9 @@ class Leaf(Node):
     def learn(self, columns: list[Column]) -> Any:
         """What must be known of all the columns that the node reads, taken as one."""
         column = columns[0] if len(columns) == 1 else Column.joined(columns)
-        if column.missing.all():
-            what = "every cell is missing" if len(column) else "there is no element at all"
+        if column.missing.all() and len(column):
             raise DataError(
-                f"{column.name}: {what}, so {type(self).__name__} has nothing to learn from. "
+                f"{column.name}: every cell is missing, so {type(self).__name__} has nothing to learn from. "
                 "Leave the field out of the spec."
             )
         return self.learn_column(column)

@@ -85,7 +85,7 @@ class MvNormal(Leaf):
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         empty = [label for label, values in zip(column.levels or (), column.values.T) if np.isnan(values).all()]
-        if empty:
+        if empty and len(column):
             raise DataError(
                 f"{column.name}: every cell is missing in {', '.join(empty)}, so MvNormal has nothing to learn from. "
                 "Leave the coordinate out."

@@ -475,12 +475,12 @@ def cases(draw):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, GROUPS, draw(st.sampled_from(ROWS)))
     cells = field.cells(rng, groups)
-    given = [cell for cell in cells if cell is not None]
-    record = field.record and len(given) > 0 and isinstance(given[0], dict)
+    record, node = field.record, field.node
+    while record and not isinstance(node, bm.Composite):
+        node = node.parts[0][1]
+    columns = {"x": cells}
     if record:
-        columns = {name: [None if cell is None else cell[name] for cell in cells] for name in given[0]}
-    else:
-        columns = {"x": cells}
+        columns = {name: [None if cell is None else cell[name] for cell in cells] for name, _ in node.parts}
     weights = rng.integers(0, 4, len(groups)).astype(float) if draw(st.integers(0, 3)) == 0 else None
     if weights is not None and not weights.any():
         weights[0] = 1.0
