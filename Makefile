@@ -2,6 +2,7 @@
 # make test   every test
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
+# make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
 # make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
@@ -16,7 +17,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-locat
 PIP := $(BIN)/python $(INSTALL)
 FAST := -m "not slow"
 
-.PHONY: demo test fast check bench calibrate test-oldest dist test-wheel help
+.PHONY: demo test fast fuzz check bench calibrate test-oldest dist test-wheel help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -29,6 +30,9 @@ test: .venv/.test
 
 fast: .venv/.test
 	@$(BIN)/python -m pytest -n 2 -q -m "not slow"
+
+fuzz: .venv/.test
+	@BAYESMIX_FUZZ=$${BAYESMIX_FUZZ:-10000} $(BIN)/python -m pytest -n 2 -q tests/fuzz
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/run.py

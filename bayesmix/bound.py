@@ -12,6 +12,7 @@ from bayesmix.data import Table, read
 from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults, warn
 from bayesmix.params import Params, Place, Slot
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
+from bayesmix.statistics import weighted_sum
 from bayesmix.threads import alone
 from bayesmix.ties import warn_of_ties
 
@@ -118,7 +119,7 @@ class Bound:
         evaluation = self.site.evaluate(params, data)
         stats: Stats = {}
         self.site.accumulate(evaluation, data, row_weights[:, None], stats)
-        return float(row_weights @ evaluation.log_density[:, 0]), stats
+        return float(weighted_sum(evaluation.log_density[:, 0], row_weights)), stats
 
     def m_step(self, stats: Stats, params: Params) -> dict[str, np.ndarray]:
         """Parameters that maximise the expected log posterior."""

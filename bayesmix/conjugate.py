@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from pytensor.tensor.variable import TensorVariable
-from scipy.special import gammaln, multigammaln
+from scipy.special import gammaln, multigammaln, xlog1py, xlogy
 
 from bayesmix.compilation import constant
 
@@ -137,7 +137,7 @@ class Beta(Conjugate):
     def terms(self, value: np.ndarray) -> np.ndarray:
         """Log density of each probability."""
         constant = gammaln(self.alpha + self.beta) - gammaln(self.alpha) - gammaln(self.beta)
-        return constant + _power(self.alpha - 1, value) + _power(self.beta - 1, 1 - value)
+        return constant + xlogy(self.alpha - 1, value) + xlog1py(self.beta - 1, -value)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class Column:
     @classmethod
     def joined(cls, columns: Sequence[Column]) -> Column:
         """Columns of one kind below each other, under the first one's name."""
+        known = [column for column in columns if not column.missing.all()]
+        if known and len(known) < len(columns):  # what has no cell has no type of its own
+            columns = [column if not column.missing.all() else known[0]._blank(len(column)) for column in columns]
         kinds = {column.kind for column in columns}
         names = " and ".join(dict.fromkeys(column.name for column in columns))
         if len(kinds) > 1:
@@ -86,6 +89,11 @@ class Column:
         if all(own is not None for own in declared):
             levels = tuple(dict.fromkeys(level for own in declared for level in own or ()))
         return cls(names, values, missing, columns[0].kind, levels)
+
+    def _blank(self, n_rows: int) -> Column:
+        """A column of this kind of which every cell is missing."""
+        values = np.broadcast_to(self.values[:1], (n_rows, *self.values.shape[1:]))
+        return replace(self, values=values, missing=np.ones(n_rows, bool))
 
     def at(self, bad: np.ndarray, show: Callable[[Any], str] = str, verb: str = "is ") -> str:
         """What stands in the rows that `bad` (N,) marks, for a message: the first five, and how many there are."""

@@ -19,6 +19,7 @@ from bayesmix.bound import Bound
 from bayesmix.params import Params
 from bayesmix.plan import Plan
 from bayesmix.spec import Encoded, NotLinear
+from bayesmix.statistics import weighted_sum
 from bayesmix.threads import ALONE
 
 #: Largest R-hat, and least effective sample size a chain (Vehtari et al. 2021).
@@ -59,7 +60,7 @@ def label_free(fit: Any, data: Any = None) -> xr.Dataset:
     weights = children["constant_data"]["row_weights"].values if "constant_data" in children else None
     if "log_likelihood" in children:
         rows = children["log_likelihood"]["row_loglik"].values
-        likelihood = rows.sum(-1) if weights is None else rows @ weights
+        likelihood = rows.sum(-1) if weights is None else weighted_sum(rows, weights)
     else:
         _, encoded = fit._data(data, "error")
         likelihood = np.reshape(_log_likelihoods(bound, points, encoded, weights), (n_chains, n_draws))
@@ -87,7 +88,7 @@ def _log_likelihoods(bound: Bound, points: list[Params], data: Encoded, weights:
         else:
             with np.errstate(all="ignore"):
                 rows, _ = plan.run(plan.natural(point), np.empty(0), down=False)
-        found.append(float(rows.sum() if weights is None else rows @ weights))
+        found.append(float(rows.sum() if weights is None else weighted_sum(rows, weights)))
     return found
 
 

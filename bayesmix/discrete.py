@@ -12,6 +12,7 @@ from bayesmix.bound import Bound
 from bayesmix.conjugate import Position
 from bayesmix.errors import SpecError
 from bayesmix.spec import Encoded
+from bayesmix.statistics import weighted_sum
 
 #: Combinations of values that are summed over, at most.
 _MOST = 2_000
@@ -60,7 +61,9 @@ def completed(
     found: dict[str, Any] = {name: np.empty((*shape, *slot.shape)) for name, slot in slots.items()}
     for at in np.ndindex(*shape):
         continuous = bound.with_fixed({name: values[at] for name, values in draws.items()})
-        scores = np.array([row_weights @ bound.log_density({**continuous, **each}, data) for each in every])
+        scores = np.array(
+            [weighted_sum(bound.log_density({**continuous, **each}, data), row_weights) for each in every]
+        )
         chance = np.exp(scores - scores.max())
         chosen = every[rng.choice(len(every), p=chance / chance.sum())]
         for name, value in chosen.items():

@@ -26,6 +26,10 @@ from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
+from bayesmix.statistics import weighted_sum
+from bayesmix.structure.composite import Composite
+from bayesmix.structure.mixture import Mixture
+from bayesmix.structure.optional import Optional
 from bayesmix.structure.sequence import cells
 from bayesmix.threads import alone
 
@@ -572,7 +576,7 @@ class Fit:
     def _log_posterior(self, params: Params, encoded: Encoded) -> float:
         weights = self.row_weights
         rows = self.bound.log_density(params, encoded)
-        return self.bound.log_prior(params) + float(rows.sum() if weights is None else rows @ weights)
+        return self.bound.log_prior(params) + float(rows.sum() if weights is None else weighted_sum(rows, weights))
 
     def occupied(
         self, data: Any = None, *, of: str | None = None, n_draws: int | None = None, random_seed: Any = None
@@ -818,7 +822,7 @@ def make_fit(
             for d in range(n_draws):
                 params = bound.with_fixed({name: values[c, d] for name, values in draws.items()})
                 pointwise[c, d] = e_step.rows(params)
-        loglik = float((pointwise @ weights).mean())
+        loglik = float(weighted_sum(pointwise, weights).mean())
         tree["log_likelihood"] = xr.Dataset(
             {"row_loglik": (("chain", "draw", "row"), pointwise)},
             coords={"chain": np.arange(n_chains), "draw": np.arange(n_draws), "row": rows},
@@ -864,7 +868,7 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
     """Rows drawn at one parameter value: column name -> values in the user's terms."""
     drawn = bound.site.draw(params, np.zeros(size, int), rng, {})
     if not isinstance(drawn, dict):
-        drawn = {"": drawn}
+        drawn = _fields_of(bound.spec, drawn)
     labels = {leaf.place.path: leaf.value_dims for leaf in bound.site.leaves()}
     columns: dict[str, np.ndarray] = {}
     for name, values in drawn.items():
@@ -879,6 +883,20 @@ def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator)
             columns[name][:] = [row.tolist() for row in values]
         else:
             columns[name or "x"] = values
+    return columns
+
+
+def _fields_of(node: Any, drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Drawn records (N,) of objects, of which some are missing, as columns; other values as the one column."""
+    while isinstance(node, (Mixture, Optional)):
+        node = node.parts[0][1]
+    if not isinstance(node, Composite) or drawn.dtype != object:
+        return {"": drawn}
+    columns = {}
+    for place, (name, _) in enumerate(node.parts):
+        columns[name] = np.empty(len(drawn), object)
+        at = place if node.positional else name
+        columns[name][:] = [None if record is None else record[at] for record in drawn]
     return columns
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import narwhals as nw
@@ -17,6 +18,7 @@ from bayesmix.families._summaries import in_order
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.structure.composite import Composite
+from bayesmix.structure.sequence import Sequence as SequenceNode
 from bayesmix.threads import alone
 
 
@@ -36,7 +38,7 @@ class Imputation:
         (n_missing, S) of the levels; for missing sequences the mean of an element.
     positions : dict
         Field -> ndarray of int (n_missing,): places of missing elements in their row's sequence; such fields are called
-        ``name[]``.
+        ``name[]``. Of sequences in sequences, ``name[][]``, (n_missing, L): that of the inner one, and that in it.
     coordinates : dict
         Field of vectors -> ndarray of bool (n_missing, D): which coordinates are missing. The draws hold whole vectors,
         with the observed coordinates as they are.
@@ -54,6 +56,8 @@ class Imputation:
     coordinates: dict[str, np.ndarray]
     labels: dict[str, np.ndarray]
     source: Table
+    #: Field -> the way to its cells inside the cells of its column.
+    within: dict[str, list] = dataclass_field(default_factory=dict, repr=False)
 
     @property
     def n_draws(self) -> int:
@@ -79,7 +83,7 @@ class Imputation:
         for field, values in self.draws.items():
             for j, row in enumerate(self.rows[field]):
                 cell = values[:, j]
-                at = f"{field[:-2]}[{self.positions[field][j]}]" if field in self.positions else field
+                at = _at(field, self.positions[field][j]) if field in self.positions else field
                 named = [(at, cell)]
                 if cell.ndim == 2:
                     named = list(zip(self._coordinates(field, cell.shape[1]), cell.T))
@@ -109,13 +113,14 @@ class Imputation:
         """
         frame = self.source.native if self.source.native is not None else _as_pandas(self.source)
         for field, rows in self.rows.items():
+            within = self.within[field]
             fill = self.draws[field][draw] if draw is not None else self._centre(field)
             positions = self.columns[field]
             parts = [fill] if len(positions) == 1 else list(fill.T)
             at, lacking = self.positions.get(field), self.coordinates.get(field)
             for d, (position, part) in enumerate(zip(positions, parts)):
                 own = slice(None) if lacking is None or len(positions) == 1 else lacking[:, d]
-                frame = _with_cells(frame, position, rows[own], part[own], self.kinds[field], field, at)
+                frame = _with_cells(frame, position, rows[own], part[own], self.kinds[field], within, at)
         return frame.copy() if frame is self.source.native and isinstance(frame, pd.DataFrame) else frame
 
     def _centre(self, field: str) -> np.ndarray:
@@ -128,7 +133,7 @@ class Imputation:
             return _majority(values)
         centre = np.empty(values.shape[1], object)
         centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
-        return centre if kind == "symbol" else centre.astype(np.int64)
+        return centre if kind == "symbol" else centre.astype(values.dtype)
 
     def _coordinates(self, field: str, width: int) -> list[str]:
         if len(self.columns[field]) == width:
@@ -189,6 +194,7 @@ def impute(
         {name[path]: gap.coordinates for path, gap in gaps.items() if gap.coordinates is not None},
         {name[path]: np.array([z[gap.rows] for z in drawn_labels]) for path, gap in gaps.items() if drawn_labels},
         table,
+        {name[path]: _within(bound.spec, gap.site, path, table) for path, gap in gaps.items()},
     )
 
 
@@ -204,15 +210,60 @@ def _stack(values: list[np.ndarray]) -> np.ndarray:
 
 def _source_columns(spec: Node, site: Site, table: Table) -> list[int]:
     """Positions of the table's columns that a field reads."""
-    path = site.place.path
-    if not path:
+    top = _column_of(spec, site.place.path)
+    if top is None:
         return list(range(len(table.columns)))
-    top = path.split(".")[0]
-    if table.named and top in table.names:
+    record = _record(spec)
+    if table.named and top in table.names and not record.positional:
         return [table.names.index(top)]
+    if _in_one_column(record, top, table):
+        return [0]
+    return [[name for name, _ in record.parts].index(top)]  # records go by position
+
+
+def _in_one_column(record: Composite, top: str, table: Table) -> bool:
+    """Whether the table has whole records in its one column."""
+    return len(table.columns) == 1 and len(record.parts) > 1 and not (table.named and top in table.names)
+
+
+def _record(spec: Node) -> Any:
     while not isinstance(spec, Composite):
         spec = spec.parts[0][1]
-    return [[name for name, _ in spec.parts].index(top)]  # records go by position
+    return spec
+
+
+def _column_of(spec: Node, path: str) -> str | None:
+    """Name of the outermost field that a path begins with; None where the rows are no records."""
+    while not isinstance(spec, Composite):
+        if not hasattr(spec, "parts") or not spec.parts or isinstance(spec, SequenceNode):
+            return None
+        spec = spec.parts[0][1]
+    return _first_name(path, [name for name, _ in spec.parts]) if path else None
+
+
+def _within(spec: Node, site: Site, path: str, table: Table) -> list[Any]:
+    """The way from a column's cell to a field's: names or places of records, and ``"[]"`` for an element."""
+    top = _column_of(spec, site.place.path)
+    steps = _steps(spec, path)
+    return steps if top is None or _in_one_column(_record(spec), top, table) else steps[1:]
+
+
+def _steps(node: Node, path: str) -> list[Any]:
+    if not path:
+        return []
+    if isinstance(node, Composite):
+        names = [name for name, _ in node.parts]
+        name = _first_name(path, names)
+        step = names.index(name) if node.positional else name
+        return [step, *_steps(dict(node.parts)[name], path[len(name) :].removeprefix("."))]
+    if path.startswith("[]") and isinstance(node, SequenceNode):
+        return ["[]", *_steps(node.parts[0][1], path[2:].removeprefix("."))]
+    return _steps(node.parts[0][1], path)
+
+
+def _first_name(path: str, names: list[str]) -> str:
+    """The name that a path begins with: the longest of those that there are, since names may have dots in them."""
+    return max((name for name in names if path == name or path.startswith((f"{name}.", f"{name}["))), key=len)
 
 
 def _as_pandas(table: Table) -> pd.DataFrame:
@@ -228,20 +279,20 @@ def _as_pandas(table: Table) -> pd.DataFrame:
 
 
 def _with_cells(
-    frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, field: str, at: np.ndarray | None
+    frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, steps: list, at: np.ndarray | None
 ) -> Any:
     """The frame with some cells of one column filled."""
     if not isinstance(frame, pd.DataFrame):
         table = nw.from_native(frame)
         series = table[:, position]
         cells = series.to_list()
-        _fill(cells, rows, fill, kind, field, at)
+        _fill(cells, rows, fill, kind, steps, at)
         dtype = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
         return table.with_columns(new).to_native()
     old = frame.iloc[:, position]
     cells = old.tolist()
-    _fill(cells, rows, fill, kind, field, at)
+    _fill(cells, rows, fill, kind, steps, at)
     kept: Any = old.dtype
     if kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
@@ -250,34 +301,46 @@ def _with_cells(
     return frame
 
 
-def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, field: str, at: np.ndarray | None) -> None:
+def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, steps: list, at: np.ndarray | None) -> None:
     """Put values into cells; a field inside a record, or an element of a sequence, goes into a copy of it."""
-    whole, _, element = field.partition("[]")
-    within = whole.split(".")[1:]
     truth = kind == "truth" and any(isinstance(cell, bool) for cell in cells)
     like = next((type(cell) for cell in cells if kind == "set" and isinstance(cell, (list, tuple, set))), None)
-    for i, (row, value) in enumerate(zip(rows, fill.tolist())):
+    positions = np.empty((len(rows), 0), int) if at is None else at.reshape(len(rows), -1)
+    # a record that is missing becomes one like the others
+    record = next(
+        (each for each in cells if steps and steps[0] != "[]" and isinstance(each, (tuple, list, dict))), None
+    )
+    for row, value, places in zip(rows, fill.tolist(), positions.tolist()):
         cell = bool(value) if truth else value if like is None else like(in_order(value))
-        if at is not None:
-            sequence = list(cells[row])
-            deeper = element.split(".")[1:]
-            sequence[at[i]] = _in_record(sequence[at[i]], deeper, cell) if deeper else cell
-            cells[row] = sequence
-        else:
-            if within and is_missing(cells[row]):  # a record like the others: a tuple where they are
-                record = next((each for each in cells if isinstance(each, (tuple, list))), None)
-                cells[row] = None if record is None else type(record)([None] * len(record))
-            cells[row] = _in_record(cells[row], within, cell) if within else cell
+        if steps and is_missing(cells[row]):
+            cells[row] = (
+                dict.fromkeys(record) if isinstance(record, dict) else record and type(record)([None] * len(record))
+            )
+        cells[row] = _placed(cells[row], steps, places, cell)
 
 
-def _in_record(record: Any, within: list[str], value: Any) -> Any:
-    name, *deeper = within
-    if isinstance(record, (tuple, list)):
-        place = int(name[1:]) - 1
-        inner = _in_record(record[place], deeper, value) if deeper else value
-        return type(record)([*record[:place], inner, *record[place + 1 :]])
-    record = {} if record is None or is_missing(record) else record
-    return {**record, name: _in_record(record.get(name), deeper, value) if deeper else value}
+def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
+    """A copy of a cell with a value at the end of the steps into it; `places` are those of elements."""
+    if not steps:
+        return value
+    step, *deeper = steps
+    if step == "[]":
+        step, *places = places
+    if isinstance(cell, (tuple, list, np.ndarray)):
+        place = step if isinstance(step, int) else int(step[1:]) - 1  # fields that go by position are called x1, x2, …
+        parts = list(cell)
+        parts[place] = _placed(parts[place], deeper, places, value)
+        return tuple(parts) if isinstance(cell, tuple) else parts
+    record = {} if cell is None or is_missing(cell) else cell
+    name = step if not isinstance(step, int) else f"x{step + 1}"
+    return {**record, name: _placed(record.get(name), deeper, places, value)}
+
+
+def _at(field: str, places: Any) -> str:
+    """A field's name with the places of one of its elements."""
+    for place in np.atleast_1d(places).tolist():
+        field = field.replace("[]", f"[{place}]", 1)
+    return field
 
 
 def _kind(site: Site) -> str:
@@ -297,7 +360,9 @@ def _summary(draws: np.ndarray, kind: str, prob: float) -> dict[str, Any]:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return tuple((name, _hashable(part)) for name, part in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
 def _majority(draws: np.ndarray) -> np.ndarray:
@@ -311,7 +376,10 @@ def _majority(draws: np.ndarray) -> np.ndarray:
 
 def _mode(draws: np.ndarray) -> tuple[Any, float]:
     counts: dict[Any, int] = {}
-    for value in map(_hashable, draws.tolist()):
-        counts[value] = counts.get(value, 0) + 1
-    best = max(counts, key=lambda value: counts[value])
-    return best, counts[best] / len(draws)
+    values: dict[Any, Any] = {}
+    for value in draws.tolist():
+        key = _hashable(value)
+        counts[key] = counts.get(key, 0) + 1
+        values.setdefault(key, value)
+    best = max(counts, key=lambda key: counts[key])
+    return values[best], counts[best] / len(draws)

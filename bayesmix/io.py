@@ -509,6 +509,9 @@ def prior_from_json(document: dict[str, Any] | None) -> Any:
             kind: Any = getattr(candidate, "rv_type", None)
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:
                 return kind.rv_op(*[pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]])
+    composed: Any = vars(pm.distributions.continuous).get(document["dist"])  # made of others, as LogitNormal is
+    if hasattr(composed, "dist") and composed.__module__ == "pymc.distributions.continuous":
+        return composed.dist(*[np.asarray(value, float) for value in document["inputs"]])
     raise DataError(f"{document['dist']}: this version knows no such prior. Update bayesmix or PyMC.")
 
 

@@ -160,10 +160,13 @@ def hessian_by_differences(gradient: Callable[[np.ndarray], np.ndarray], u: np.n
     columns = []
     for i in range(len(u)):
         h = 1e-5 * max(1.0, abs(u[i]))
+        column = np.zeros(len(u))
         for _ in range(8):
             up, down = u.copy(), u.copy()
             up[i] += h
             down[i] -= h
+            if not up[i] > down[i]:  # a coordinate that nothing depends on
+                break
             column = (gradient(up) - gradient(down)) / (up[i] - down[i])
             if not np.isfinite(column[i]) or column[i] == 0:
                 h *= 1e-3

@@ -729,7 +729,8 @@ def _imputed_panels(imputation: Imputation, prob: float) -> Iterator[tuple[str, 
     for field, draws in imputation.draws.items():
         rows = imputation.rows[field]
         positions = imputation.positions.get(field, np.full(len(rows), -1))
-        at = list(zip(rows.tolist(), positions.tolist()))
+        places = positions if positions.ndim == 1 else np.unique(positions, axis=0, return_inverse=True)[1].ravel()
+        at = list(zip(rows.tolist(), places.tolist()))
         kind, column = imputation.kinds[field], columns.get(field)
         observed = None
         if column is not None and column.kind == "number":

@@ -266,6 +266,16 @@ class Encoded:
         arrays = {name: array[:0] for name, array in self.arrays.items()}
         return type(self)(n_rows, arrays, np.empty(0, int), self._blank_children(n_rows))
 
+    def without(self, gone: np.ndarray) -> Encoded:
+        """The same with some rows blank, (N,) of bool: nothing is known of them."""
+        present = np.arange(self.n_rows) if self.present is None else self.present
+        kept = ~gone[present]
+        arrays = {name: array[kept] for name, array in self.arrays.items()}
+        return type(self)(self.n_rows, arrays, present[kept], self._children_without(gone))
+
+    def _children_without(self, gone: np.ndarray) -> tuple[Encoded, ...]:
+        return tuple(child.without(gone) for child in self.children)
+
     def _blank_children(self, n_rows: int) -> tuple[Encoded, ...]:
         return tuple(child.blank(n_rows) for child in self.children)
 
@@ -338,7 +348,7 @@ class Gap:
         As in the results of `impute`; elements of a sequence are called ``path[]``.
     rows : ndarray of int, shape (n_missing,)
     positions : ndarray of int or None, shape (n_missing,)
-        Within the row's sequence.
+        Within the row's sequence; (n_missing, L) where sequences stand in sequences, L of them, outer places first.
     coordinates : ndarray of bool or None, shape (n_missing, D)
         Which coordinates of a vector are missing; None where all are.
     site : Site

@@ -41,3 +41,8 @@ class Products:
         if self.base.ndim == 1:
             return np.asarray(self.base * self.base, dtype)
         return np.asarray(self.base[:, self.first] * self.base[:, self.second], dtype)
+
+
+def weighted_sum(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of log densities (..., N) with weights (N,); a row of weight zero is none, whatever its density."""
+    return np.where(weights > 0, rows, 0.0) @ weights

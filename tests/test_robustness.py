@@ -230,3 +230,207 @@ def test_missing_sequences_of_optional_elements_are_imputed():
     fit = bm.fit_em(bm.Mixture(bm.Sequence(bm.Optional(bm.Normal())), 2), rows, n_starts=2, random_seed=1)
     means = fit.impute(n_draws=5, random_seed=1).means["x"]
     np.testing.assert_allclose(means, fit.params["weights"] @ fit.params["mu"], rtol=1e-9)
+
+
+# ------------------------------------------------------------------- found by random trees (tests/fuzz)
+
+RECORDS = [{"a": 1.0, "b": 2}, {"a": -1.0, "b": 0}, {"a": 2.5, "b": 4}, {"a": 0.2, "b": 1}]
+
+
+def test_a_record_may_have_a_field_of_its_columns_name():
+    spec = bm.Composite(a=bm.Composite(a=bm.Normal(), b=bm.Poisson()))
+    fit = bm.fit(spec, {"a": RECORDS})
+    assert set(fit.params) == {"a_a_mu", "a_a_sigma", "a_b_mu"}
+    assert fit.log_density({"a": [None, RECORDS[0]]})[0] == 0  # a record that is missing says nothing
+
+
+def test_a_column_of_missing_records_of_one_field_says_nothing():
+    fit = bm.fit(bm.Composite(a=bm.Composite(b=bm.Normal())), {"a": [{"b": 1.0}, {"b": 2.0}]})
+    np.testing.assert_array_equal(fit.log_density({"a": [None, None]}), [0, 0])
+
+
+def test_two_hierarchical_mixtures_stand_in_one_spec():
+    """Their variables had one name, and their axes one label whatever their lengths."""
+    rows = [[float(v) for v in RNG.normal(6 * (i % 2), 1, 3)] for i in range(12)]
+    topics = {
+        "u": bm.HierarchicalMixture(bm.Normal(), n_topics=2, n_mixtures=2),
+        "v": bm.HierarchicalMixture(bm.Normal(), n_topics=3, n_mixtures=1),
+    }
+    fit = bm.fit(bm.Composite(topics), {"u": rows, "v": rows}, random_seed=1)
+    assert fit.posterior["u_topic_weights"].dims[2:] == ("u_mixture", "u_topic")
+    assert fit.posterior["v_topic_weights"].shape[2:] == (1, 3)
+
+
+def test_two_joint_mixtures_stand_in_one_spec():
+    table = {name: [{"x": float(v), "y": int(v > 0)} for v in RNG.normal(size=12)] for name in "pq"}
+    joint = {name: bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Bernoulli(), 2)) for name in "pq"}
+    fit = bm.fit(bm.Composite(joint), table, random_seed=1)
+    assert fit.posterior["p_transition"].dims[2:] == ("p_x_component", "p_y_component")
+    assert fit.posterior["q_weights"].dims[2:] == ("q_x_component",)
+
+
+def test_the_first_field_of_a_joint_mixture_may_be_a_mixture():
+    """Its components' axis had the name of the joint mixture's own."""
+    spec = bm.JointMixture(x=(bm.Mixture(bm.Normal(), 3), 2), y=(bm.Poisson(), 2))
+    fit = bm.fit(spec, {"x": CLOSE[::10], "y": np.arange(20) % 4}, random_seed=1)
+    assert fit.posterior["x_mu"].dims[2:] == ("x_component", "x_subcomponent")
+
+
+def test_responsibilities_of_a_row_far_away_sum_to_one():
+    """The exponential of joint minus total was taken, of numbers whose digits had gone."""
+    params = {"weights": [0.5, 0.5], "mu": [0.0, 0.0], "sigma": [1.0, 1.0]}
+    spec = bm.Mixture(bm.Normal(mu=params["mu"], sigma=params["sigma"]), 2, weights=params["weights"])
+    np.testing.assert_allclose(bm.responsibilities(spec, [1e9, 0.0]), 0.5)
+
+
+def test_imputed_truth_values_are_truth_values_inside_sequences_and_records():
+    rows = [(True, False), (True, True, False), None, (False,)]
+    imputed = bm.fit(bm.Sequence(bm.Bernoulli()), {"x": rows}).impute(n_draws=3, random_seed=1)
+    assert all(isinstance(cell, bool) for row in imputed.table()["x"] for cell in row)
+    cells = [{"t": True}, {"t": None}, {"t": False}]
+    imputed = bm.fit(bm.Composite(r=bm.Composite(t=bm.Bernoulli())), {"r": cells}).impute(n_draws=3, random_seed=1)
+    assert all(isinstance(cell["t"], bool) for cell in imputed.table()["r"])
+
+
+def test_zeros_and_ones_stay_numbers_Bernoulli():
+    assert bm.fit(bm.Bernoulli(), [0, 1, 1, 0]).sample(5, random_seed=1)["x"].dtype.kind == "i"
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("family", [bm.Normal(), bm.MvNormal()])
+def test_the_kernel_takes_rows_without_any_element(family, mixed):
+    from bayesmix.plan import EStep
+
+    child = bm.Mixture(family, 2) if mixed else family
+    cells = [[v, -v] if "MvNormal" in repr(child) else v for v in (1.0, 2.0, 4.0, 9.0)]
+    fit = bm.fit(bm.Sequence(child), {"x": [cells, cells[:2]]}, random_seed=1)
+    empty = fit.bound.encode({"x": [[], []]})
+    np.testing.assert_array_equal(EStep(fit.bound, empty, np.ones(2)).rows(fit.params), [0, 0])
+
+
+def test_a_fitted_spike_is_a_distribution_in_a_mixture_of_one():
+    fit = bm.fit(bm.Mixture(bm.SpikeAndSlab(), 1), [7, 7, 2, 9, 7])
+    np.testing.assert_allclose(bm.log_density(fit.to_spec(), [7, 3]), fit.log_density([7, 3]))
+
+
+def test_chains_of_two_fields_that_are_tied_have_their_own_lengths():
+    chain = bm.MarkovChain(tie="c")
+    fit = bm.fit(bm.Composite(a=chain, b=chain), {"a": [list("xy"), list("x")], "b": [list("xyx"), list("yxyx")]})
+    assert fit.idata["observed_data"]["a"].shape == (2, 2)
+    assert fit.idata["observed_data"]["b"].shape == (2, 4)
+
+
+def test_the_beta_prior_of_a_tiny_probability_keeps_its_digits():
+    """1 - p was formed before its logarithm: with a concentration of 1e9 the objective moved by 1e-8 and fell."""
+    from bayesmix.conjugate import Beta
+
+    p, beta = np.array([3.9e-9, 7.8e-9]), 1e9
+    found = Beta(np.array([3.0]), np.array([beta])).terms(p)
+    exact = 2 * np.log(p) - (beta - 1) * (p + p**2 / 2)  # the series' next term is 1e-16
+    np.testing.assert_allclose(found[1] - found[0], exact[1] - exact[0], rtol=0, atol=1e-12)
+
+
+def test_sequences_of_sequences_are_imputed_in_their_places():
+    """The place in the inner sequence was lost, and a number took the inner sequence's place."""
+    rows = [[[1.0, None, 3.0], [4.0]], [[], [5.0, 6.0, None]], None]
+    fit = bm.fit(bm.Sequence(bm.Sequence(bm.Normal())), {"x": rows})
+    imputed = fit.impute(n_draws=4, random_seed=1)
+    np.testing.assert_array_equal(imputed.positions["x[][]"], [[0, 1], [1, 2]])
+    filled = imputed.table(2)["x"].tolist()
+    assert filled[0][0][::2] == [1.0, 3.0]
+    assert filled[0][0][1] == imputed.draws["x[][]"][2, 0]
+    assert filled[1] == [[], [5.0, 6.0, imputed.draws["x[][]"][2, 1]]]
+    assert ("x[0][1]", 0) in imputed.summary().index
+
+
+def test_elements_that_are_records_of_a_lone_sequence_are_imputed():
+    rows = [[{"a": 1.0, "b": 2}, {"a": None, "b": 3}], [{"a": 4.0, "b": None}, None]]
+    fit = bm.fit(bm.Sequence(bm.Composite(a=bm.Normal(), b=bm.Poisson())), {"x": rows})
+    filled = fit.impute(n_draws=3, random_seed=1).table()["x"].tolist()
+    assert filled[0][0] == rows[0][0]
+    assert filled[0][1]["b"] == 3
+    assert all(None not in cell.values() for row in filled for cell in row)
+
+
+def test_missing_sequences_of_vectors_and_of_records_have_a_summary():
+    rows = [[[1.0, 2.0], [0.5, 1.0]], None, [[3.0, 1.0]]]
+    fit = bm.fit(bm.Sequence(bm.MvNormal()), {"x": rows})
+    imputed = fit.impute(n_draws=3, random_seed=1)
+    assert imputed.summary()["p_mode"].notna().all()
+    assert np.isfinite(fit.log_density(imputed.table())).all()
+    rows = [[{"a": 1.0}], None, [{"a": 2.0}, {"a": 0.0}]]
+    imputed = bm.fit(bm.Sequence(bm.Composite(a=bm.Normal())), {"x": rows}).impute(n_draws=3, random_seed=1)
+    assert all(isinstance(cell, dict) for cell in imputed.table()["x"][1])
+
+
+def test_columns_and_fields_with_dots_in_their_names_are_imputed():
+    table = {"body.mass": [1.0, None, 3.0], "r": [{"a.b": 1.0, "a": 2.0}, None, {"a.b": None, "a": 5.0}]}
+    record = bm.Composite({"a.b": bm.Normal(), "a": bm.Normal()})
+    filled = bm.fit(bm.Composite({"body.mass": bm.Normal(), "r": record}), table).impute(n_draws=3).table()
+    assert not filled["body.mass"].isna().any()
+    assert [set(cell) for cell in filled["r"]] == [{"a.b", "a"}] * 3
+    assert filled["r"][2]["a"] == 5.0
+
+
+def test_a_tied_column_without_any_cell_takes_the_others_type():
+    node = bm.Categorical(tie="c")
+    fit = bm.fit(bm.Composite(a=node, b=node), {"a": ["u", "v", "u"], "b": [None, None, None]})
+    assert fit.params["c_p"].shape == (2,)
+
+
+def test_a_coordinate_without_any_cell_is_an_error_MvNormal():
+    with pytest.raises(bm.DataError, match=r"every cell is missing in b"):
+        bm.fit(bm.MvNormal(), pd.DataFrame({"a": [1.0, 2.0], "b": [np.nan, np.nan]}))
+
+
+def test_an_optional_inside_an_optional_is_an_error_that_says_so():
+    for spec in (bm.Optional(bm.Optional(bm.Normal())), bm.Optional(bm.Mixture(bm.Optional(bm.Normal()), 2))):
+        with pytest.raises(bm.SpecError, match="Leave one out"):
+            bm.fit(spec, [1.0, None, 2.0])
+    assert "p_missing" in bm.fit(bm.Optional(bm.Optional(bm.Normal(), p=False)), [1.0, None, 2.0]).params
+
+
+def test_optional_fields_of_a_missing_record_say_nothing():
+    """A missing record had the density p · p_a, and the M-step counted p alone."""
+    spec = bm.Optional(bm.Composite(a=bm.Optional(bm.Normal()), b=bm.Poisson()))
+    table = {"r": [None, {"a": 1.0, "b": 2}, {"a": None, "b": 1}, {"a": 3.0, "b": 0}]}
+    fit = bm.fit(bm.Composite(r=spec), table)
+    np.testing.assert_allclose(fit.log_density({"r": [None]}), np.log(fit.params["r_p_missing"]))
+    from bayesmix.plan import EStep
+
+    e_step = EStep(fit.bound, fit.encoded, np.ones(4))
+    np.testing.assert_allclose(e_step.rows(fit.params), fit.log_density(), rtol=1e-12)
+    target = Target(model_of(fit.bound, fit.encoded, initval=None, likelihood="graph"),
+                    variables_at(fit.bound, fit.params), jacobian=False)  # fmt: skip
+    value, gradient = target(target.start)
+    assert value == pytest.approx(fit.history[-1], abs=1e-6)
+    assert np.abs(gradient).max() < 1e-5
+
+
+def test_rows_of_weight_zero_that_are_impossible_do_not_make_the_likelihood_NaN():
+    spec = bm.Categorical().with_flat_priors()
+    fit = bm.fit(spec, ["a", "b", "a"], row_weights=[1.0, 0.0, 2.0])
+    assert fit.loglik == 0
+
+
+def test_draws_of_records_that_may_be_missing_can_be_read_again():
+    spec = bm.Optional(bm.Composite(x=bm.Normal(), y=bm.Categorical()))
+    fit = bm.fit(spec, {"x": [1.0, None, 2.0, 0.0], "y": ["u", None, "v", "u"]})
+    drawn = fit.sample(20, random_seed=1)
+    assert list(drawn.columns) == ["x", "y"]
+    assert np.isfinite(fit.log_density(drawn)).all()
+
+
+def test_second_derivatives_of_what_depends_on_nothing_are_zero():
+    from bayesmix.mstep import hessian_by_differences
+
+    np.testing.assert_array_equal(hessian_by_differences(lambda u: np.zeros(2), np.ones(2)), np.zeros((2, 2)))
+
+
+def test_a_prior_that_PyMC_makes_of_others_is_saved(tmp_path):
+    fit = bm.fit(bm.Bernoulli(p=pm.LogitNormal.dist(0.0, 1.5)), [0, 1, 1, 1])
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert repr(again.spec) == repr(fit.spec)
+    # PyMC keeps Python floats in single precision, and a file has doubles
+    assert again.bound.log_prior(again.params) == pytest.approx(fit.bound.log_prior(fit.params), abs=1e-6)

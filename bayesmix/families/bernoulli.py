@@ -16,6 +16,13 @@ from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Parameter
 
 
+@dataclass(frozen=True)
+class Truths(Rate):
+    """Share of the truths of a column, and whether its cells are False and True rather than 0 and 1."""
+
+    logical: bool = False
+
+
 @final
 @dataclass(frozen=True, repr=False, eq=False)
 class Bernoulli(Leaf):
@@ -55,16 +62,16 @@ class Bernoulli(Leaf):
 
     value_dtype = "int64"
     value_kind = "truth"
-    learned_type = Rate
+    learned_type = Truths
 
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         value = _zeros_and_ones(column)[~column.missing]
-        return Rate((value.sum() + 0.5) / (len(value) + 1.0))
+        return Truths((value.sum() + 0.5) / (len(value) + 1.0), column.kind == "bool")
 
     def assume(self, place):
         """See `Node.assume`."""
-        return Rate(0.5)
+        return Truths(0.5)
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""
@@ -77,7 +84,8 @@ class Bernoulli(Leaf):
 
     def decode(self, values, learned):
         """See `Leaf.decode`."""
-        return values.astype(np.int64)
+        logical = getattr(learned, "logical", False)  # files of earlier versions have the share alone
+        return values.astype(bool if logical else np.int64)
 
     def log_density(self, params, data):
         """See `Leaf.log_density`."""

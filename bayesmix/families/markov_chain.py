@@ -331,7 +331,7 @@ class MarkovChain(Node):
         rows = range(data.n_rows) if data.present is None else data.present.tolist()
         for row, own in zip(rows, data.arrays["codes"]):
             codes[row, : len(own)] = own
-        steps = Dim(f"{site.place.prefix}step", tuple(range(codes.shape[1])))
+        steps = Dim(f"{site.place.observed}_step" if site.place.path else "step", tuple(range(codes.shape[1])))
         yield Observed(site.place.observed, codes, dims=(steps,), shapes=True)
         if site.children:
             yield from (replace(each, shapes=True) for each in site.children[0].observed(data.children[0]))

@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 
 from bayesmix import conjugate
 from bayesmix.distributions import InverseWishart, whitener
+from bayesmix.errors import DataError
 from bayesmix.families import _patterns
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
@@ -83,6 +84,12 @@ class MvNormal(Leaf):
 
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
+        empty = [label for label, values in zip(column.levels or (), column.values.T) if np.isnan(values).all()]
+        if empty and len(column):
+            raise DataError(
+                f"{column.name}: every cell is missing in {', '.join(empty)}, so MvNormal has nothing to learn from. "
+                "Leave the coordinate out."
+            )
         pairs = [robust_center_and_scale(values) for values in column.values.T]
         center, scale = zip(*pairs)
         return Cloud(center, scale, column.levels, bool(np.isnan(column.values[~column.missing]).any()))

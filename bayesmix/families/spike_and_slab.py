@@ -90,6 +90,10 @@ class SpikeAndSlab(Leaf):
         counts = np.bincount(np.clip(values - lower, 0, upper - lower).astype(int), minlength=upper - lower + 1) + 0.5
         return Range(lower, upper, tuple((counts / counts.sum()).tolist()))
 
+    def fixed_at(self, site, params):
+        """See `Node.fixed_at`: the range is one for all components."""
+        return super().fixed_at(site, params)._changed(lower=site.learned.lower, upper=site.learned.upper)
+
     def assume(self, place):
         """See `Node.assume`."""
         if self.lower is None or self.upper is None:

@@ -17,6 +17,7 @@ from bayesmix.moments.views import Split, conditional_means, nearest_possible, n
 from bayesmix.params import Slot
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node, Site, Stats, add_to
+from bayesmix.statistics import weighted_sum
 
 #: Groups of rows that standard errors of cross moments are computed from, where rows repeat less often.
 _GROUPS = 200
@@ -244,7 +245,7 @@ def _from_one_family(
         solutions.append(ordered)
     fitted = np.array([estimator.moments(answer.theta) for answer in answers]) * estimator.units
     sample = sample * estimator.units
-    logliks = [float(row_weights @ bound.log_density(params, data)) for params in solutions]
+    logliks = [float(weighted_sum(bound.log_density(params, data), row_weights)) for params in solutions]
     count = len(answers[0].theta)
     if answers[0].exact:
         message = f"{count} moments reproduced; {len(answers)} admissible " + (
@@ -409,7 +410,7 @@ def _from_cross_moments(
     splits = []
     for split in random_splits(fields.views, size, rng, n_splits):
         found = solve(weights, split)
-        loglik = -np.inf if found is None else float(row_weights @ bound.log_density(found[0], data))
+        loglik = -np.inf if found is None else float(weighted_sum(bound.log_density(found[0], data), row_weights))
         status = "failed: no real decomposition" if found is None else "admissible"
         splits.append({"objective": loglik, "status": status, "iterations": 0})
         if found is not None:

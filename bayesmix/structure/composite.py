@@ -103,10 +103,13 @@ class Composite(Node):
 
     def _blocks(self, table: Table, place: Place) -> list[tuple[Place, Node, Table]]:
         """Each field with its place and its block of columns."""
-        if not (table.named and set(table.names) & set(self._fields)):
+        # a field's records stand in one column, whose name is the field's and may be that of a field of theirs too
+        named = table.named and not place.path
+        if not (named and set(table.names) & set(self._fields)):
             table = table.expand(place.path)
         where = place.path or "data"
-        if len(table.columns) == 1 and len(self._fields) > 1 and table.columns[0].missing.all():
+        alone = len(table.columns) == 1 and (len(self._fields) > 1 or bool(place.path))
+        if alone and table.columns[0].missing.all():
             table = replace(table, columns=table.columns * len(self._fields), named=False)  # no record at all
         if self._positional or not table.named:
             if len(table.columns) != len(self._fields):

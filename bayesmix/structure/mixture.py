@@ -246,7 +246,19 @@ class Mixture(Node):
         return list(zip(self.groups, site.children, wide))
 
     def _axis_name(self, place: Place) -> str:
-        return self._axis or place.name("component")
+        if self._axis:
+            return f"{place.prefix}{self._axis}"
+        around = {axis.name for axis in place.axes}
+        while (name := place.name("component")) in around:  # the components of a joint mixture go by their field's name
+            place = replace(place, depth=place.depth + 1)
+        return name
+
+    def _name_of_weights(self, place: Place) -> str:
+        if not self._weights_name:
+            return place.name("weights")
+        # what links two fields is named beside them, not in the second one
+        prefix = place.prefix if self._prefix else place.prefix.removesuffix(f"{place.path.rsplit('.')[-1]}_")
+        return f"{prefix}{self._weights_name}"
 
     def read(self, table, place, readers):
         below = self._below(place)
@@ -258,8 +270,7 @@ class Mixture(Node):
         prior = pm.Dirichlet.dist(np.full(self._n, 2.0))
         axis = Dim(self._axis_name(place), tuple(range(self._n)))
         parameter = Parameter(SIMPLEX, prior, "dirichlet", (axis,), floor=float(self._min_weight))
-        name = self._weights_name or place.name("weights")
-        weights = make_slot(name, place.axes, parameter, self._weights)
+        weights = make_slot(self._name_of_weights(place), place.axes, parameter, self._weights)
         children = tuple(group.node.lay_out(at, learned) for group, at in zip(self.groups, self._below(place)))
         return Site(self, place, {"weights": weights}, children)
 
@@ -481,10 +492,15 @@ def log_sum_exp(joint: np.ndarray) -> np.ndarray:
 def posterior(evaluation: Evaluation) -> np.ndarray:
     """Probabilities of a mixture's components given each row and each component around it, (N, K, G).
 
-    Zero for a row that every component excludes.
+    Zero for a row that every component excludes. They sum to 1 whatever the log densities: of a row so far away that
+    these have no digits left for the logarithm of the sum, its exponential would not do.
     """
-    total = evaluation.log_density
-    return np.exp(evaluation.joint - np.where(np.isneginf(total), 0.0, total)[..., None])
+    joint = evaluation.joint
+    assert joint is not None
+    top = joint.max(-1, keepdims=True)
+    terms = np.exp(joint - np.where(np.isneginf(top), 0.0, top))
+    total = terms.sum(-1, keepdims=True)
+    return terms / np.where(total > 0, total, 1.0)
 
 
 def choose(probabilities: np.ndarray, rng: np.random.Generator) -> np.ndarray:

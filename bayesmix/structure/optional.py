@@ -16,6 +16,7 @@ from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.mstep import numeric_step
 from bayesmix.params import UNIT, Parameter, make_slot
 from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
+from bayesmix.structure.mixture import Mixture
 from bayesmix.structure.sequence import cells
 
 
@@ -85,6 +86,8 @@ class Optional(Node):
         found = super().faults(path)
         if isinstance(self._p, bool):
             found.append(f"{path}p: a probability, a prior, or False is needed, not {self._p!r}.")
+        if self._informative and not found and _is_optional(self._child):
+            found.append(f"{path or 'Optional'}: an Optional inside an Optional reads the same cells. Leave one out.")
         return found
 
     def _child_place(self, place):
@@ -115,7 +118,11 @@ class Optional(Node):
         return Site(self, place, slots, (self._child.lay_out(self._child_place(place), learned),), known)
 
     def encode(self, site, table, unseen):
-        return Encoded(table.n_rows, {"missing": table.missing()}, None, (site.children[0].encode(table, unseen),))
+        gone = table.missing()
+        child = site.children[0].encode(table, unseen)
+        if gone.any() and not site.children[0].is_leaf:
+            child = child.without(gone)  # optional fields inside of what is not there say nothing
+        return Encoded(table.n_rows, {"missing": gone}, None, (child,))
 
     def child_data(self, data):
         return data.children
@@ -143,10 +150,13 @@ class Optional(Node):
 
     def _own(self, site, data, resp, stats):
         """Responsibilities of the rows that are present; the counts go into `stats`."""
-        present = resp * ~data.arrays["missing"][:, None]
+        missing = data.arrays["missing"]
+        present = resp * ~data.full(missing, True)[:, None]
         if self._informative:
-            counts = present.sum(0)
-            add_to(stats, site.key, {"present": counts, "missing": resp.sum(0) - counts})
+            known = resp if data.present is None else resp[data.present]
+            add_to(
+                stats, site.key, {"present": (~missing).astype(float) @ known, "missing": missing.astype(float) @ known}
+            )
         return present
 
     def features(self, site, data):
@@ -155,7 +165,7 @@ class Optional(Node):
             return points
         gone = data.arrays["missing"].astype(float)
         share = site.learned.mean
-        return np.column_stack([points, (gone - share) / np.sqrt(share * (1 - share))])
+        return np.column_stack([points, data.full((gone - share) / np.sqrt(share * (1 - share)), np.nan)])
 
     def natural(self, params, learned, xp):
         """Logarithms of the probabilities of being missing and of being there."""
@@ -166,7 +176,8 @@ class Optional(Node):
         gone = data.arrays["missing"]
         if self._informative:
             counts = {"missing": gone.astype(float), "present": (~gone).astype(float)}
-            plan.linear(site, Encoded(data.n_rows), counts, out, level)
+            plan.linear(site, replace(data, children=()), counts, out, level)
+        gone = data.full(gone, True)
         child = site.children[0]
         if child.is_leaf or not gone.any():
             child.node.plan(child, data.children[0], plan, out, level)
@@ -214,13 +225,15 @@ class Optional(Node):
         if not self._informative:
             return total
         slot = site.slots["p"]
-        missing = observed[f"{site.place.observed}_missing"]
-        return total + pm.logp(pm.Bernoulli.dist(slot.components(variables[slot.name])), missing[:, None])
+        missing = observed[f"{site.place.observed}_missing"][:, None]
+        own = pm.logp(pm.Bernoulli.dist(slot.components(variables[slot.name])), pt.maximum(missing, 0))
+        return total + pt.switch(missing < 0, 0.0, own)
 
     def observed(self, site, data):
         yield from site.children[0].observed(data.children[0])
         if self._informative:
-            yield Observed(f"{site.place.observed}_missing", data.arrays["missing"].astype(np.int64))
+            # -1 where the record around is missing
+            yield Observed(f"{site.place.observed}_missing", data.full(data.arrays["missing"].astype(np.int64), -1))
 
     def graph_draw(self, site, variables, z, out, label):
         child = site.children[0]
@@ -235,3 +248,11 @@ class Optional(Node):
             if ("rows", name) not in out:
                 mask = pt.eq(gone, 1).reshape((-1, *[1] * (out[name].ndim - 1)))
                 out[name] = pt.switch(mask, np.asarray(leaf.node.mark(leaf.learned), out[name].dtype), out[name])
+
+
+def _is_optional(node: Node) -> bool:
+    """Whether a node, or a component of it, says how often its own cells are missing."""
+    if isinstance(node, Optional) and node.priors:
+        return True
+    same = isinstance(node, (Optional, Mixture))
+    return same and any(_is_optional(part) for _, part in node.parts if isinstance(part, Node))

@@ -64,6 +64,10 @@ class Ragged(Encoded):
         within = np.arange(chosen.sum()) - np.repeat(np.cumsum(chosen) - chosen, chosen)
         return (elements.take(np.repeat(starts, chosen) + within), *[child.take(rows) for child in others])
 
+    def _children_without(self, gone):
+        elements, *others = self.children
+        return (elements.take(np.flatnonzero(~gone[self.owner])), *[child.without(gone) for child in others])
+
     def _blank_children(self, n_rows):
         elements, *others = self.children
         return (elements.take(np.empty(0, int)), *[child.blank(n_rows) for child in others])
@@ -244,7 +248,10 @@ class Sequence(Node):
         starts = np.cumsum(lengths) - lengths
         for gap in site.children[0].gaps(data.children[0]):
             at = gap.rows
-            yield Gap(_element_path(site, gap.path), owner[at], gap.site, at - starts[owner[at]], gap.coordinates)
+            places = at - starts[owner[at]]
+            if gap.positions is not None:  # a sequence inside: its place, then the place in it
+                places = np.column_stack([places, gap.positions])
+            yield Gap(_element_path(site, gap.path), owner[at], gap.site, places, gap.coordinates)
 
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
@@ -309,7 +316,8 @@ def _element_path(site: Site, path: Any) -> Any:
     """What the elements' path is called outside of the sequence; labels have keys of their own."""
     if isinstance(path, tuple):
         return path
-    return f"{site.place.path}[]{path[len(site.place.path) :]}"
+    below = path[len(site.place.path) :]
+    return f"{site.place.path}[]{'.' if below[:1] not in ('', '.', '[') else ''}{below}"
 
 
 def pieces(child: Node, values: Any, lengths: np.ndarray) -> np.ndarray:
