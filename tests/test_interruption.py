@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -314,14 +315,15 @@ def heard():
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A log posterior that takes a while, so that there is something to interrupt."""
-    quick = Target.__call__
+    """A log posterior that takes so many seconds, so that there is something to interrupt."""
+    quick, pace = Target.__call__, SimpleNamespace(seconds=0.002)
 
     def call(self, u):
-        time.sleep(0.002)
+        time.sleep(pace.seconds)
         return quick(self, u)
 
     monkeypatch.setattr(Target, "__call__", call)
+    return pace
 
 
 def interrupting(after):
@@ -339,11 +341,20 @@ def interrupting(after):
 
 @pytest.mark.parametrize("with_checkpoint", [True, False])
 def test_ctrl_c_returns_the_draws_that_there_are(tmp_path, slow, monkeypatch, with_checkpoint):
+    slow.seconds = 0
     whole = nuts(order="mu")
+    slow.seconds = 0.004
     seen = []
     look = chains._Sampler.look
+
+    def watch(self):
+        look(self)
+        seen.append(len(self))
+        if min(seen[-3:]) > 5:
+            slow.seconds = 0.05  # on a busy machine, too, the chains are not done before Ctrl-C is heard
+
     monkeypatch.setattr(chains, "_LOOK", 0.05)
-    monkeypatch.setattr(chains._Sampler, "look", lambda self: (look(self), seen.append(len(self))))
+    monkeypatch.setattr(chains._Sampler, "look", watch)
     options = {"checkpoint": tmp_path / "run"} if with_checkpoint else {"progressbar": True}
     thread = interrupting(lambda: seen and min(seen[-3:]) > 5)
     with pytest.warns(bm.ConvergenceWarning, match="Not complete"):

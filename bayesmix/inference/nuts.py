@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,16 @@ from bayesmix.inference.chains import STATS, Drawn, sample, stacked
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
-from bayesmix.inference.modes import THOROUGH, check_modes, dominant, joined, not_visited, stuck_chains, with_caution
+from bayesmix.inference.modes import (
+    THOROUGH,
+    Modes,
+    check_modes,
+    dominant,
+    joined,
+    not_visited,
+    stuck_chains,
+    with_caution,
+)
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
@@ -166,29 +175,18 @@ def fit_nuts(
         check_place(Path(checkpoint), overwrite)
     if nuts_sampler != "nutpie" and (checkpoint is not None or resume is not None):
         raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
-    chains, order, relabel = settings["chains"], settings["order"], settings["relabel"]
-    modes, combine, log_likelihood = settings["modes"], settings["combine"], settings["log_likelihood"]
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
     entropy = np.random.SeedSequence(entropy_of(random_seed) if kept is None else kept.seed).entropy
     seeds = np.random.SeedSequence(entropy).spawn(2)
-
-    def fit_of(arrays: dict[str, np.ndarray], **more: Any) -> Fit:
-        more = {"status": Status("nuts", False, ""), "log_likelihood": log_likelihood, **more}
-        return make_fit(
-            bound, arrays, table=table, encoded=encoded, row_weights=given, history=history, starts=reports, **more
-        )
-
     if kept is None:
-        mode, runs = maximise(
-            with_mode_inside(bound),
-            encoded,
-            weights,
-            n_starts=n_starts,
-            random_seed=seeds[0],
-            progressbar=progressbar,
-            explore=THOROUGH,
-        )
+        em: dict[str, Any] = {
+            "n_starts": n_starts,
+            "random_seed": seeds[0],
+            "progressbar": progressbar,
+            "explore": THOROUGH,
+        }
+        mode, runs = maximise(with_mode_inside(bound), encoded, weights, **em)
         at, found = dominant(bound, encoded, weights, given, mode, runs)
         warn_of_components(EStep(bound, encoded, weights), at, improper=False)  # chains look for that themselves
         history, reports = np.array(mode.history), [r.report() for r in runs]
@@ -197,66 +195,129 @@ def fit_nuts(
         assert begun.modes_found is not None
         assert begun.history is not None
         at, found, history, reports = begun.params, begun.modes_found, begun.history, begun.starts
+    options = {"cores": cores, "progressbar": progressbar, **sampler_kwargs}
+    rng = np.random.default_rng(seeds[1])
+    common = {"table": table, "encoded": encoded, "row_weights": given, "history": history, "starts": reports}
+    sampling = _Sampling(bound, weights, found, settings, common, nuts_sampler, options, kept, rng)
     if kept is not None or checkpoint is not None:
         there = {name: np.asarray(at[name])[None, None] for name in bound.free_slots}
-        begun = fit_of(there, status=Status("nuts", False, "Begun.", complete=False), modes=found, log_likelihood=False)
+        begun = sampling.fit_of(there, Status("nuts", False, "Begun.", complete=False), log_likelihood=False)
         if kept is None:
             assert checkpoint is not None
-            kept = Checkpoint.create(Path(checkpoint), begun, encoded, settings, entropy, overwrite)
+            sampling.kept = kept = Checkpoint.create(Path(checkpoint), begun, encoded, settings, entropy, overwrite)
         else:
             kept.check_data(begun, encoded)
             kept.set_draws(settings["draws"])
             if kept.finished:
                 return replace(kept.fit(), table=table, encoded=encoded)
-    rng = np.random.default_rng(seeds[1])
-    numbers = iter(range(len(found) + 1))
+    fit, described = sampling.from_modes(at)
+    if not described:
+        fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}", stacklevel=3)
+    if kept is not None and fit.status.complete:
+        kept.finish(fit)
+    if not fit.status.converged:
+        warn(fit.status.message, ConvergenceWarning, stacklevel=2)
+    return fit
 
-    def from_mode(params: Params) -> Fit:
-        def prepared(names: Any) -> tuple[pm.Model, Target, np.ndarray]:
-            model = model_of(bound, encoded, index=table.index, row_weights=given, order=names, initval=params)
-            target = Target(model, variables_at(bound, params), jacobian=True)
-            return model, target, laplace_factor(target.hessian(target.start))
 
-        number = next(numbers)
+@dataclass
+class _Sampling:
+    """What the chains from every mode have in common.
+
+    Attributes
+    ----------
+    bound : Bound
+    weights : ndarray, shape (N,)
+        The rows' weights; `common` has None where the user gave none.
+    found : Modes
+    settings : dict
+        What `fit_nuts` was asked for, as a checkpoint keeps it.
+    common : dict
+        What every `Fit` of it is made with.
+    sampler : str
+    options : dict
+        Keywords of the sampler.
+    kept : Checkpoint or None
+    rng : numpy.random.Generator
+    begun : int
+        Modes from which chains were begun so far: the number of the next run in the checkpoint.
+    """
+
+    bound: Bound
+    weights: np.ndarray
+    found: Modes
+    settings: dict[str, Any]
+    common: dict[str, Any]
+    sampler: str
+    options: dict[str, Any]
+    kept: Checkpoint | None
+    rng: np.random.Generator
+    begun: int = 0
+
+    def fit_of(self, arrays: dict[str, np.ndarray], status: Status, **more: Any) -> Fit:
+        more = {"log_likelihood": self.settings["log_likelihood"], **more}
+        return make_fit(self.bound, arrays, status=status, modes=self.found, **self.common, **more)
+
+    def from_modes(self, at: Params) -> tuple[Fit, bool]:
+        """The posterior from the heaviest mode `at` and the others to sample, and whether it tells of all of them."""
+        chosen = self.found.to_sample(self.settings["modes"]) if len(self.found) > 1 else ()
+        fit = self.from_mode(at)
+        if len(chosen) < 2:
+            return fit, len(self.found.heavy) < 2
+        described, rest, each = True, not_visited(fit, chosen), [fit]
+        for other in rest:
+            if each[-1].status.complete:
+                try:
+                    each.append(self.from_mode(other.params))
+                except KeyboardInterrupt:
+                    each.append(replace(fit, status=replace(fit.status, complete=False)))
+        if each[-1].status.complete:
+            fit, described = joined(each, [chosen[0], *rest])
+        elif len(each) > 1:
+            message = f"Not complete: interrupted at another of {1 + len(rest)} modes. {fit.status.message}"
+            fit = replace(fit, status=Status("nuts", False, message, complete=False))
+        if not described and self.settings["combine"] is not None:
+            return fit.combine(self.settings["combine"], random_seed=self.rng), True
+        return fit, described
+
+    def from_mode(self, params: Params) -> Fit:
+        """The posterior of chains that start at a mode."""
+        bound, encoded, settings, kept = self.bound, self.common["encoded"], self.settings, self.kept
+        number, self.begun = self.begun, self.begun + 1
         run: Run | None = None if kept is None else kept.run(number)
+        order = settings["order"]
         names = (None if order == "auto" else order) if run is None else run.order or None
-        model, target, factor = prepared(names)
-        improper = spikes(bound, encoded, params, given, None if names else target)
+        model, target, factor = self._target(params, names)
+        improper = spikes(bound, encoded, params, self.common["row_weights"], None if names else target)
         if run is None and order == "auto" and (names := separated(bound, params, target, factor)):
-            model, target, factor = prepared(names)
+            model, target, factor = self._target(params, names)
         ordered = [names] if isinstance(names, str) else list(names or ())
-        noise = rng.standard_normal((chains, len(target.start))).clip(-_JITTER, _JITTER)
-        starts, seed = started(target, noise @ factor.T), int(rng.integers(2**31))
+        noise = self.rng.standard_normal((settings["chains"], len(target.start))).clip(-_JITTER, _JITTER)
+        starts, seed = started(target, noise @ factor.T), int(self.rng.integers(2**31))
         if run is not None:
             starts, seed = run.starts, run.seed
         elif kept is not None:
             run = kept.begin_run(number, ordered, starts, seed)
         if run is not None and bound.discrete_slots:
-            run.complete = _completion(bound, encoded, weights, seed)
-        arrays, stats, lengths = (_nutpie if nuts_sampler == "nutpie" else _pymc)(
-            model,
-            target,
-            starts,
-            draws=settings["draws"],
-            tune=settings["tune"],
-            cores=cores,
-            target_accept=settings["target_accept"],
-            seed=seed,
-            progressbar=progressbar,
-            **({} if nuts_sampler == "pymc" else {"run": run}),
-            **sampler_kwargs,
-        )
+            run.complete = _completion(bound, encoded, self.weights, seed)
+        own = {name: settings[name] for name in ("draws", "tune", "target_accept")}
+        if self.sampler == "nutpie":
+            own["run"] = run
+        draw = _nutpie if self.sampler == "nutpie" else _pymc
+        arrays, stats, lengths = draw(model, target, starts, seed=seed, **own, **self.options)
         if not set(bound.discrete_slots) <= set(arrays):
-            arrays = completed(bound, encoded, weights, {name: arrays[name] for name in bound.sampled_slots}, rng)
+            sampled = {name: arrays[name] for name in bound.sampled_slots}
+            arrays = completed(bound, encoded, self.weights, sampled, self.rng)
         arrays, labels = relabelled(
             bound,
             {name: arrays[name] for name in bound.free_slots},
             encoded,
             params,
-            method="kl" if relabel == "auto" else relabel,
+            method="kl" if settings["relabel"] == "auto" else settings["relabel"],
             skip=[bound.slots[name].axes[-1].name for name in ordered],
         )
-        fit = replace(fit_of(arrays, groups={"sample_stats": stats}, modes=found), relabelling=labels)
+        unknown = Status("nuts", False, "")
+        fit = replace(self.fit_of(arrays, unknown, groups={"sample_stats": stats}), relabelling=labels)
         converged, message = verdict(fit)
         log_density = stats["logp" if "logp" in stats else "lp"].values
         stuck = stuck_chains(log_density, laplace_at(target).log_density, len(target.start))
@@ -268,33 +329,12 @@ def fit_nuts(
         status = Status("nuts", converged and whole and not stuck, f"{message} {stuck}".rstrip(), whole)
         return replace(fit, status=status)
 
-    chosen = found.to_sample(modes) if len(found) > 1 else ()
-    if len(chosen) < 2:
-        fit, described = from_mode(at), len(found.heavy) < 2
-    else:
-        fit, described = from_mode(at), True
-        rest = not_visited(fit, chosen)
-        each = [fit]
-        for other in rest:
-            if each[-1].status.complete:
-                try:
-                    each.append(from_mode(other.params))
-                except KeyboardInterrupt:
-                    each.append(replace(fit, status=replace(fit.status, complete=False)))
-        if each[-1].status.complete:
-            fit, described = joined(each, [chosen[0], *rest])
-        elif len(each) > 1:
-            message = f"Not complete: interrupted at another of {1 + len(rest)} modes. {fit.status.message}"
-            fit = replace(fit, status=Status("nuts", False, message, complete=False))
-        if not described and combine is not None:
-            fit, described = fit.combine(combine, random_seed=rng), True
-    if not described:
-        fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}", stacklevel=3)
-    if kept is not None and fit.status.complete:
-        kept.finish(fit)
-    if not fit.status.converged:
-        warn(fit.status.message, ConvergenceWarning, stacklevel=2)
-    return fit
+    def _target(self, params: Params, order: Any) -> tuple[pm.Model, Target, np.ndarray]:
+        """The model whose initial point is `params`, its log posterior, and a factor of Laplace's covariance there."""
+        given = {"index": self.common["table"].index, "row_weights": self.common["row_weights"], "initval": params}
+        model = model_of(self.bound, self.common["encoded"], order=order, **given)
+        target = Target(model, variables_at(self.bound, params), jacobian=True)
+        return model, target, laplace_factor(target.hessian(target.start))
 
 
 def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any], draws: int | None) -> Checkpoint:
