@@ -47,6 +47,7 @@ def test_two_groups_are_found(name):
     ],
 )
 @pytest.mark.parametrize("n_components", [1, 3])
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.DegenerateWarning")
 def test_a_column_of_one_value_has_a_mode_inside_the_support(name, column, n_components):
     """A second field tells the rows apart; this one does not vary."""
     spec = bm.Mixture(bm.Composite(a=getattr(bm, name)(), b=bm.Normal()), n_components)
