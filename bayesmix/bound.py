@@ -153,6 +153,7 @@ def bind(spec: Node, table: Table) -> Bound:
         Lists every fault of the table.
     """
     validate(spec)
+    spec = spec.plain()
     if table.n_rows == 0:
         raise DataError("data: the table has no rows. Pass at least one.")
     readers: Readers = {}

@@ -581,6 +581,32 @@ class Node(ABC):
                 found.append(f"{below.rstrip('.') or type(self).__name__}: {child!r} is not a bayesmix node.")
         return found
 
+    @property
+    def shown_options(self) -> list[str]:
+        """What a tree of the spec says of this node besides its priors and parts, as code."""
+        options = {name: value for name, value in self.options.items() if not name.startswith("_")}
+        return [
+            f"{name}={list(value) if isinstance(value, tuple) else value!r}"
+            for name, value in options.items()
+            if value is not None
+        ]
+
+    def plain(self) -> Node:
+        """What stands in for this node once it is bound: itself, but for nodes that carry notes for their reader."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Specs are values: equal where one would make the same model as the other."""
+        return isinstance(other, Node) and signature(self) == signature(other)
+
+    def __hash__(self) -> int:
+        return hash(signature(self))
+
+    def _repr_html_(self) -> str:
+        from bayesmix.trees import spec_tree
+
+        return spec_tree(self)
+
     def _shown_priors(self) -> list[str]:
         shown = [f"{name}={show(given)}" for name, given in self.priors.items() if given is not None]
         return shown + ([f"tie={self.tie!r}"] if self.tie else [])
@@ -621,6 +647,7 @@ def validate(spec: Any) -> None:
 
 def signature(node: Node) -> Any:
     """Equal for nodes that are one in all but their place, to the last digit of their priors."""
+    node = node.plain()
     return (
         type(node),
         repr(node.options),

@@ -175,6 +175,13 @@ class Mixture(Node):
         names = ("tie", "_n", "_listed", "_min_weight", "_shared", "_axis", "_weights_name", "_prefix")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def shown_options(self) -> list[str]:
+        """See `Node.shown_options`."""
+        shown = [f"n_components={self._n}", *super().shown_options]
+        shown += [f"min_weight={self._min_weight!r}"] if self._min_weight else []
+        return shown + (["shared=True"] if self._shared else [])
+
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Mixture:
         return self._changed(_weights=priors["weights"], _components=tuple(parts))
 
@@ -221,7 +228,7 @@ class Mixture(Node):
         else:
             shown = [repr(self._components[0]), str(self._n)]
         shown += self._shown_priors()
-        shown += [f"min_weight={self._min_weight:g}"] if self._min_weight else []
+        shown += [f"min_weight={self._min_weight!r}"] if self._min_weight else []
         shown += ["shared=True"] if self._shared else []
         return f"Mixture({', '.join(shown)})"
 

@@ -75,6 +75,11 @@ class Optional(Node):
     def options(self) -> dict[str, Any]:
         return {"tie": self.tie, "_informative": self._informative}
 
+    @property
+    def shown_options(self) -> list[str]:
+        """See `Node.shown_options`."""
+        return super().shown_options + ([] if self._informative else ["p=False"])
+
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Optional:
         return self._changed(_child=parts[0], _p=priors.get("p"))
 
