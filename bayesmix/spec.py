@@ -18,6 +18,8 @@ walk            goes    carries
 `impute`        down    the same, and fills missing cells
 `expect`        down    responsibilities, and gives the means of missing cells
 `gaps`          up      the missing cells, as `impute` and `expect` file them
+`portraits`     up      what each field is like in each component, for sentences
+`by_field`      up      the log densities that `evaluate` found, field by field
 `graph`         up      `evaluate`, in PyTensor with PyMC's own densities
 `observed`      up      the arrays that a PyMC model observes
 `graph_draw`    down    `draw` of those arrays, in PyTensor
@@ -44,6 +46,7 @@ import numpy as np
 from bayesmix.data import Column, Table
 from bayesmix.errors import SpecError
 from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, prior_signature, show, size_of
+from bayesmix.portraits import Portrait
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
@@ -511,6 +514,23 @@ class Node(ABC):
     @abstractmethod
     def gaps(self, site: Site, data: Encoded) -> Iterator[Gap]:
         """The missing cells, as `impute` and `expect` file them."""
+
+    def portraits(self, site: Site, params: Params) -> list[Portrait]:
+        """What is typical of each of the site's K components, a portrait for each field below.
+
+        By default the field here, with all that is below as its parts.
+        """
+        path = site.place.path
+        below = [
+            portrait.at(places(child.axes, site.axes)).within(path, "")
+            for child in site.children
+            for portrait in child.node.portraits(child, params)
+        ]
+        return [Portrait(path, type(self).__name__, parts=tuple(below))]
+
+    def by_field(self, site: Site, evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
+        """Path and log densities (N, K) of each field below: `portraits`' fields, in that order."""
+        return [(site.place.path, evaluation.log_density)]
 
     @abstractmethod
     def graph(

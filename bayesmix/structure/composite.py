@@ -195,6 +195,20 @@ class Composite(Node):
         for child, block in zip(site.children, data.children):
             yield from child.gaps(block)
 
+    def portraits(self, site, params):
+        return [
+            portrait.at(places(child.axes, site.axes))
+            for child in site.children
+            for portrait in child.node.portraits(child, params)
+        ]
+
+    def by_field(self, site, evaluation):
+        return [
+            (path, spread(density, child.axes, site.axes))
+            for child, below in zip(site.children, evaluation.children)
+            for path, density in child.node.by_field(child, below)
+        ]
+
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
         for child, block in zip(site.children, data.children):

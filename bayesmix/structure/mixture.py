@@ -30,6 +30,7 @@ from bayesmix.params import (
     show,
     size_of,
 )
+from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
 
 
@@ -345,6 +346,37 @@ class Mixture(Node):
     def natural(self, params, learned, xp):
         """Logarithms of the weights; the statistics are the expected numbers of rows."""
         return {"n": safe_log(params["weights"], xp)}
+
+    def portraits(self, site, params):
+        weights, path = site.values(params)["weights"], site.place.path
+        found: list[Any] = [None] * self._n
+        for group, child, axes in self._members(site):
+            below = child.node.portraits(child, params)
+            columns = places(child.axes, axes).reshape(site.n_components, -1)
+            for g, member in enumerate(group.members):
+                found[member] = below, columns[:, g], len(child.axes) == 1
+        what, names = type(self).__name__, [f"{self._axis_name(site.place)} {k}" for k in range(self._n)]
+        if self._shared and site.axes and all(alone for *_, alone in found):
+            # the same for all components around: told once
+            common = [
+                (name, tuple(each.at(columns[:1]).within(path, "") for each in below))
+                for name, (below, columns, _) in zip(names, found)
+            ]
+            return [Portrait(path, what, (shares(names, weights),), common=tuple(common))]
+        kinds = [
+            (shares([name], weights[:, [k]]), tuple(each.at(columns).within(path, "") for each in below))
+            for k, (name, (below, columns, _)) in enumerate(zip(names, found))
+        ]
+        return [Portrait(path, what, kinds=tuple(kinds))]
+
+    def component_fields(self, site: Site, evaluation: Evaluation) -> dict[str, np.ndarray]:
+        """Log densities (N, K, G) of each field under each component; of all together where their fields differ."""
+        each = [child.node.by_field(child, below) for child, below in zip(site.children, evaluation.children)]
+        paths = [path for path, _ in each[0]]
+        if any([path for path, _ in fields] != paths for fields in each):
+            each = [[(site.place.path, below.log_density)] for below in evaluation.children]
+            paths = [site.place.path]
+        return {path: self._wide(site, [fields[j][1] for fields in each]) for j, path in enumerate(paths)}
 
     def plan(self, site, data, plan, into, level):
         sources: list = [None] * (site.n_components * self._n)
