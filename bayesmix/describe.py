@@ -20,10 +20,11 @@ import pandas as pd
 
 from bayesmix.check import Report, check
 from bayesmix.diagnostics import convergence
+from bayesmix.errors import DataError
 from bayesmix.fit import Fit, draw_rows
 from bayesmix.params import Flat, Shared, show
 from bayesmix.portraits import Portrait, Traits, everyone, stacked
-from bayesmix.spec import Node
+from bayesmix.spec import Node, is_given_value
 
 #: Draws, evenly spaced, that intervals are taken from.
 _DRAWS = 200
@@ -225,7 +226,8 @@ def separation(fit: Fit, random_seed: Any = 0) -> pd.DataFrame:
 
     The Jensen-Shannon divergence, in bits, of the field's distribution in the component from that in the others
     together, these by their weights: 0 where they are one, 1 where they do not overlap. It is estimated from rows that
-    are drawn from the components at ``fit.params``, with a standard error of about 0.02.
+    are drawn from the components at ``fit.params``, with a standard error of about 0.02; from the training rows where
+    families that differ draw what the others do not take.
 
     Parameters
     ----------
@@ -262,32 +264,42 @@ def separation(fit: Fit, random_seed: Any = 0) -> pd.DataFrame:
         return pd.DataFrame()
     rng = np.random.default_rng(random_seed)
     size = max(50, min(_ROWS, _ALL_ROWS // n))
-    found: dict[str, list[np.ndarray]] = {}
-    for k in range(n):
-        alone = {**params, slot.name: np.eye(n)[k].reshape(slot.shape)}
-        rows = bound.encode(draw_rows(bound, alone, size, rng), "ignore")
-        for path, density in site.node.component_fields(site, site.evaluate(params, rows)).items():
-            found.setdefault(path or _lone_name(fit), []).append(density[:, 0])
-    lines = {path: _divergences(np.array(densities), weights) for path, densities in found.items()}
-    return pd.DataFrame.from_dict(lines, orient="index", columns=pd.RangeIndex(n, name="component")).rename_axis(
-        "field"
-    )
+    samples: list[tuple[Any, np.ndarray]] = []
+    try:
+        for k in range(n):
+            alone = {**params, slot.name: np.eye(n)[k].reshape(slot.shape)}
+            rows = bound.encode(draw_rows(bound, alone, size, rng), "ignore")
+            samples.append((site.evaluate(params, rows), np.full(size, 1 / size)))
+    except DataError:  # a component draws what is outside of another's support: take the rows that there are
+        if fit.encoded is None:
+            return pd.DataFrame()
+        evaluation = site.evaluate(params, fit.encoded)
+        resp = bound.responsibilities(params, fit.encoded)
+        samples = [(evaluation, column / max(column.sum(), 1e-300)) for column in resp.T]
+    found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for evaluation, shares in samples:
+        for path, density in site.node.component_fields(site, evaluation).items():
+            found.setdefault(path or _lone_name(fit), []).append((density[:, 0], shares))
+    lines = {path: _divergences(parts, weights) for path, parts in found.items()}
+    components = pd.RangeIndex(n, name="component")
+    return pd.DataFrame.from_dict(lines, orient="index", columns=components).rename_axis("field")
 
 
-def _divergences(densities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Of each component from the others (K,); `densities` (K, S, K) are log densities of rows drawn from each."""
+def _divergences(parts: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> np.ndarray:
+    """Of each component from the others (K,), from rows of each: log densities (S, K), and the rows' shares (S,)."""
     n = len(weights)
     found = np.empty(n)
     for k in range(n):
         others = np.flatnonzero(np.arange(n) != k)
         share = weights[others] / max(weights[others].sum(), 1e-300)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rest = np.logaddexp.reduce(densities[:, :, others] + np.log(share), axis=2)
-            own = densities[:, :, k]
-            middle = np.logaddexp(own, rest) - np.log(2)
-            of_own = np.nan_to_num((own - middle)[k], nan=0.0).mean()
-            of_rest = share @ np.nan_to_num((rest - middle)[others], nan=0.0).mean(1)
-        found[k] = np.clip((of_own + of_rest) / (2 * np.log(2)), 0, 1)
+        terms = np.empty(n)
+        for j, (density, rows) in enumerate(parts):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rest = np.logaddexp.reduce(density[:, others] + np.log(share), axis=1)
+                own = density[:, k]
+                middle = np.logaddexp(own, rest) - np.log(2)
+                terms[j] = rows @ np.nan_to_num((own if j == k else rest) - middle, nan=0.0, neginf=0.0)
+        found[k] = np.clip((terms[k] + share @ terms[others]) / (2 * np.log(2)), 0, 1)
     return found
 
 
@@ -660,12 +672,20 @@ def _fields(fit: Fit) -> list[tuple[str, Node]]:
 
 
 def _stripped(node: Node) -> str:
-    """The code of a node without its priors."""
+    """The code of a node without the priors of what is estimated."""
     return repr(_bare(node))
 
 
 def _bare(node: Node) -> Node:
-    return node.with_priors(dict.fromkeys(node.priors), tuple(_bare(child) for _, child in node.parts))
+    given = {name: _fixed_or_shared(prior) for name, prior in node.priors.items()}
+    return node.with_priors(given, tuple(_bare(child) for _, child in node.parts))
+
+
+def _fixed_or_shared(given: Any) -> Any:
+    """What belongs to the model itself: values that are fixed, and that one is shared."""
+    if isinstance(given, Shared):
+        return Shared(_fixed_or_shared(given.prior))
+    return given if is_given_value(given) else None
 
 
 def _priors(fit: Fit) -> Iterator[tuple[Any, Any]]:

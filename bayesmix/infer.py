@@ -27,6 +27,8 @@ from bayesmix.structure.sequence import Sequence
 
 #: Symbols, or values of whole numbers, up to which they are taken as categories of their own.
 _FEW = 10
+#: Points that a rating scale, which starts at 1, has at most.
+_SCALE = 7
 #: Values of any numbers up to which they are taken as categories.
 _FEWEST = 3
 #: Symbols above which a column of text is taken as names or free text, if they are this share of the rows too.
@@ -245,6 +247,8 @@ def infer_spec(data: Any, n_components: int = 3) -> InferredSpec:
 def _propose(column: Column) -> _Proposal:
     """The first rule's proposal, with a word on missing cells."""
     present = ~column.missing
+    if not column.name:
+        return _Proposal(None, "the column has no name")
     if not present.any():
         return _Proposal(None, "every cell is missing" if len(column) else "no rows")
     for rule in _RULES:
@@ -415,7 +419,8 @@ def _whole_numbers(column: Column, present: np.ndarray) -> _Proposal | None:
         return None
     low, high, distinct = float(values.min()), float(values.max()), np.unique(values)
     span = f"{low:.15g} to {high:.15g}"
-    if len(distinct) <= _FEWEST or (low != 0 and len(distinct) <= _FEW and len(distinct) < len(values) / 2):
+    few = _SCALE if low == 1 else _FEW
+    if len(distinct) <= _FEWEST or (low != 0 and len(distinct) <= few and len(distinct) < len(values) / 2):
         shown = _symbols([int(value) for value in distinct])
         also = "; Poisson() if they count something" if low >= 0 and high <= _SMALL and len(distinct) > 2 else ""
         also = also or ("; Normal() if they measure something" if len(distinct) > 2 else "")

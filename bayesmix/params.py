@@ -479,6 +479,10 @@ def _code(rv: TensorVariable) -> str:
     name = _op_name(rv)
     own = getattr(distributions, name, None)
     kind, shown = (own, name) if own is not None else (getattr(pm, name, None), f"pm.{name}")
+    if type(rv.owner.op).__name__ == "_LKJCholeskyCovRV":
+        n, eta, sd = rv.owner.op.dist_params(rv.owner)[:3]
+        size, shape = show(constant(n)), show(constant(eta))
+        return f"pm.LKJCholeskyCov.dist(n={size}, eta={shape}, sd_dist={show(sd)}, compute_corr=False)"
     if kind is None:
         return f"{shown}.dist(…)"
     numbers = hyperparameters(rv)
@@ -554,12 +558,13 @@ class Place:
     @property
     def observed(self) -> str:
         """Name of the observed variable of the data here: the field's path, or ``x`` for a lone family."""
-        return self.path.replace(".", "_") or "x"
+        return self.path.replace(".", "_").replace("/", "_") or "x"
 
     def field_place(self, name: str) -> Place:
         """The place of a composite's field."""
         path = f"{self.path}.{name}" if self.path else name
-        return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
+        key, prefix = name.replace("/", "//"), name.replace("/", "_")  # names of variables may hold no slash
+        return Place(f"{self.key}/{key}", path, f"{self.prefix}{prefix}_", self.axes)
 
     @property
     def lengths(self) -> Place:
