@@ -785,8 +785,8 @@ class Fit:
         >>> import numpy as np, bayesmix as bm
         >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
         >>> print(fit.describe().components[1].text)
-        Component 1 holds 43 % of the rows (about 3 of 7).
-          x: mean 9.11; in the other 0.7. Tells it from the other by 0.97.
+        Component 1 holds 44 % of the rows (about 3 of 7).
+          x: mean 9.3 (0.71 in the other). Tells it from the other by 0.96.
         """
         from bayesmix.describe import describe
 

@@ -118,12 +118,12 @@ class InferredSpec(Mixture):
                 raise KeyError(f"{name}: the spec has no such field; it has {', '.join(own)}.")
             if node is None:
                 del own[name]
-                notes[name] = "left out by you"
+                notes[name] = "by your choice"
             else:
                 if not isinstance(node, Node):
                     raise TypeError(f"{name}: a node such as bm.Normal() is needed, or None, not {node!r}.")
                 own[name] = node
-                notes[name] = "chosen by you"
+                notes[name] = "your choice"
         changed = self._changed(_components=(Composite(own),), _notes=tuple(notes.items()))
         return changed if n_components is None else changed.with_n_components(n_components)
 

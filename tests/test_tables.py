@@ -118,7 +118,7 @@ def test_edit_changes_fields(inferred):
     assert "town" not in fields
     assert list(fields)[-1] == "extra"
     assert "town" in dict(inferred.component.parts)  # specs do not change
-    assert spec.notes.loc["town", "note"] == "left out by you"
+    assert spec.notes.loc["town", "note"] == "by your choice"
     assert eval(repr(spec), vars(bm)) == spec
     with pytest.raises(KeyError, match="no such field"):
         inferred.edit(nobody=None)
