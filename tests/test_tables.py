@@ -90,10 +90,11 @@ def test_it_prints_as_the_code_that_makes_it(inferred):
 
 
 def test_it_goes_wherever_a_spec_goes(inferred, tmp_path):
-    fit = bm.fit(inferred, TABLE, n_starts=2, random_seed=1)
-    assert fit.loglik == bm.fit(inferred.spec, TABLE, n_starts=2, random_seed=1).loglik
+    spec = inferred.edit(claims=None)  # its zeros are a spike, of which fits warn
+    fit = bm.fit(spec, TABLE, n_starts=2, random_seed=1)
+    assert fit.loglik == bm.fit(spec.spec, TABLE, n_starts=2, random_seed=1).loglik
     fit.save(tmp_path / "fit")
-    assert bm.load(tmp_path / "fit").spec == inferred
+    assert bm.load(tmp_path / "fit").spec == spec
     assert type(fit.spec) is bm.Mixture  # the notes were for the reader
 
 
