@@ -35,6 +35,7 @@ from bayesmix.families import (
 )
 from bayesmix.fit import Fit, Status
 from bayesmix.impute import Imputation
+from bayesmix.infer import InferredSpec, infer_spec
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
 from bayesmix.inference.laplace import fit_laplace
@@ -72,6 +73,7 @@ __all__ = [
     "ImproperWarning",
     "Imputation",
     "IndistinctWarning",
+    "InferredSpec",
     "InverseWishart",
     "JointMixture",
     "LogNormal",
@@ -103,6 +105,7 @@ __all__ = [
     "fit_map",
     "fit_moments",
     "fit_nuts",
+    "infer_spec",
     "load",
     "log_density",
     "log_evidence",

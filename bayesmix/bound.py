@@ -153,6 +153,7 @@ def bind(spec: Node, table: Table) -> Bound:
         Lists every fault of the table.
     """
     validate(spec)
+    spec = spec.plain()
     if table.n_rows == 0:
         raise DataError("data: the table has no rows. Pass at least one.")
     readers: Readers = {}
@@ -175,6 +176,10 @@ def bind_learned(spec: Node, learned: Learned) -> Bound:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise SpecError([f"{name}: two variables would have this name. Rename the field." for name in twice])
+    dims = {"row"}.union(*(slot.dims for slot in bound.site.all_slots()))
+    taken = sorted({leaf.place.observed for leaf in bound.site.leaves()} & dims)
+    if taken:
+        raise SpecError([f"{name}: a dimension of the results has this name. Rename the field." for name in taken])
     return bound
 
 

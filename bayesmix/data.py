@@ -115,8 +115,8 @@ class Table:
         Labels of the rows, from a pandas index.
     backend : str or None
         The frame library that the table came from, so that results go back in the same type.
-    native : frame or None
-        The caller's own frame.
+    native : frame, series or None
+        The caller's own.
     """
 
     columns: tuple[Column, ...]
@@ -214,7 +214,8 @@ def read(data: Any) -> Table:
         return Table(columns, True, native.shape[0], _index(data), backend, native.to_native())
     if isinstance(native, nw.Series):
         column = _from_series(native, str(native.name or "x"))
-        return Table((column,), True, len(column), _index(data), native.implementation.name.lower())
+        backend = native.implementation.name.lower()
+        return Table((column,), True, len(column), _index(data), backend, native.to_native())
     if isinstance(data, np.ndarray):
         return _from_array(data)
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):

@@ -763,6 +763,40 @@ class Fit:
 
         save(self, path)
 
+    def describe(self, *, n_fields: int = 6, prob: float = 0.89, data: Any = None) -> Any:
+        """Say in words what was found: the components, what this fit can be trusted for, and how it was made.
+
+        Parameters
+        ----------
+        n_fields : int
+            At most so many fields of a component are described: those that tell it best from the other components.
+        prob : float
+            Mass of the intervals, where there are draws.
+        data : table, optional
+            The training table, of a fit that was loaded.
+
+        Returns
+        -------
+        Description
+            Prints as text; ``components``, ``separation``, ``check``, ``methods`` and ``references`` are its parts.
+
+        Examples
+        --------
+        >>> import numpy as np, bayesmix as bm
+        >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+        >>> print(fit.describe().components[1].text)
+        Component 1 holds 44 % of the rows (about 3 of 7).
+          x: mean 9.3 (0.71 in the other). Tells it from the other by 0.96.
+        """
+        from bayesmix.describe import describe
+
+        return describe(self, n_fields=n_fields, prob=prob, data=data)
+
+    def _repr_html_(self) -> str:
+        from bayesmix.trees import fit_page
+
+        return fit_page(self)
+
     def __repr__(self) -> str:
         sizes = self.posterior.sizes
         draws = f"{sizes['chain']} × {sizes['draw']} draws"

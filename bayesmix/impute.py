@@ -103,7 +103,7 @@ class Imputation:
         """The table with every missing cell of the spec's fields filled, in the caller's frame type.
 
         Index, columns that the spec does not name, and column types are kept (a whole-number column takes real
-        numbers only as a real column).
+        numbers only as a real column). A series comes back as a series; arrays, dicts and lists as a pandas frame.
 
         Parameters
         ----------
@@ -111,7 +111,14 @@ class Imputation:
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
             most frequent for symbols and truth values, the symbols of most draws for sets.
         """
-        frame = self.source.native if self.source.native is not None else _as_pandas(self.source)
+        native = self.source.native
+        series = nw.from_native(native, pass_through=True, series_only=True) if native is not None else None
+        if isinstance(series, nw.Series):
+            return _as_series(series, self._filled(series.to_frame().to_native(), draw))
+        frame = self._filled(_as_pandas(self.source) if native is None else native, draw)
+        return frame.copy() if frame is native and isinstance(frame, pd.DataFrame) else frame
+
+    def _filled(self, frame: Any, draw: int | None) -> Any:
         for field, rows in self.rows.items():
             within = self.within[field]
             fill = self.draws[field][draw] if draw is not None else self._centre(field)
@@ -121,7 +128,7 @@ class Imputation:
             for d, (position, part) in enumerate(zip(positions, parts)):
                 own = slice(None) if lacking is None or len(positions) == 1 else lacking[:, d]
                 frame = _with_cells(frame, position, rows[own], part[own], self.kinds[field], within, at)
-        return frame.copy() if frame is self.source.native and isinstance(frame, pd.DataFrame) else frame
+        return frame
 
     def _centre(self, field: str) -> np.ndarray:
         values, kind = self.draws[field], self.kinds[field]
@@ -278,6 +285,13 @@ def _as_pandas(table: Table) -> pd.DataFrame:
     return pd.DataFrame(columns, index=table.index)
 
 
+def _as_series(series: nw.Series, frame: Any) -> Any:
+    """The one column of a frame as a series, under the name that the caller's had."""
+    if isinstance(frame, pd.DataFrame):
+        return frame.iloc[:, 0].rename(series.to_native().name)
+    return nw.from_native(frame)[:, 0].alias(series.name).to_native()
+
+
 def _with_cells(
     frame: Any, position: int, rows: np.ndarray, fill: np.ndarray, kind: str, steps: list, at: np.ndarray | None
 ) -> Any:
@@ -289,6 +303,10 @@ def _with_cells(
         _fill(cells, rows, fill, kind, steps, at)
         dtype = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
+        if dtype == series.dtype and table.implementation.is_pyarrow():
+            own = frame.schema.field(position)  # arrow has more types than narwhals
+            column = new.to_native()
+            return frame.set_column(position, own, column if column.type == own.type else column.cast(own.type))
         return table.with_columns(new).to_native()
     old = frame.iloc[:, position]
     cells = old.tolist()

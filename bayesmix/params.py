@@ -8,6 +8,7 @@ same names and shapes as in the PyMC model.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -427,10 +428,16 @@ def prior_signature(prior: Any) -> Any:
     if not isinstance(prior, TensorVariable):
         value = np.asarray(prior, float)
         return value.shape, value.tobytes()
-    numbers = hyperparameters(prior) if is_prior(prior) and isinstance(prior.owner.op, RandomVariable) else None
+    # an op that is made of another distribution's does not say so in its type
+    alone = is_prior(prior) and not hasattr(prior.owner.op, "base_rv_op")
+    numbers = hyperparameters(prior) if alone else None
     if numbers is None:
         return id(prior)
-    return type(prior.owner.op), tuple((value.shape, value.tobytes()) for value in numbers)
+    doubles = [np.asarray(value, float) for value in numbers]  # 3 and 3.0 are alike
+    # PyMC makes some classes anew with every distribution
+    name = _op_name(prior)
+    made_anew = type(prior.owner.op).__module__ == "abc" and name != "CustomDist" and hasattr(pm, name)
+    return name if made_anew else type(prior.owner.op), tuple((value.shape, value.tobytes()) for value in doubles)
 
 
 def hyperparameters(rv: TensorVariable) -> list[np.ndarray] | None:
@@ -444,22 +451,76 @@ def hyperparameters(rv: TensorVariable) -> list[np.ndarray] | None:
 
 
 def show(prior: Any) -> str:
-    """The code that makes a prior, for ``repr``."""
+    """The code that makes a prior, for ``repr``; an ellipsis stands for what no code can be found for."""
     if isinstance(prior, TensorVariable):
-        if not is_prior(prior):
-            return prior.name or "<tensor>"
-        numbers = hyperparameters(prior)
-        arguments = "…" if numbers is None else ", ".join(map(_number, numbers))
-        return f"pm.{_op_name(prior)}.dist({arguments})"
+        return _code(prior) if is_prior(prior) else prior.name or "…"
     if isinstance(prior, (Flat, Shared)):
         return repr(prior)
-    return _number(np.asarray(prior, float))
+    return show_number(prior)
 
 
-def _number(value: np.ndarray) -> str:
-    if value.ndim == 0:
-        return f"{float(value):g}"
-    return repr(value.tolist())
+def show_number(value: Any) -> str:
+    """The code that makes a number or an array, to its last digit; whole numbers without their point."""
+    value = np.asarray(value, float)
+    if value.ndim:
+        return repr(value.tolist())
+    number = float(value)
+    if not np.isfinite(number):
+        return f"float('{number}')"
+    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+
+
+def _code(rv: TensorVariable) -> str:
+    """The call of ``.dist()`` that makes a distribution.
+
+    PyMC keeps other parameters than some of its classes take (a gamma's scale for its rate, a location of 0), so calls
+    are tried until one makes the same distribution.
+    """
+    name = _op_name(rv)
+    own = getattr(distributions, name, None)
+    kind, shown = (own, name) if own is not None else (getattr(pm, name, None), f"pm.{name}")
+    if type(rv.owner.op).__name__ == "_LKJCholeskyCovRV":
+        n, eta, sd = rv.owner.op.dist_params(rv.owner)[:3]
+        size, shape = show(constant(n)), show(constant(eta))
+        return f"pm.LKJCholeskyCov.dist(n={size}, eta={shape}, sd_dist={show(sd)}, compute_corr=False)"
+    if kind is None:
+        return f"{shown}.dist(…)"
+    numbers = hyperparameters(rv)
+    if hasattr(rv.owner.op, "base_rv_op"):
+        return f"{shown}.dist(…)"
+    if numbers is None:  # distributions or variables of a model stand in it
+        inputs = rv.owner.op.dist_params(rv.owner)
+        inside = [show(constant(each)) if isinstance(each, Constant) else show(each) for each in inputs]
+        return f"{shown}.dist({', '.join(inside)})"
+    texts = [show_number(number) for number in numbers]
+    logp = getattr(kind, "logp", None)
+    names = [] if logp is None else [each for each in inspect.signature(logp).parameters if each != "value"]
+    keywords = [f"{key}={text}" for key, text in zip(names, texts)]
+    calls = [texts, texts[1:], keywords, [*texts[:1], *keywords[1:]], [*texts[:2], *keywords[2:]]]
+    if texts:
+        calls += [[*texts[:-1], inverse] for inverse in _inverses(numbers[-1])]
+    for call in sorted(calls, key=lambda call: len("".join(call))):
+        if _makes(kind, call, rv):
+            return f"{shown}.dist({', '.join(call)})"
+    return f"{shown}.dist(…)"
+
+
+def _inverses(scale: np.ndarray) -> list[str]:
+    """Numbers whose inverse is `scale`, as code, the shortest first: the rate that a user gave is among them."""
+    if scale.ndim or not 1e-300 < scale < 1e300:
+        return []
+    rates = [float(f"{1 / float(scale):.{digits}g}") for digits in range(1, 18)]
+    near = [rate for rate in rates if abs(rate * float(scale) - 1) < 1e-6]  # PyMC divides small whole numbers in single
+    return list(dict.fromkeys(map(show_number, near)))
+
+
+def _makes(kind: Any, call: list[str], rv: TensorVariable) -> bool:
+    """Whether the call with these arguments makes a distribution like `rv`."""
+    try:
+        made = eval(f"kind.dist({', '.join(call)})", {"kind": kind})
+    except (TypeError, ValueError, NotImplementedError, AttributeError):
+        return False
+    return prior_signature(made) == prior_signature(rv)
 
 
 @dataclass(frozen=True)
@@ -497,12 +558,13 @@ class Place:
     @property
     def observed(self) -> str:
         """Name of the observed variable of the data here: the field's path, or ``x`` for a lone family."""
-        return self.path.replace(".", "_") or "x"
+        return self.path.replace(".", "_").replace("/", "_") or "x"
 
     def field_place(self, name: str) -> Place:
         """The place of a composite's field."""
         path = f"{self.path}.{name}" if self.path else name
-        return Place(f"{self.key}/{name}", path, f"{self.prefix}{name}_", self.axes)
+        key, prefix = name.replace("/", "//"), name.replace("/", "_")  # names of variables may hold no slash
+        return Place(f"{self.key}/{key}", path, f"{self.prefix}{prefix}_", self.axes)
 
     @property
     def lengths(self) -> Place:

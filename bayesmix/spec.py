@@ -18,6 +18,8 @@ walk            goes    carries
 `impute`        down    the same, and fills missing cells
 `expect`        down    responsibilities, and gives the means of missing cells
 `gaps`          up      the missing cells, as `impute` and `expect` file them
+`portraits`     up      what each field is like in each component, for sentences
+`by_field`      up      the log densities that `evaluate` found, field by field
 `graph`         up      `evaluate`, in PyTensor with PyMC's own densities
 `observed`      up      the arrays that a PyMC model observes
 `graph_draw`    down    `draw` of those arrays, in PyTensor
@@ -44,6 +46,7 @@ import numpy as np
 from bayesmix.data import Column, Table
 from bayesmix.errors import SpecError
 from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, prior_signature, show, size_of
+from bayesmix.portraits import Portrait
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
@@ -512,6 +515,23 @@ class Node(ABC):
     def gaps(self, site: Site, data: Encoded) -> Iterator[Gap]:
         """The missing cells, as `impute` and `expect` file them."""
 
+    def portraits(self, site: Site, params: Params) -> list[Portrait]:
+        """What is typical of each of the site's K components, a portrait for each field below.
+
+        By default the field here, with all that is below as its parts.
+        """
+        path = site.place.path
+        below = [
+            portrait.at(places(child.axes, site.axes)).within(path, "")
+            for child in site.children
+            for portrait in child.node.portraits(child, params)
+        ]
+        return [Portrait(path, type(self).__name__, parts=tuple(below))]
+
+    def by_field(self, site: Site, evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
+        """Path and log densities (N, K) of each field below: `portraits`' fields, in that order."""
+        return [(site.place.path, evaluation.log_density)]
+
     @abstractmethod
     def graph(
         self, site: Site, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]
@@ -581,6 +601,32 @@ class Node(ABC):
                 found.append(f"{below.rstrip('.') or type(self).__name__}: {child!r} is not a bayesmix node.")
         return found
 
+    @property
+    def shown_options(self) -> list[str]:
+        """What a tree of the spec says of this node besides its priors and parts, as code."""
+        options = {name: value for name, value in self.options.items() if not name.startswith("_")}
+        return [
+            f"{name}={list(value) if isinstance(value, tuple) else value!r}"
+            for name, value in options.items()
+            if value is not None
+        ]
+
+    def plain(self) -> Node:
+        """What stands in for this node once it is bound: itself, but for nodes that carry notes for their reader."""
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        """Specs are values: equal where one would make the same model as the other."""
+        return isinstance(other, Node) and signature(self) == signature(other)
+
+    def __hash__(self) -> int:
+        return hash(signature(self))
+
+    def _repr_html_(self) -> str:
+        from bayesmix.trees import spec_tree
+
+        return spec_tree(self)
+
     def _shown_priors(self) -> list[str]:
         shown = [f"{name}={show(given)}" for name, given in self.priors.items() if given is not None]
         return shown + ([f"tie={self.tie!r}"] if self.tie else [])
@@ -621,6 +667,7 @@ def validate(spec: Any) -> None:
 
 def signature(node: Node) -> Any:
     """Equal for nodes that are one in all but their place, to the last digit of their priors."""
+    node = node.plain()
     return (
         type(node),
         repr(node.options),

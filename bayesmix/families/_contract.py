@@ -23,6 +23,7 @@ from bayesmix.data import Column, Table
 from bayesmix.errors import DataError
 from bayesmix.mstep import numeric_step
 from bayesmix.params import Dim, Parameter, Params, Place, make_slot
+from bayesmix.portraits import Portrait, Traits, location, shares
 from bayesmix.spec import Encoded, Evaluation, Gap, Labeller, Learned, Node, Observed, Readers, Site, Stats, add_to
 
 Arrays = Mapping[str, np.ndarray]
@@ -176,6 +177,19 @@ class Leaf(Node):
         """
         return None
 
+    def traits(self, params: Arrays, learned: Any) -> list[Traits]:
+        """Figures that say to people what is typical of each component, (K, J) each, the most telling first.
+
+        By default the `mean`: of numbers itself, of vectors by coordinate, of symbols the probabilities.
+        """
+        mean = np.asarray(self.mean(params), float)
+        if mean.ndim == 1:
+            return [location("mean", mean)]
+        if hasattr(learned, "levels"):
+            return [shares(learned.levels, mean)]
+        (across,) = self.value_dims(learned, "") or (Dim("", tuple(range(mean.shape[1]))),)
+        return [Traits("location", tuple(f"mean of {label}" for label in across.labels), mean)]
+
     def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
         """Named axes of one row's value: none, or the coordinates of a vector."""
         return ()
@@ -322,6 +336,9 @@ class Leaf(Node):
         rows = data.missing_rows()
         if len(rows):
             yield Gap(site.place.path, rows, site)
+
+    def portraits(self, site: Site, params: Params) -> list[Portrait]:
+        return [Portrait(site.place.path, type(self).__name__, tuple(self.traits(site.values(params), site.learned)))]
 
     def graph(
         self, site: Site, variables: Mapping[str, Any], observed: Mapping[str, Any], labels: Mapping[str, Any]

@@ -14,6 +14,7 @@ from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Parameter
+from bayesmix.portraits import shares
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,10 @@ class Bernoulli(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return (rng.random(len(z)) < params["p"][z]).astype(np.int64)
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        return [shares(["true"], params["p"][:, None])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

@@ -14,6 +14,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Size
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
+from bayesmix.portraits import scale
 
 
 @final
@@ -107,6 +108,10 @@ class Exponential(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return rng.exponential(params["scale"][z])
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        return [scale("mean", params["scale"])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

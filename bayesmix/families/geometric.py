@@ -15,6 +15,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.moments import mixing
 from bayesmix.params import UNIT, Parameter
+from bayesmix.portraits import scale
 
 
 @final
@@ -108,6 +109,10 @@ class Geometric(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return rng.geometric(params["p"][z])
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        return [scale("mean", 1 / params["p"])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

@@ -14,6 +14,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Location
 from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
+from bayesmix.portraits import location, scale
 
 
 @final
@@ -124,6 +125,11 @@ class LogNormal(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return rng.lognormal(params["mu"][z], params["sigma"][z])
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        with np.errstate(over="ignore"):
+            return [location("median", np.exp(params["mu"])), scale("typical factor about it", np.exp(params["sigma"]))]
 
     def mean(self, params):
         """See `Leaf.mean`."""

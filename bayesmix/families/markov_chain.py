@@ -17,6 +17,7 @@ from bayesmix.errors import DataError
 from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
+from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
 from bayesmix.statistics import OneHot
 from bayesmix.structure.sequence import Lengths, draw_lengths
@@ -263,6 +264,18 @@ class MarkovChain(Node):
     def natural(self, params, learned, xp):
         """Logarithms of the probabilities; the statistics are counts of first symbols and of pairs."""
         return {"initial": safe_log(params["initial"], xp), "transition": safe_log(params["transition"], xp)}
+
+    def portraits(self, site, params):
+        values, levels = site.values(params), site.learned.levels
+        first = shares([f"first {level}" for level in levels], values["initial"])
+        steps = values["transition"]
+        moves = shares([f"{a} → {b}" for a in levels for b in levels], steps.reshape(len(steps), -1))
+        below = [
+            portrait.at(places(child.axes, site.axes)).within(site.place.lengths.path, "length")
+            for child in site.children
+            for portrait in child.node.portraits(child, params)
+        ]
+        return [Portrait(site.place.path, type(self).__name__, (first, moves), parts=tuple(below))]
 
     def plan(self, site, data, plan, into, level):
         counts = {

@@ -16,8 +16,12 @@ from bayesmix.families import _patterns
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.params import COVARIANCE, REAL, Dim, Parameter
+from bayesmix.portraits import Traits, value
 from bayesmix.spec import Encoded, Gap, NotLinear
 from bayesmix.statistics import Products
+
+#: Coordinates up to which every correlation is told.
+_FEW_COORDINATES = 3
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,18 @@ class MvNormal(Leaf):
         factor = np.linalg.cholesky(params["cov"])[z]
         noise = rng.standard_normal((len(z), factor.shape[-1]))
         return params["mu"][z] + np.einsum("nij,nj->ni", factor, noise)
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        sd = np.sqrt(np.diagonal(params["cov"], axis1=1, axis2=2))
+        labels = learned.labels
+        pairs = [(i, j) for i in range(len(labels)) for j in range(i)] if len(labels) <= _FEW_COORDINATES else []
+        correlation = [params["cov"][:, i, j] / (sd[:, i] * sd[:, j]) for i, j in pairs]
+        return [
+            Traits("location", tuple(f"mean of {label}" for label in labels), params["mu"]),
+            Traits("scale", tuple(f"standard deviation of {label}" for label in labels), sd),
+            *[value(f"correlation of {labels[j]} and {labels[i]}", each) for (i, j), each in zip(pairs, correlation)],
+        ]
 
     def mean(self, params):
         """See `Leaf.mean`."""

@@ -14,6 +14,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Location
 from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
+from bayesmix.portraits import location, scale
 
 
 @final
@@ -122,6 +123,10 @@ class Normal(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return rng.normal(params["mu"][z], params["sigma"][z])
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        return [location("mean", params["mu"]), scale("standard deviation", params["sigma"])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

@@ -15,6 +15,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate, log_ratio
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
+from bayesmix.portraits import Traits
 
 
 @final
@@ -109,6 +110,10 @@ class Poisson(Leaf):
     def sample(self, params, z, rng):
         """See `Leaf.sample`."""
         return rng.poisson(params["mu"][z])
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        return [Traits("count", ("mean",), params["mu"][:, None])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

@@ -15,6 +15,7 @@ from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import safe_log, safe_log_rest
 from bayesmix.params import POSITION, UNIT, Parameter
+from bayesmix.portraits import shares, value
 from bayesmix.statistics import OneHot
 
 
@@ -192,6 +193,11 @@ class SpikeAndSlab(Leaf):
         other = rng.integers(lower, upper)  # one value fewer: the spike's place is jumped over
         other = other + (other >= k)
         return np.where(rng.random(len(z)) < params["p"][z], k, other)
+
+    def traits(self, params, learned):
+        """See `Leaf.traits`."""
+        others = f"its share (the others of {learned.lower} to {learned.upper} are alike)"
+        return [value("frequent value", params["k"]), shares([others], params["p"][:, None])]
 
     def mean(self, params):
         """See `Leaf.mean`."""

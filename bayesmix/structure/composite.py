@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from keyword import iskeyword
 from typing import Any, final
 
 import numpy as np
@@ -95,7 +96,7 @@ class Composite(Node):
     def __repr__(self) -> str:
         if self._positional:
             shown = list(map(repr, self._fields.values()))
-        elif all(name.isidentifier() and name != "tie" for name in self._fields):
+        elif all(is_keyword(name) for name in self._fields):
             shown = [f"{name}={node!r}" for name, node in self._fields.items()]
         else:
             shown = [f"{{{', '.join(f'{name!r}: {node!r}' for name, node in self._fields.items())}}}"]
@@ -194,6 +195,20 @@ class Composite(Node):
         for child, block in zip(site.children, data.children):
             yield from child.gaps(block)
 
+    def portraits(self, site, params):
+        return [
+            portrait.at(places(child.axes, site.axes))
+            for child in site.children
+            for portrait in child.node.portraits(child, params)
+        ]
+
+    def by_field(self, site, evaluation):
+        return [
+            (path, spread(density, child.axes, site.axes))
+            for child, below in zip(site.children, evaluation.children)
+            for path, density in child.node.by_field(child, below)
+        ]
+
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
         for child, block in zip(site.children, data.children):
@@ -211,3 +226,8 @@ class Composite(Node):
     def graph_draw(self, site, variables, z, out, label):
         for child in site.children:
             child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
+
+
+def is_keyword(name: str) -> bool:
+    """Whether a field may stand as a keyword in the code that makes a spec."""
+    return name.isidentifier() and not iskeyword(name) and name not in ("self", "tie", "weights", "transition")

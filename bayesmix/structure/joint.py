@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast, final
 
 from bayesmix.spec import signature
-from bayesmix.structure.composite import Composite
+from bayesmix.structure.composite import Composite, is_keyword
 from bayesmix.structure.mixture import Mixture
 
 
@@ -65,6 +65,9 @@ class JointMixture(Mixture):
         inners = [node for _, node in linked.parts]
         x = f"({outer!r}, {self.n_components})"
         y = repr(inners) if linked._listed else f"({inners[0]!r}, {linked.n_components})"
-        shown = [f"{first}={x}", f"{second}={y}", *self._shown_priors()]
+        if is_keyword(first) and is_keyword(second):
+            shown = [f"{first}={x}", f"{second}={y}", *self._shown_priors()]
+        else:
+            shown = [f"**{{{first!r}: {x}, {second!r}: {y}}}", *self._shown_priors()]
         shown += [text.replace("weights", "transition", 1) for text in linked._shown_priors()]
         return f"JointMixture({', '.join(shown)})"

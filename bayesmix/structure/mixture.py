@@ -30,6 +30,7 @@ from bayesmix.params import (
     show,
     size_of,
 )
+from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Node, Site, add_to, gather, places, signature, spread
 
 
@@ -175,6 +176,13 @@ class Mixture(Node):
         names = ("tie", "_n", "_listed", "_min_weight", "_shared", "_axis", "_weights_name", "_prefix")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def shown_options(self) -> list[str]:
+        """See `Node.shown_options`."""
+        shown = [f"n_components={self._n}", *super().shown_options]
+        shown += [f"min_weight={self._min_weight!r}"] if self._min_weight else []
+        return shown + (["shared=True"] if self._shared else [])
+
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Mixture:
         return self._changed(_weights=priors["weights"], _components=tuple(parts))
 
@@ -221,7 +229,7 @@ class Mixture(Node):
         else:
             shown = [repr(self._components[0]), str(self._n)]
         shown += self._shown_priors()
-        shown += [f"min_weight={self._min_weight:g}"] if self._min_weight else []
+        shown += [f"min_weight={self._min_weight!r}"] if self._min_weight else []
         shown += ["shared=True"] if self._shared else []
         return f"Mixture({', '.join(shown)})"
 
@@ -338,6 +346,37 @@ class Mixture(Node):
     def natural(self, params, learned, xp):
         """Logarithms of the weights; the statistics are the expected numbers of rows."""
         return {"n": safe_log(params["weights"], xp)}
+
+    def portraits(self, site, params):
+        weights, path = site.values(params)["weights"], site.place.path
+        found: list[Any] = [None] * self._n
+        for group, child, axes in self._members(site):
+            below = child.node.portraits(child, params)
+            columns = places(child.axes, axes).reshape(site.n_components, -1)
+            for g, member in enumerate(group.members):
+                found[member] = below, columns[:, g], len(child.axes) == 1
+        what, names = type(self).__name__, [f"{self._axis_name(site.place)} {k}" for k in range(self._n)]
+        if self._shared and site.axes and all(alone for *_, alone in found):
+            # the same for all components around: told once
+            common = [
+                (name, tuple(each.at(columns[:1]).within(path, "") for each in below))
+                for name, (below, columns, _) in zip(names, found)
+            ]
+            return [Portrait(path, what, (shares(names, weights),), common=tuple(common))]
+        kinds = [
+            (shares([name], weights[:, [k]]), tuple(each.at(columns).within(path, "") for each in below))
+            for k, (name, (below, columns, _)) in enumerate(zip(names, found))
+        ]
+        return [Portrait(path, what, kinds=tuple(kinds))]
+
+    def component_fields(self, site: Site, evaluation: Evaluation) -> dict[str, np.ndarray]:
+        """Log densities (N, K, G) of each field under each component; of all together where their fields differ."""
+        each = [child.node.by_field(child, below) for child, below in zip(site.children, evaluation.children)]
+        paths = [path for path, _ in each[0]]
+        if any([path for path, _ in fields] != paths for fields in each):
+            each = [[(site.place.path, below.log_density)] for below in evaluation.children]
+            paths = [site.place.path]
+        return {path: self._wide(site, [fields[j][1] for fields in each]) for j, path in enumerate(paths)}
 
     def plan(self, site, data, plan, into, level):
         sources: list = [None] * (site.n_components * self._n)

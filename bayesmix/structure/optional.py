@@ -15,6 +15,7 @@ from bayesmix.data import Column
 from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.mstep import numeric_step
 from bayesmix.params import UNIT, Parameter, make_slot
+from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
 from bayesmix.structure.mixture import Mixture
 from bayesmix.structure.sequence import cells
@@ -74,6 +75,11 @@ class Optional(Node):
     @property
     def options(self) -> dict[str, Any]:
         return {"tie": self.tie, "_informative": self._informative}
+
+    @property
+    def shown_options(self) -> list[str]:
+        """See `Node.shown_options`."""
+        return super().shown_options + ([] if self._informative else ["p=False"])
 
     def with_priors(self, priors: Mapping[str, Any], parts: tuple[Node, ...]) -> Optional:
         return self._changed(_child=parts[0], _p=priors.get("p"))
@@ -170,6 +176,16 @@ class Optional(Node):
     def natural(self, params, learned, xp):
         """Logarithms of the probabilities of being missing and of being there."""
         return {"missing": safe_log(params["p"], xp), "present": safe_log_rest(params["p"], xp)} if params else {}
+
+    def portraits(self, site, params):
+        child, path = site.children[0], site.place.path
+        lead = "where present" if self._informative else ""
+        below = [
+            portrait.at(places(child.axes, site.axes)).within(path, lead)
+            for portrait in child.node.portraits(child, params)
+        ]
+        missing = (shares(["missing"], site.values(params)["p"][:, None]),) if self._informative else ()
+        return [Portrait(path, type(self).__name__, missing, parts=tuple(below))]
 
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)

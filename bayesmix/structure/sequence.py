@@ -11,6 +11,7 @@ import pytensor.tensor as pt
 
 from bayesmix.data import Column, Table, lengths_and_elements
 from bayesmix.params import Place
+from bayesmix.portraits import Portrait
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, gather, places, spread
 
 
@@ -252,6 +253,16 @@ class Sequence(Node):
             if gap.positions is not None:  # a sequence inside: its place, then the place in it
                 places = np.column_stack([places, gap.positions])
             yield Gap(_element_path(site, gap.path), owner[at], gap.site, places, gap.coordinates)
+
+    def portraits(self, site, params):
+        path = site.place.path
+        leads = ["elements", "length"]
+        below = [
+            portrait.at(places(child.axes, site.axes)).within(at.path, lead)
+            for child, lead, at in zip(site.children, leads, (site.place, site.place.lengths))
+            for portrait in child.node.portraits(child, params)
+        ]
+        return [Portrait(path, type(self).__name__, parts=tuple(below))]
 
     def plan(self, site, data, plan, into, level):
         out = into if into is not None and into.axes == site.axes else plan.buffer(level, site.axes)
