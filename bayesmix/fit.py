@@ -898,9 +898,14 @@ def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
     return xr.Dataset(variables, coords=coords)
 
 
-def draw_rows(bound: Bound, params: Params, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Rows drawn at one parameter value: column name -> values in the user's terms."""
-    drawn = bound.site.draw(params, np.zeros(size, int), rng, {})
+def draw_rows(
+    bound: Bound, params: Params, size: int, rng: np.random.Generator, chosen: dict[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Rows drawn at one parameter value: column name -> values in the user's terms.
+
+    `chosen` is given the components that they were drawn from, by the mixtures' site keys.
+    """
+    drawn = bound.site.draw(params, np.zeros(size, int), rng, {} if chosen is None else chosen)
     if not isinstance(drawn, dict):
         drawn = _fields_of(bound.spec, drawn)
     labels = {leaf.place.path: leaf.value_dims for leaf in bound.site.leaves()}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,10 @@ class Support:
     ndim: int
     contains: Callable[[np.ndarray], bool]
     flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable] | None
+
+    def __reduce__(self) -> str:
+        """Pickled and copied by the name that it has in this module: there is one of each."""
+        return next(name for name, value in globals().items() if value is self)
 
 
 def _flat_covariance(batch: tuple[int, ...], event: tuple[int, ...]) -> TensorVariable:
@@ -234,6 +238,10 @@ class Slot:
         if self.kind == "tensor":
             return True
         return self.rv is not None and _refers_to_model(self.rv)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickled without what it has worked out, which holds functions."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def components(self, values: Any) -> Any:
         """The slot's array (numpy or PyTensor) with the components' axes flattened to K: (K, *event)."""

@@ -19,7 +19,7 @@ from bayesmix.spec import Encoded, Site
 _SAMPLE = 2_000
 #: Share of the rows, and number of them, that a spike has at least.
 _SHARE, _FEWEST = 0.1, 5
-#: A spike's value comes this many times as often as three quarters of the other values.
+#: A spike's value comes this many times as often as three quarters of the other values, and as its neighbours.
 _ABOVE = 5
 
 
@@ -27,7 +27,9 @@ def warn_of_ties(root: Site, data: Encoded, name: str) -> None:
     """Warn of columns (N values) of continuous families that components can shrink onto; `name` is a lone one's."""
     found: dict[str, list[str]] = {}
     for site, block in root.walk_with(data):
-        if site.is_leaf and site.node.value_kind == "real" and not site.node.expects_ties:
+        if not site.is_leaf or not any(slot.free for slot in site.slots.values()):
+            continue
+        if site.node.value_kind == "real" and not site.node.expects_ties:
             for path, values in _columns(site, block, name):
                 for kind, what in _ties(values, site.n_components):
                     found.setdefault(kind, []).append(f"{path}: {what}")
@@ -74,5 +76,7 @@ def _ties(values: np.ndarray, n_components: int) -> Iterator[tuple[str, str]]:
         yield "few", f"{n} values of which only {len(distinct)} differ ({shown})."
     else:
         high = (counts >= max(_SHARE * n, _FEWEST)) & (counts >= _ABOVE * np.quantile(counts, 0.75))
-        for value, count in zip(distinct[high], counts[high]):
-            yield "spike", f"{count} of {n} values are exactly {value:g}, a spike."
+        for i in np.flatnonzero(high):
+            beside = np.append(counts[max(i - 2, 0) : i], counts[i + 1 : i + 3])
+            if counts[i] >= _ABOVE * beside.max():  # else it is the top of a hill of rounded values
+                yield "spike", f"{counts[i]} of {n} values are exactly {distinct[i]:g}, a spike."

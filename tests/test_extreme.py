@@ -238,3 +238,16 @@ def test_rows_that_components_exclude_tie_on_or_do_not_know(n_components):
     assert (statistics == 0).all()
     natural[:] = np.nan  # no parameters, no likelihood
     assert (rows.run(natural, np.ones(4))[0] == -np.inf).all()
+
+
+def test_an_impossible_symbol_outweighs_any_density():
+    """The kernel took log 0 as that of the smallest double, -708: a row that lay further off changed its component."""
+    label = bm.Categorical(p=[[1.0, 0.0], [0.0, 1.0]], levels=["a", "b"])
+    spec = bm.Mixture(bm.Composite(label=label, x=bm.Normal(mu=np.array([0.0, 1000.0]), sigma=1.0)), 2)
+    fit = bm.fit_em(spec, {"label": list("aabab"), "x": [0.5, 1000.0, 999.0, -0.5, 1001.0]}, random_seed=1)
+    # three rows of the first component, two of the second, and a row for each that the prior of the weights is worth
+    np.testing.assert_allclose(fit.params["weights"], [4 / 7, 3 / 7], rtol=1e-12)
+    far = -0.5 * np.array([0.25, 1e6, 1.0, 0.25, 1.0]) - 0.5 * np.log(2 * np.pi)
+    expected = (far + np.log(fit.params["weights"][[0, 0, 1, 0, 1]])).sum()
+    np.testing.assert_allclose(fit.loglik, expected, rtol=1e-12)
+    np.testing.assert_allclose(fit.log_density().sum(), expected, rtol=1e-12)

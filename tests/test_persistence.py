@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import pickle
 import resource
 import zipfile
 from pathlib import Path
@@ -359,3 +360,13 @@ def test_a_full_disk_leaves_the_earlier_file_whole(tmp_path, plain, full):
 def test_no_folder_to_write_to(tmp_path, plain):
     with pytest.raises(FileNotFoundError):
         plain.save(tmp_path / "none" / "fit.zip")
+
+
+def test_fits_are_pickled_whole(plain):
+    """For other processes; slots remember functions of their priors, which had no name to be pickled by."""
+    again = pickle.loads(pickle.dumps(plain))
+    np.testing.assert_array_equal(again.log_density(TABLE), plain.log_density(TABLE))
+    assert again.bound.log_prior(again.params) == plain.bound.log_prior(plain.params)
+    assert again.impute(n_draws=3, random_seed=1).table().equals(plain.impute(n_draws=3, random_seed=1).table())
+    for name, slot in plain.bound.slots.items():
+        assert again.bound.slots[name].support is slot.support

@@ -17,6 +17,9 @@ from bayesmix.families._summaries import Levels, codes_of, name_levels, safe_log
 from bayesmix.params import SIMPLEX, Dim, Parameter
 from bayesmix.statistics import OneHot
 
+#: Log probability of a symbol that is impossible: of a size that leaves no digit of a density, and is no infinity.
+_NEVER = -1e12
+
 
 @final
 @dataclass(frozen=True, repr=False, eq=False)
@@ -123,7 +126,9 @@ class Categorical(Leaf):
 
     def natural(self, params, learned, xp):
         """See `Leaf.natural`."""
-        return {"counts": safe_log(params["p"], xp)}
+        p = params["p"]
+        # no density makes up for a symbol that a component does not have, as a far outlier's would for `safe_log`
+        return {"counts": xp.where(p < np.finfo(float).tiny, _NEVER, safe_log(p, xp))}
 
     def suff_stats(self, data, resp, learned):
         """Weighted count of each symbol, (K, S), without the indicators."""
