@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 
 project = "bayesmix"
 author = "The bayesmix founders"
-copyright = author  # noqa: A001
+copyright = author
 version = release = version_of("bayesmix")
 
 extensions = [
@@ -44,6 +44,17 @@ html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2, "use_e
 html_show_sourcelink = False
 
 
+# Every reference must lead somewhere. Those that cannot:
+nitpick_ignore_regex = [
+    # other libraries; their lists of names would have to be downloaded
+    ("py:.*", r"(pymc|nutpie|arviz_stats|arviz_plots|xarray|pandas|numpy)\..*"),
+    # modules without a page, which docstrings name for those who read the sources
+    ("py:obj", r"bayesmix\.(inference\.\w+|moments|checkpoint|diagnostics|symmetry)"),
+    # parameters that have the name of a module
+    ("py:obj", r"data|checkpoint"),
+]
+
+
 def bring_notebooks(app: object) -> None:
     """Copy notebooks/ to tutorials/, since Sphinx takes pages from below its own folder only."""
     for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
@@ -52,5 +63,15 @@ def bring_notebooks(app: object) -> None:
             shutil.copyfile(notebook, copy)
 
 
+def find_in_package(app, env, node, contnode):
+    """`Fit.impute` in a module that is not the package's first: look it up as `bayesmix.Fit.impute`."""
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or target.startswith("bayesmix."):
+        return None
+    python = env.get_domain("py")
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"bayesmix.{target}", node, contnode)
+
+
 def setup(app):
+    app.connect("missing-reference", find_in_package)
     app.connect("config-inited", lambda app, config: bring_notebooks(app))

@@ -52,5 +52,7 @@ def test_the_reference_lists_every_public_name_and_no_other():
 def test_what_classes_offer_is_described(name):
     """Methods of nodes that the library alone calls are described in `bayesmix.spec` and `families/_contract.py`."""
     kind = getattr(bayesmix, name)
-    bare = [m for m, value in vars(kind).items() if not m.startswith("_") and callable(value) and not inspect.getdoc(value)]
+    bare = [
+        m for m, value in vars(kind).items() if not m.startswith("_") and callable(value) and not inspect.getdoc(value)
+    ]
     assert not bare or issubclass(kind, bayesmix.spec.Node), f"{name}: {', '.join(bare)} without a docstring"
