@@ -8,7 +8,7 @@
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
 # make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
-# make docs        the pages of docs/ as a site in docs/_build/html, with warnings as errors
+# make docs        the pages of docs/ as a site in docs/_build/html; warnings and broken links are errors
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -57,7 +57,8 @@ test-wheel: dist
 
 docs: .venv/.docs
 	@rm -rf docs/api/generated
-	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html && echo "Open docs/_build/html/index.html"
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@$(BIN)/python ci/site_links.py docs/_build/html && echo "Open docs/_build/html/index.html"
 
 check: .venv/.dev
 	@$(BIN)/ruff check .

@@ -35,7 +35,7 @@ numpydoc_class_members_toctree = False
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 
-# Notebooks keep the outputs that they were committed with; tests/docs/test_notebooks.py runs them.
+# The outputs that notebooks hold are shown; tests/docs/test_notebooks.py runs them.
 nb_execution_mode = "off"
 
 html_theme = "pydata_sphinx_theme"
