@@ -1,4 +1,4 @@
-"""Whether every link inside a built site leads somewhere: `python ci/site_links.py docs/_build/html`. Asks no network."""
+"""Whether links inside a built site lead somewhere: `python ci/site_links.py docs/_build/html`. Asks no network."""
 
 from __future__ import annotations
 
