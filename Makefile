@@ -8,6 +8,7 @@
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
 # make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
+# make docs        the pages of docs/ as a site in docs/_build/html; warnings and broken links are errors
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -17,7 +18,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-locat
 PIP := $(BIN)/python $(INSTALL)
 FAST := -m "not slow"
 
-.PHONY: demo test fast fuzz check bench calibrate test-oldest dist test-wheel help
+.PHONY: demo test fast fuzz check bench calibrate test-oldest dist test-wheel docs help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -54,6 +55,11 @@ test-wheel: dist
 	  && $$python -c 'import bayesmix, sys; sys.exit("site-packages" not in bayesmix.__file__)' \
 	  && NUMBA_CACHE_DIR="$$outside/cache" $$python -m pytest -n 2 -q $(FAST) -k "not links_lead_somewhere" tests
 
+docs: .venv/.docs
+	@rm -rf docs/api/generated
+	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@$(BIN)/python ci/site_links.py docs/_build/html && echo "Open docs/_build/html/index.html"
+
 check: .venv/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -79,6 +85,10 @@ check: .venv/.dev
 
 .venv/.dev: .venv/.test pyproject.toml
 	@$(PIP) -e ".[dev]"
+	@touch $@
+
+.venv/.docs: .venv/.test pyproject.toml
+	@$(PIP) -e ".[docs]"
 	@touch $@
 
 # On the oldest Python there is, since the oldest versions know no newer one.

@@ -158,6 +158,14 @@ class Calibration:
         Why tables could not be fitted. They are missing in the ranks: many of them would be a bias of their own.
     divergences : int
         Of all tables together.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, bayesmix as bm
+    >>> ranks = pd.DataFrame({"mu": np.arange(100) % 20, "log_likelihood": np.arange(100) % 20})
+    >>> found = bm.Calibration("mine", 30, 19, ranks, np.zeros((100, 30, 0), int))
+    >>> found.passed, round(found.coverage(0.9), 2)
+    (True, 0.9)
     """
 
     method: str

@@ -70,6 +70,13 @@ class Finding:
     where : str
         Parameters, components, chains or rows that it is about; empty where it is about all.
     way_out : str
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([0, 1, 1, 0, 9, 12, 8, 9]), random_seed=1)
+    >>> fit.check()["duplicate_components"].severity
+    'caution'
     """
 
     code: str
@@ -96,6 +103,14 @@ class Report:
         Codes of the checks that were made.
     unchecked : tuple of str
         What could not be checked, and why.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([0, 1, 1, 0, 9, 12, 8, 9]), random_seed=1)
+    >>> report = fit.check()
+    >>> report.verdict, "duplicate_components" in report
+    ('caution', True)
     """
 
     engine: str

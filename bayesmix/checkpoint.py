@@ -221,6 +221,16 @@ class Checkpoint:
     path : Path
     settings : dict
         Of `fit_nuts`: draws, tune, chains, and others.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, bayesmix as bm
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 50) for m in (-4, 4)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     settings = dict(draws=400, tune=400, checkpoint=f"{folder}/run", random_seed=1)
+    ...     fit = bm.fit_nuts(bm.Mixture(bm.Normal(), 2), x, **settings)
+    ...     bm.read_checkpoint(f"{folder}/run").settings["draws"]
+    400
     """
 
     def __init__(self, path: Path, document: dict[str, Any]):

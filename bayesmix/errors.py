@@ -25,13 +25,33 @@ class _Faults(ValueError):
 
 
 class SpecError(_Faults):
-    """A specification that cannot be a model. ``faults`` lists every fault by path."""
+    """A specification that cannot be a model. ``faults`` lists every fault by path.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> try:
+    ...     bm.fit(bm.Mixture(bm.Normal(sigma=-1.0), 2), [1.0, 2.0, 5.0])
+    ... except bm.SpecError as error:
+    ...     print(error)
+    sigma: must be a positive number, not -1.0.
+    """
 
     noun = "faults in the spec"
 
 
 class DataError(_Faults):
-    """Data that the specification cannot take. ``faults`` names field, row, value and way out."""
+    """Data that the specification cannot take. ``faults`` names field, row, value and way out.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> try:
+    ...     bm.fit(bm.Mixture(bm.Poisson(), 2), {"visits": [1, 0, -2, 3]})
+    ... except bm.DataError as error:
+    ...     print(error)
+    visits: Poisson needs whole numbers >= 0; row 2 is -2. Use a different family or mark it missing (NaN).
+    """
 
     noun = "faults in the data"
 
@@ -51,35 +71,114 @@ def gather_faults(steps: Iterable[Callable[[], Any]], most: int | None = None) -
 
 
 class MomentsError(ValueError):
-    """Moments that no mixture of the asked kind has. The message says what to try instead."""
+    """Moments that no mixture of the asked kind has. The message says what to try instead.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.random.default_rng(1).exponential(1, 2000)
+    >>> try:
+    ...     bm.fit_moments(bm.Mixture(bm.Normal(), 2), x)
+    ... except bm.MomentsError as error:
+    ...     print(error)
+    two normals: no mixture of two has these moments (skewness 2.09, kurtosis 9.53). ...
+    """
 
 
 class BayesmixWarning(UserWarning):
-    """Base class of the library's warnings, so that one filter catches them all."""
+    """Base class of the library's warnings, so that one filter catches them all.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, bayesmix as bm
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", bm.BayesmixWarning)
+    ...     fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), np.arange(9.0), max_iter=1, random_seed=1)
+    """
 
 
 class ConvergenceWarning(BayesmixWarning):
-    """An engine stopped before its convergence rule held."""
+    """An engine stopped before its convergence rule held.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, bayesmix as bm
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), np.arange(9.0), max_iter=1, random_seed=1)
+    >>> any(issubclass(warning.category, bm.ConvergenceWarning) for warning in caught)
+    True
+    >>> fit.status.converged
+    False
+    """
 
 
 class DegenerateWarning(BayesmixWarning):
-    """A component describes no group, or the data let one do so: it is empty, holds a single row, or rows that tie."""
+    """A component describes no group, or the data let one do so: it is empty, holds a single row, or rows that tie.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, bayesmix as bm
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit(bm.Mixture(bm.Normal(), 2), np.full(20, 5.0), random_seed=1)
+    >>> any(issubclass(warning.category, bm.DegenerateWarning) for warning in caught)
+    True
+    """
 
 
 class IndistinctWarning(DegenerateWarning):
-    """Two components describe the same rows: there are too many of them."""
+    """Two components describe the same rows: there are too many of them.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, bayesmix as bm
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([3, 4, 2, 3, 5, 3, 4]), random_seed=1)
+    >>> any(issubclass(warning.category, bm.IndistinctWarning) for warning in caught)
+    True
+    """
 
 
 class ImproperWarning(BayesmixWarning):
-    """A prior leaves the posterior without finite mass."""
+    """A prior leaves the posterior without finite mass.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, pymc as pm, bayesmix as bm
+    >>> x = np.append(np.random.default_rng(1).normal(size=20), [5.0] * 3)  # three that tie
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit(bm.Mixture(bm.Normal(sigma=pm.HalfNormal.dist(5)), 2), x, random_seed=1)
+    >>> any(issubclass(warning.category, bm.ImproperWarning) for warning in caught)
+    True
+    """
 
 
 class ApproximationWarning(BayesmixWarning):
-    """A normal approximation is too far from the posterior for its draws to be used."""
+    """A normal approximation is too far from the posterior for its draws to be used.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, bayesmix as bm
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit_laplace(bm.Mixture(bm.Normal(), 2), np.array([0.0, 1.0, 5.0, 6.2]), random_seed=1)
+    >>> any(issubclass(warning.category, bm.ApproximationWarning) for warning in caught)
+    True
+    """
 
 
 class MultimodalWarning(BayesmixWarning):
-    """The posterior has other modes of some weight than the one that an engine describes."""
+    """The posterior has other modes of some weight than the one that an engine describes.
+
+    Examples
+    --------
+    >>> import warnings, bayesmix as bm
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", bm.MultimodalWarning)  # stop rather than go on with one mode of several
+    """
 
 
 #: The list that this context's warnings go to, or None: to Python's filters, which all threads have in common.

@@ -63,6 +63,14 @@ class Evidence:
         How much of that is in `value`: less where the copies of a mode overlap.
     pareto_k : float or None
         For importance sampling, the shape of the weights' tail; below 0.7 they can be trusted.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+    >>> evidence = bm.log_evidence(fit, method="laplace")
+    >>> evidence.method, evidence.error
+    ('laplace', 0.0)
     """
 
     value: float

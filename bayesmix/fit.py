@@ -50,6 +50,13 @@ class Status:
         One sentence for people.
     complete : bool
         False where the engine was interrupted: the fit is what there was then.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> status = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1).status
+    >>> status.engine, status.converged
+    ('em', True)
     """
 
     engine: str
@@ -94,6 +101,12 @@ class Fit:
         What `modes` weighs.
     mode_fits : tuple of Fit
         The posterior at each mode, where `fit_nuts` sampled several that do not mix; the heaviest first.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+    >>> fit.params["mu"].round(1), fit.predict(np.array([1, 10]))
     """
 
     bound: Bound
@@ -167,7 +180,7 @@ class Fit:
 
     @property
     def posterior(self) -> xr.Dataset:
-        """Draws of every parameter: (chain, draw, *dims)."""
+        """Draws of every parameter: ``(chain, draw, *dims)``."""
         return self.idata["posterior"].to_dataset()
 
     @property

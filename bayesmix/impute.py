@@ -45,6 +45,15 @@ class Imputation:
     labels : dict
         Field -> ndarray of int (n_draws, n_missing): the component of the outermost mixture that each cell was drawn
         from, in the same draw; empty where the root of the spec is not a mixture.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> table = {"income": [1.2, 0.8, 1.1, 5.3, None, 4.9], "visits": [0, 1, 0, 7, 9, None]}
+    >>> spec = bm.Mixture(bm.Composite(income=bm.Normal(), visits=bm.Poisson()), 2)
+    >>> imputed = bm.fit(spec, table, random_seed=1).impute(n_draws=50, random_seed=1)
+    >>> imputed.draws["income"].shape, imputed.rows["income"]
+    ((50, 1), array([4]))
     """
 
     draws: dict[str, np.ndarray]

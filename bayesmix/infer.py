@@ -61,6 +61,13 @@ class InferredSpec(Mixture):
     ----------
     notes : pandas.DataFrame
         A line for each column of the table: ``spec``, the code of its node (empty where it is left out), and ``note``.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> spec = bm.infer_spec({"visits": [0, 1, 0, 7, 9, 2], "sex": ["f", "m", "f", "m", "m", "f"]}, 2)
+    >>> spec.notes.loc["sex", "spec"]
+    'Categorical()'
     """
 
     _notes: tuple[tuple[str, str], ...] = ()

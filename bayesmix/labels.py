@@ -42,6 +42,14 @@ class Partition:
     expected_loss : float
         Posterior mean of the loss: for Binder's the share of pairs of rows on which partitions disagree, for the
         variation of information bits.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
+    >>> partition = fit.partition(random_seed=1)
+    >>> partition.n_clusters, partition.labels.shape
+    (2, (7,))
     """
 
     labels: np.ndarray

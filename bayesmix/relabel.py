@@ -64,6 +64,14 @@ class Relabelling:
         The parameters that the labels are those of.
     n_rows : int
         Rows that labels were judged by.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 100) for m in (-4, 4)])
+    >>> relabelling = bm.fit_advi(bm.Mixture(bm.Normal(), 2), x, random_seed=1).relabel().relabelling
+    >>> relabelling.method, relabelling.switched
+    ('kl', False)
     """
 
     method: str | None

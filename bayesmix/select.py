@@ -52,6 +52,14 @@ class Selection:
     fits : dict
         Number of components -> `Fit`; those that failed are left out.
     criterion : str
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm
+    >>> x = np.array([0, 1, 1, 0, 2, 9, 12, 8, 11, 10])
+    >>> selection = bm.select(bm.Mixture(bm.Poisson(), 2), x, [1, 2], random_seed=1)
+    >>> selection.best, selection.best_fit.params["mu"].shape
+    (2, (2,))
     """
 
     table: pd.DataFrame
