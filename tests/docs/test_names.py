@@ -12,6 +12,7 @@ import pytest
 import bayesmix
 import bayesmix.datasets
 import bayesmix.plots
+import bayesmix.sklearn
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "api" / "index.md"
 
@@ -24,7 +25,7 @@ def public(module):
     return [n for n, value in found if not n.startswith("_") and value.__module__.startswith(module.__name__)]
 
 
-NAMES = [(module, name) for module in (bayesmix, bayesmix.plots, bayesmix.datasets) for name in public(module)]
+NAMES = [(module, name) for module in (bayesmix, bayesmix.plots, bayesmix.sklearn, bayesmix.datasets) for name in public(module)]
 
 
 def listed():
