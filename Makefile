@@ -39,7 +39,7 @@ bench: .venv/.dev
 	@$(BIN)/python benchmarks/run.py
 
 test-oldest: build/oldest/.ready
-	@NUMBA_CACHE_DIR=$(CURDIR)/build/oldest/cache build/oldest/bin/python -m pytest -n 2 -q $(FAST)
+	@NUMBA_CACHE_DIR=$(CURDIR)/build/oldest/cache build/oldest/bin/python -m pytest -n 2 -q -m "not slow and not images"
 
 dist: build/tools/.ready
 	@rm -rf dist bayesmix.egg-info

@@ -7,6 +7,7 @@ next style, so that 49 combinations differ.
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -54,16 +55,17 @@ def shades(values: np.ndarray, full: str = INK) -> np.ndarray:
     return 1 - np.clip(np.asarray(values, float), 0, 1)[..., None] * (1 - np.array(rgb(full)))
 
 
-def short(name: Any) -> str:
+def short(name: Any, longest: int = _LONGEST) -> str:
     """A name that fits beside a panel: the middle of a long one is left out."""
     text = str(name)
-    half = (_LONGEST - 1) // 2
-    return text if len(text) <= _LONGEST else f"{text[:half]}…{text[-half:]}"
+    half = (longest - 1) // 2
+    return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"
 
 
 def say(figure: Any, text: str) -> None:
     """A note above the panels: what is left out."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=8, color=FAINT)
+    lines = textwrap.wrap(text, int(15 * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, color=FAINT)
 
 
 def title(axis: Any, text: str) -> None:

@@ -55,7 +55,7 @@ class View:
     drawn: list[Column]
     n_drawn: int
     weights: np.ndarray
-    joint: Callable[[np.ndarray], np.ndarray]
+    joint: Callable[[Any], np.ndarray]
     expected: Callable[[], np.ndarray | None]
 
     @property
@@ -78,8 +78,20 @@ class View:
 
     def each_curve(self, values: np.ndarray) -> np.ndarray:
         """`curves` at each draw of the parameters, (T, n, G)."""
+        return self.joint(self.site.node.decode(values, self.site.learned)) * self._present
+
+    def each_marginal(self, values: np.ndarray, coordinate: int) -> np.ndarray:
+        """The same of one coordinate of a vector, with the others missing."""
+        vectors = np.full((len(values), len(self.site.value_dims[0])), np.nan)
+        vectors[:, coordinate] = values
+        column = Column(self.name, vectors, np.zeros(len(values), bool), "number")
+        return self.joint(column) * self._present
+
+    @property
+    def _present(self) -> np.ndarray:
+        """How many values a row of each component has, over the mean of all components, (G,)."""
         present = np.array([(~column.missing).sum() for column in self.drawn]) / self.n_drawn
-        return self.joint(self.site.node.decode(values, self.site.learned)) * present / (self.weights @ present)
+        return np.asarray(present / (self.weights @ present))
 
     @property
     def n_symbols(self) -> int:
@@ -208,7 +220,8 @@ def _means(root: Spot, n_components: int, draws: list) -> list[list[dict]]:
     for params in draws:
         found.append([])
         for k in range(n_components):
-            own, out = _only(root, params, k), {}
+            own = _only(root, params, k)
+            out: dict[Any, Any] = {}
             with np.errstate(divide="ignore"):
                 root.site.expect(own, root.site.evaluate(own, blank), blank, np.ones((1, 1)), out)
             found[-1].append(out)
@@ -222,9 +235,9 @@ def _mean_of(means: Callable[[], list[list[dict]]], path: str) -> np.ndarray | N
     return np.array([[np.asarray(out[path])[0] for out in each] for each in means()])
 
 
-def _joint(root: Spot, name: str, draws: list, values: np.ndarray) -> np.ndarray:
+def _joint(root: Spot, name: str, draws: list, values: Any) -> np.ndarray:
     """Weight times density of each component of `root` at values of one field, (T, n, G), all else summed out."""
-    site, data = _alone(root, name, column_of(values, name))
+    site, data = _alone(root, name, values if isinstance(values, Column) else column_of(values, name))
     found = []
     for params in draws:
         evaluation = site.evaluate(params, data)

@@ -28,7 +28,7 @@ from bayesmix.plots._looks import (
     tidy,
     title,
 )
-from bayesmix.plots._views import DRAWN_ROWS, View, features, of_chains, views
+from bayesmix.plots._views import View, features, of_chains, views
 from bayesmix.spec import Encoded
 
 _GRID_POINTS = 300
@@ -43,14 +43,14 @@ def plot_fields(
 
     A component's curve is its weight times its density, so that the curves add up to the dark line, the
     mixture's density. With a posterior of several draws the curves are means over draws, and bands (of bars: a line at
-    the top of the stack) hold the density with probability `prob`; panels of smoothed draws have no bands. Components
-    are those of the outermost mixture around the field; mixtures further in are summed out.
+    the top of the stack) hold the density with probability `prob`; sets and chains, which are counted in drawn rows,
+    have none. Components are those of the outermost mixture around the field; mixtures further in are summed out.
 
     ==================  ==================================================================================
     field               panels
     ==================  ==================================================================================
     number              histogram and curves; bars for counts
-    vector              one for each coordinate, with smoothed draws in place of a formula
+    vector              one for each coordinate
     symbol, set         bars: the share of the rows that are, or hold, each symbol
     sequence            its elements (``name[]``), and its lengths where they have a family
     chain of symbols    bars of the symbols' shares, and a table of the next symbol (columns) given the last (rows)
@@ -210,16 +210,14 @@ def _refined(
 
 
 def _draw_coordinate(axis: Any, view: View, prob: float, coordinate: int) -> None:
-    from scipy.stats import gaussian_kde
-
     drawn = [view.encoded(column)[:, coordinate] for column in view.drawn]
     values = view.values[:, coordinate]
     values = values[~np.isnan(values)]
     low, high = _histogram(axis, values if len(values) else np.concatenate(drawn), False)
-    grid = np.linspace(low - 0.08 * (high - low), high + 0.08 * (high - low), _GRID_POINTS)
-    present = view.amounts(lambda column: (~column.missing).sum())
-    each = [gaussian_kde(own[:DRAWN_ROWS])(grid) if len(own) > 1 else np.zeros(len(grid)) for own in drawn]
-    _plot_components(axis, grid, np.column_stack(each) * present / present.sum())
+    margin = 0.08 * (high - low)
+    grid = _grid(low - margin, high + margin, drawn, False)
+    each = view.each_marginal(grid, coordinate)
+    _plot_components(axis, grid, each.mean(0), _band(each, prob))
 
 
 def _draw_counts(axis: Any, view: View, prob: float) -> None:

@@ -10,13 +10,28 @@ from typing import Any
 import numpy as np
 
 from bayesmix.impute import Imputation
-from bayesmix.plots._looks import COLOURS, INK, MOST_BARS, OBSERVED, fill, name_symbols, pyplot, rgb, tidy
+from bayesmix.plots._looks import (
+    COLOURS,
+    INK,
+    MOST_BARS,
+    OBSERVED,
+    chosen,
+    fill,
+    name_symbols,
+    pyplot,
+    rgb,
+    say,
+    short,
+    tidy,
+)
 
 #: Rows above which the picture of imputed cells names none of them.
 _MOST_LABELS = 60
 
 
-def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any, Any]:
+def plot_imputation(
+    imputation: Imputation, *, fields: Any = None, max_fields: int = 12, prob: float = 0.89
+) -> tuple[Any, Any]:
     """Plot the missing cells: an interval for each number, probabilities for each symbol.
 
     The grey band holds the same share of the field's observed cells: an interval as wide as the band has
@@ -27,6 +42,10 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
     ----------
     imputation : Imputation
         From `Fit.impute`.
+    fields : str or list of str, optional
+        Which ones, by the titles of their panels. By default all; of more than `max_fields` those with the most missing
+        cells: the figure says so.
+    max_fields : int
     prob : float
         Mass of the intervals, equal-tailed.
 
@@ -47,6 +66,13 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
     panels = list(_imputed_panels(imputation, prob))
     if not panels:
         raise ValueError("imputation: no cell of the table is missing, so there is nothing to plot.")
+    n_panels, names = len(panels), [name for name, _, _ in panels]
+    if fields is not None:
+        wanted = chosen(names, fields)
+        panels = [panel for panel in panels if panel[0] in wanted]
+    elif n_panels > max_fields:
+        order = np.argsort([-len(cells_of_field) for _, cells_of_field, _ in panels], kind="stable")
+        panels = [panels[i] for i in np.sort(order[: max(max_fields, 1)])]
     every = sorted({cell for _, cells, _ in panels for cell in cells})
     shown = min(len(every), _MOST_LABELS)
     figure, grid = plt.subplots(
@@ -59,8 +85,8 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
     )
     axes = grid.ravel()
     place = {cell: i for i, cell in enumerate(every)}
-    for axis, (title, cells_of_field, draw) in zip(axes, panels):
-        axis.set_title(title, loc="left", fontsize=10, color=INK)
+    for axis, (name, cells_of_field, draw) in zip(axes, panels):
+        axis.set_title(short(name, 22), loc="left", fontsize=10, color=INK)
         tidy(axis)
         draw(axis, np.array([place[cell] for cell in cells_of_field]))
         axis.tick_params(axis="y", length=0)
@@ -75,6 +101,8 @@ def plot_imputation(imputation: Imputation, *, prob: float = 0.89) -> tuple[Any,
         axes[0].set_yticks([])
     axes[0].set_ylim(len(every) - 0.4, -0.6)
     axes[0].set_ylabel("row", color=INK)
+    if fields is None and len(panels) < n_panels:
+        say(figure, f"{len(panels)} of {n_panels} panels: those with the most missing cells (fields= chooses others)")
     return figure, axes
 
 

@@ -198,7 +198,7 @@ def plot_coclustering(
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
     image = axis.imshow(together[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     size, begin = len(order), 0
-    for place, count in enumerate(np.bincount(clusters.ravel())):
+    for place, count in enumerate(np.bincount(clusters.ravel()).tolist()):
         k = int(names[place])
         axis.add_patch(
             plt.Rectangle(

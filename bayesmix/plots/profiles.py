@@ -82,12 +82,11 @@ def plot_profiles(
     plt = pyplot()
     table, encoded = fit._data(data, unseen)
     found = list(views(fit, encoded, _MEAN_DRAWS))
-    if len({len(view.weights) for view in found}) != 1 or not fit.bound.is_mixture:
-        if fit.bound.site.slots or any(len(view.weights) > 1 for view in found):
-            raise SpecError(
-                "fit: the root of the spec is not a mixture, so its fields have no components in common. "
-                "Use plot_fields, or wrap the fields in one bm.Mixture."
-            )
+    if not fit.bound.is_mixture and any(len(view.weights) > 1 for view in found):
+        raise SpecError(
+            "fit: the root of the spec is not a mixture, so its fields have no components in common. "
+            "Use plot_fields, or wrap the fields in one bm.Mixture."
+        )
     rows, note = _chosen_features(found, table.names[0], fields, max_rows)
     n_components = len(rows[0].weights)
     across = min(n_components, _ACROSS)
@@ -233,8 +232,8 @@ def plot_pairs(
                 axis.sharey(axes[i, 0])
             if j > 0:
                 axis.tick_params(labelleft=False)
-        axes[-1, i].set_xlabel(short(name), fontsize=9, color=INK)
-        axes[i, 0].set_ylabel(short(name) if i else "", fontsize=9, color=INK)
+        axes[-1, i].set_xlabel(short(name, 21), fontsize=9, color=INK)
+        axes[i, 0].set_ylabel(short(name, 21) if i else "", fontsize=9, color=INK)
     _mark_legend(figure, resp.shape[1])
     if notes:
         say(figure, "; ".join(notes))

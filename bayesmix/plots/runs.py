@@ -183,7 +183,7 @@ def plot_selection(selection: Any) -> tuple[Any, Any]:
     """Plot the criteria by the number of components: one panel for each that the table has.
 
     A ring marks the number that a criterion likes best, and the grey band the number that was chosen. Hollow marks
-    are fits that did not converge; numbers without a fit are crosses at the foot of the panel. Lines at the marks are
+    are fits that did not converge; numbers without a fit are crosses at the lowest value. Lines at the marks are
     two standard errors to either side.
 
     Parameters
@@ -241,5 +241,7 @@ def _draw_criterion(axis: Any, values: np.ndarray, errors: np.ndarray, converged
         axis.plot(at[which], values[which], "o", color=COLOURS[0], markerfacecolor=face, markersize=5)
     best = int(np.nanargmax(values if high else -values))
     axis.plot(at[best], values[best], "o", markersize=12, markerfacecolor="none", markeredgecolor=INK)
-    axis.plot(at[~there], np.full((~there).sum(), axis.get_ylim()[0]), "x", color=COLOURS[5], clip_on=False)
     axis.margins(y=0.12)
+    if not there.all():
+        axis.plot(at[~there], np.full((~there).sum(), values[there].min()), "x", color=COLOURS[5], label="no fit")
+        axis.legend(frameon=False, fontsize=8)

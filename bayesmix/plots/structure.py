@@ -73,7 +73,7 @@ def plot_transitions(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> 
         layout="constrained",
     )
     at = np.arange(n_outer)
-    for k in at:
+    for k in range(n_outer):
         axes[0].barh(k, weights[k], height=0.86, linewidth=0.6, **fill(k))
     tidy(axes[0])
     axes[0].set(xlabel="share", ylabel=_called(site.slots["weights"].axes))
@@ -160,7 +160,7 @@ def plot_topics(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> tuple
             axis.bar(place, means[m, t], width=0.8, linewidth=0.6, **fill(t))
         if len(each) > 1:
             axis.vlines(np.arange(len(shown)), *tails[:, m, shown], color=INK, linewidth=1.8)
-        axis.set_title(f"{short(kinds[m])} ({weights[m]:.0%})", loc="left", fontsize=10, color=INK)
+        axis.set_title(f"{_called(slot.axes)} {short(kinds[m])} ({weights[m]:.0%})", loc="left", fontsize=10, color=INK)
         axis.set_xticks(np.arange(len(shown)), [topics[t] for t in shown], fontsize=9 if len(shown) <= 12 else 6)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
@@ -224,7 +224,7 @@ def _called(axes: tuple[Dim, ...]) -> str:
 def plot_chain(fit: Fit, *, of: str | None = None, max_states: int = 10, min_prob: float = 0.05) -> tuple[Any, Any]:
     """Plot the Markov chains of a fit as graphs: symbols as nodes, probabilities of the next symbol as arrows.
 
-    One panel for each component. The area of a node is the symbol's share in the long run, from the chain's own
+    One panel for each component. The larger a node, the larger its symbol's share in the long run, from the chain's own
     beginning; the width of an arrow is its probability (a posterior mean), which is written beside it where there are
     few. A ring at a node is the probability of staying.
 
@@ -296,7 +296,8 @@ def _chain(fit: Fit, of: str | None) -> Site:
     where = ", ".join(repr(path) for path in found)
     if not found:
         raise SpecError("fit: no field is a Markov chain. Use plot_fields, or give a field bm.MarkovChain().")
-    raise SpecError(f"of: {'which chain?' if of is None else f'no chain is called {of!r}.'} Pass one of {where}.")
+    what = "which chain?" if of is None else f"no chain is called {of!r}."
+    raise SpecError(f"of: {what} {f'Pass one of {where}.' if len(found) > 1 else 'There is one only: leave of= out.'}")
 
 
 def _long_run(initial: np.ndarray, transition: np.ndarray) -> np.ndarray:
@@ -314,8 +315,8 @@ def _draw_graph(
     size = len(symbols)
     angle = np.pi / 2 - 2 * np.pi * np.arange(size) / max(size, 1)
     at = np.column_stack([np.cos(angle), np.sin(angle)]) if size > 1 else np.zeros((1, 2))
-    largest = 0.24 if size <= 6 else 0.15
-    radius = largest * np.sqrt(np.clip(share / max(share.max(), 1e-12), 0.15, 1))
+    largest, least = 0.26 if size <= 6 else 0.2, 0.17 if max(map(len, symbols)) > 2 else 0.11
+    radius = least + (largest - least) * share / max(share.max(), 1e-12)
     written = size <= 5
     for i, j in np.ndindex(size, size):
         p = transition[i, j]
@@ -350,8 +351,8 @@ def _draw_graph(
             axis.text(*place, f"{p:.2f}", fontsize=7.5, ha="center", va="center", color=INK, bbox=box, zorder=3)
     for (x, y), r, symbol in zip(at, radius, symbols):
         axis.add_patch(Circle((x, y), r, facecolor="white", edgecolor=own, linewidth=1.6, zorder=2))
-        text = symbol if len(symbol) <= 8 else symbol[:7] + "…"
-        axis.text(x, y, text, ha="center", va="center", fontsize=9 if len(text) <= 3 else 7, color=INK, zorder=4)
+        text = short(symbol, 7)
+        axis.text(x, y, text, ha="center", va="center", fontsize=9 if len(text) <= 2 else 6.5, color=INK, zorder=4)
     axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal")
 
 
@@ -429,7 +430,7 @@ def _box_of_site(name: str, site: Site, most: int) -> _Box:
     lines = []
     for slot in site.slots.values():
         dims = f" ({', '.join(slot.dims)})" if slot.dims else ""
-        lines.append(f"{slot.name}{dims}{', fixed' if slot.kind == 'fixed' else ''}")
+        lines.append(f"{short(slot.name)}{dims}{', fixed' if slot.kind == 'fixed' else ''}")
     parts = [part for part, _ in site.node.parts]
     names = parts if len(parts) == len(site.children) else [""] * len(site.children)
     children = [(site.node, child, each) for child, each in zip(site.children, names)]
@@ -446,7 +447,7 @@ def _box_of_node(name: str, node: Node, most: int) -> _Box:
 
 
 def _some(lines: list[str]) -> list[str]:
-    return [line if len(line) <= 44 else line[:43] + "…" for line in lines]
+    return [line if len(line) <= 64 else line[:63] + "…" for line in lines]
 
 
 def _split(nodes: list[Node], most: int) -> tuple[int, list[_Box]]:

@@ -10,6 +10,7 @@ from scipy import stats
 
 import bayesmix as bm
 from bayesmix.fit import Fit, Status, make_fit
+from tests.docs import pictures
 
 matplotlib.use("Agg")
 plots = pytest.importorskip("bayesmix.plots")
@@ -389,3 +390,264 @@ def test_trajectory_says_what_is_missing(fit):
         plots.plot_trajectory(fit)
     with pytest.raises(ValueError, match="'objective'"):
         plots.plot_trajectory(xr.Dataset({"mu": (("iteration",), STEPS)}))
+
+
+# ---------------------------------------------------------------- posteriors and wide tables
+
+
+def test_fields_of_a_posterior_have_bands():
+    fit = pictures.three(9)
+    _, (height, _, team) = plots.plot_fields(fit, prob=0.5)
+    x = height.lines[0].get_xdata()
+    draws = fit._draws(None)
+    each = np.array([p["weights"] * stats.norm(p["height_mu"], p["height_sigma"]).pdf(x[:, None]) for p in draws])
+    outlines = [band.get_paths()[0].vertices for band in height.collections]
+    # a band and the area of each of three components, then the mixture's band
+    assert len(outlines) == 7
+    for outline, curve in ((outlines[0], each[:, :, 0]), (outlines[6], each.sum(2))):
+        at = np.searchsorted(x, 1.0)
+        ends = np.quantile(curve[:, at], [0.25, 0.75])
+        drawn = outline[np.isclose(outline[:, 0], x[at]), 1]
+        np.testing.assert_allclose([drawn.min(), drawn.max()], ends, rtol=1e-9)
+    lines = team.collections[0].get_segments()
+    shares = np.array([p["weights"] @ p["team_p"] for p in draws])
+    np.testing.assert_allclose([line[:, 1] for line in lines], np.quantile(shares, [0.25, 0.75], axis=0).T, rtol=1e-9)
+
+
+def test_coordinates_of_vectors_have_their_marginal_density(fit):
+    _, axes = plots.plot_fields(fit, fields="v")
+    p = fit.params
+    for d, axis in enumerate(axes):
+        for k, line in enumerate(axis.lines[:2]):
+            x, drawn = line.get_data()
+            marginal = stats.norm(p["v_mu"][k, d], np.sqrt(p["v_cov"][k, d, d]))
+            np.testing.assert_allclose(drawn, p["weights"][k] * marginal.pdf(x), rtol=1e-9)
+
+
+def test_wide_tables_show_the_fields_that_differ_most():
+    """Every seventh of 200 fields differs, the later the more."""
+    fit = pictures.wide()
+    figure, axes = plots.plot_fields(fit, max_panels=3)
+    assert len(axes) == 3
+    assert all(int(axis.get_title(loc="left")[-3:]) % 7 == 0 for axis in axes)
+    assert figure.get_suptitle().startswith("3 of 200 panels")
+    figure, axes = plots.plot_profiles(fit, max_rows=10)
+    assert all(int(label.get_text().split("_")[-1]) % 7 == 0 for label in axes[0].get_yticklabels())
+    assert figure.get_suptitle().startswith("10 of 200 lines")
+    figure, axes = plots.plot_pairs(fit, max_fields=2)
+    assert axes.shape == (2, 2)
+    name = "measurement_of_the_quantity_3"
+    figure, axes = plots.plot_fields(fit, fields=name)
+    assert len(axes) == 1
+    assert figure.get_suptitle() == ""
+    for plot in (plots.plot_fields, plots.plot_profiles, plots.plot_pairs):
+        with pytest.raises(ValueError, match=r"no field is called 'quantity'. Use 'measurement_of_the_quantity_0'"):
+            plot(fit, fields=["quantity"])
+
+
+def test_imputation_of_many_fields_shows_those_with_most_gaps(fit):
+    imputation = fit.impute(n_draws=20, random_seed=1)
+    figure, axes = plots.plot_imputation(imputation, max_fields=2)
+    assert [axis.get_title(loc="left") for axis in axes] == ["a", "s"]
+    assert figure.get_suptitle().startswith("2 of 3 panels")
+    _, axes = plots.plot_imputation(imputation, fields="c")
+    assert [axis.get_title(loc="left") for axis in axes] == ["c"]
+
+
+# ---------------------------------------------------------------- profiles and pairs
+
+
+def test_profiles_draw_means_in_standard_deviations():
+    fit = pictures.three(9)
+    _, axes = plots.plot_profiles(fit, prob=0.5)
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["height", "weight", "team = red"]
+    draws = fit._draws(None)
+    red = [float(value == "red") for value in pictures.TABLE["team"] if value is not None]
+    columns = [pictures.TABLE["height"], pictures.TABLE["weight"][9:], np.array(red)]
+    for k, axis in enumerate(axes):
+        means = np.array([[p["height_mu"][k], p["weight_mu"][k], p["team_p"][k, 1]] for p in draws])
+        scaled = (means - [column.mean() for column in columns]) / [column.std() for column in columns]
+        drawn = [patch.get_width() for patch in axis.patches]
+        np.testing.assert_allclose(drawn, scaled.mean(0), rtol=1e-9)
+        ends = np.array([line[:, 0] for line in axis.collections[-1].get_segments()])
+        np.testing.assert_allclose(ends, np.quantile(scaled, [0.25, 0.75], axis=0).T, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["optional-record", "sequence-length", "set", "chain", "hierarchical", "joint", "leaf"]
+)
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")
+def test_profiles_of_every_structure(name):
+    """The weighted mean over components is that of the rows: about 0, as EM fits the means."""
+    fit = fitted(name)
+    figure, axes = plots.plot_profiles(fit)
+    figure.canvas.draw()
+    assert len(axes) == (len(fit.params["weights"]) if "weights" in fit.params else 1)
+    assert all(len(axis.patches) == len(axes[0].patches) > 0 for axis in axes)
+    if name in ("set", "joint"):
+        weights = fit.params["weights"]
+        widths = np.array([[patch.get_width() for patch in axis.patches] for axis in axes])
+        np.testing.assert_allclose((weights @ widths)[: 3 if name == "set" else 1], 0, atol=0.05)
+
+
+def test_profiles_need_common_components():
+    spec = C(a=M(bm.Normal(), 2), c=M(bm.Poisson(), 2))
+    fit = bm.fit_em(spec, {k: MORE[k] for k in "ac"}, n_starts=2, random_seed=1)
+    with pytest.raises(bm.SpecError, match=r"Use plot_fields"):
+        plots.plot_profiles(fit)
+
+
+def test_pairs_have_an_ellipse_for_each_component():
+    """The ellipse of a component has its mean and standard deviations."""
+    figure, axes = plots.plot_pairs(pictures.three(), prob=0.5)
+    assert not axes[0, 1].get_visible()
+    pair = axes[1, 0]
+    outlines = [line.get_data() for line in pair.lines[1::2]]
+    assert len(outlines) == 3
+    p = pictures.PARAMS
+    for k, (x, y) in enumerate(outlines):
+        middle = ((x.max() + x.min()) / 2, (y.max() + y.min()) / 2)
+        np.testing.assert_allclose(middle, [p["height_mu"][k], p["weight_mu"][k]], atol=0.06)  # of 4,000 drawn rows
+        radius = np.sqrt(stats.chi2.ppf(0.5, 2))
+        np.testing.assert_allclose(np.ptp(x) / 2, radius * p["height_sigma"][k], rtol=0.05)
+        np.testing.assert_allclose(np.ptp(y) / 2, radius * p["weight_sigma"][k], rtol=0.05)
+    points = sum(len(each.get_offsets()) for each in pair.collections)
+    assert points == 66  # nine of the 75 rows have no weight
+    figure.canvas.draw()
+
+
+def test_pairs_need_two_numbers_and_a_mixture(fit):
+    with pytest.raises(ValueError, match=r"1 number in a row, and a pair plot needs two. Use plot_fields"):
+        plots.plot_pairs(fit, fields="a")
+    with pytest.raises(bm.SpecError, match=r"Wrap it in bm\.Mixture"):
+        plots.plot_pairs(bm.fit(C(n=bm.Poisson(), e=bm.Exponential()), {"n": MORE["n"], "e": MORE["e"]}))
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_simplex_has_a_corner_for_each_of_three_components(fit):
+    three = pictures.three()
+    _, (axis,) = plots.plot_simplex(three)
+    resp = three.responsibilities()
+    counts = [text.get_text() for text in axis.texts]
+    assert counts == [f"component {k}\n{(resp[:, k] > 0.9).sum()} sure" for k in range(3)]
+    assert sum(len(each.get_offsets()) for each in axis.collections) == 75
+    _, axes = plots.plot_simplex(three, groups=pictures.GROUP)
+    assert [axis.get_title() for axis in axes] == ["0 (30 rows)", "1 (20 rows)", "2 (25 rows)"]
+    with pytest.raises(ValueError, match=r"there are 2 components. Use plot_responsibilities"):
+        plots.plot_simplex(fit)
+
+
+def test_coclustering_is_ordered_by_the_partition():
+    fit = pictures.three(9)
+    _, (axis,) = plots.plot_coclustering(fit, random_seed=1)
+    drawn = np.asarray(axis.images[0].get_array())
+    together, labels = fit.coclustering(), fit.partition(random_seed=1).labels
+    np.testing.assert_allclose(np.sort(drawn.ravel()), np.sort(together.ravel()))
+    begin = 0
+    for k in np.unique(labels):
+        size = (labels == k).sum()
+        own = drawn[begin : begin + size, begin : begin + size]
+        np.testing.assert_allclose(own.sum(), together[np.ix_(labels == k, labels == k)].sum(), rtol=1e-9)
+        begin += size
+
+
+# ---------------------------------------------------------------- the model
+
+
+def test_transitions_write_the_matrix():
+    fit = pictures.joint()
+    _, (shares, matrix) = plots.plot_transitions(fit)
+    np.testing.assert_allclose([patch.get_width() for patch in shares.patches], fit.params["weights"])
+    p = fit.params["transition"]
+    assert [text.get_text() for text in matrix.texts[::2]] == [f"{each:.2f}" for each in p.ravel()]
+    low, high = np.quantile([draw["transition"] for draw in fit._draws(None)], [0.055, 0.945], axis=0)
+    assert matrix.texts[1].get_text() == f"{low[0, 0]:.2f}–{high[0, 0]:.2f}"
+
+
+def test_topics_have_a_panel_for_each_kind():
+    fit = pictures.topics()
+    _, axes = plots.plot_topics(fit)
+    assert [axis.get_title(loc="left") for axis in axes] == ["mixture 0 (70%)", "mixture 1 (30%)"]
+    drawn = [[patch.get_height() for patch in axis.patches] for axis in axes]
+    np.testing.assert_allclose(drawn, fit.params["topic_weights"])
+
+
+def test_linked_mixtures_are_told_apart(fit):
+    with pytest.raises(bm.SpecError, match=r"as in bm.JointMixture. Use plot_topics for 'topic_weights'"):
+        plots.plot_transitions(pictures.topics())
+    with pytest.raises(bm.SpecError, match=r"as in bm.HierarchicalMixture. Use plot_transitions for 'transition'"):
+        plots.plot_topics(pictures.joint())
+    with pytest.raises(bm.SpecError, match=r"Use plot_fields"):
+        plots.plot_topics(fit)
+
+
+def test_chains_have_an_arrow_for_each_probability():
+    fit = pictures.chain()
+    figure, axes = plots.plot_chain(fit)
+    for axis, transition in zip(axes, fit.params["transition"]):
+        written = sorted(text.get_text() for text in axis.texts if text.get_text()[0].isdigit())
+        assert written == sorted(f"{p:.2f}" for p in transition.ravel() if p >= 0.05)
+    assert figure.get_suptitle() == "arrows below 0.05 are left out"
+    # the sizes of nodes are ordered as the shares in the long run are: of 1 = P' 1
+    from matplotlib.patches import Circle
+
+    transition = fit.params["transition"][0]
+    values, vectors = np.linalg.eig(transition.T)
+    stationary = vectors[:, np.argmax(values.real)].real
+    radii = [patch.radius for patch in axes[0].patches if isinstance(patch, Circle) and patch.get_fill()]
+    assert np.argsort(radii).tolist() == np.argsort(stationary / stationary.sum()).tolist()
+    figure, _ = plots.plot_chain(fit, max_states=2)
+    assert figure.get_suptitle().startswith("2 of 3 symbols")
+
+
+def test_chains_are_named_where_there_are_several(fit):
+    with pytest.raises(bm.SpecError, match=r"no field is a Markov chain. Use plot_fields"):
+        plots.plot_chain(fit)
+    with pytest.raises(bm.SpecError, match=r"no chain is called 'm'. There is one only: leave of= out"):
+        plots.plot_chain(pictures.chain(), of="m")
+
+
+def test_model_names_every_parameter():
+    fit = pictures.joint()
+    figure, (axis,) = plots.plot_model(fit)
+    texts = " ".join(text.get_text() for text in axis.texts)
+    for name in fit.bound.slots:
+        assert name in texts
+    assert "JointMixture of 3" in texts
+    assert "x: Normal" in texts
+    figure.canvas.draw()
+    _, (axis,) = plots.plot_model(bm.Mixture(bm.Normal(sigma=2.0), 2))
+    assert "sigma = 2" in [text.get_text() for text in axis.texts]
+    _, (axis,) = plots.plot_model(pictures.wide(), max_fields=3)
+    assert [text.get_text() for text in axis.texts][-2:] == ["… 197 more", "197 × Normal"]
+    with pytest.raises(TypeError, match=r"a Fit or a spec is needed"):
+        plots.plot_model({"x": 1})
+
+
+# ---------------------------------------------------------------- the number of components
+
+
+def test_selection_rings_what_each_criterion_likes_best():
+    selection = pictures.selection()
+    _, axes = plots.plot_selection(selection)
+    titles = ["BIC (low is good)", "ICL (low is good)", "leave-one-out (high is good)"]
+    assert [axis.get_title(loc="left") for axis in axes] == titles
+    ringed = [next(line for line in axis.lines if line.get_markersize() == 12).get_xdata()[0] for axis in axes]
+    assert [selection.table.index[i] for i in ringed] == [3, 2, 3]
+    hollow = [line.get_xdata().tolist() for line in axes[0].lines if line.get_markerfacecolor() == "white"]
+    assert hollow == [[4]]
+    crosses = [line.get_xdata().tolist() for line in axes[0].lines if line.get_marker() == "x"]
+    assert crosses == [[3]]
+    bars = axes[2].collections[0].get_segments()
+    np.testing.assert_allclose(bars[0][:, 1], [-112, -88])  # two standard errors of 6
+    with pytest.raises(TypeError, match=r"what bm.select gives"):
+        plots.plot_selection([1, 2])
+
+
+def test_fourteen_components_look_different():
+    from bayesmix.plots import _looks
+
+    for style in (_looks.line, _looks.mark, lambda k: _looks.fill(k)["hatch"]):
+        assert len({(_looks.colour(k), str(style(k))) for k in range(49)}) == 49
