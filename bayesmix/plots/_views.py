@@ -23,9 +23,11 @@ from bayesmix.structure.sequence import Ragged, cells
 #: Posterior draws that a curve is the mean of.
 _CURVE_DRAWS = 40
 #: Rows drawn from each component, the elements of their sequences and the cells of all fields at most.
-DRAWN_ROWS = 4000
+_DRAWN_ROWS = 4000
 _DRAWN_ELEMENTS = 80_000
-_DRAWN_CELLS = 400_000
+_DRAWN_CELLS = 150_000
+#: Rows below which fields could not be ranked.
+_FEWEST_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,8 @@ def _affordable(root: Spot, n_columns: int) -> int:
     """Rows to draw from a component, fewer where sequences are long or fields and components are many."""
     lengths = [data.arrays["length"].sum() for _, data in root.site.walk_with(root.data) if "length" in data.arrays]
     longest = max(lengths, default=0) / max(root.data.n_rows, 1)
-    return int(np.clip(min(_DRAWN_ELEMENTS / max(longest, 1), _DRAWN_CELLS / n_columns), 50, DRAWN_ROWS))
+    affordable = min(_DRAWN_ELEMENTS / max(longest, 1), max(_DRAWN_CELLS / n_columns, _FEWEST_ROWS))
+    return int(np.clip(affordable, 50, _DRAWN_ROWS))
 
 
 def _drawn(root: Spot, params: Params, k: int, size: int) -> list[Column]:

@@ -201,7 +201,7 @@ def plot_selection(selection: Any) -> tuple[Any, Any]:
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.plots
     >>> x = np.concatenate([np.random.default_rng(0).normal(m, 1, 60) for m in (-6, 6)])
-    >>> selection = bm.select(bm.Mixture(bm.Normal(), 2), x, range(1, 4), random_seed=1)
+    >>> selection = bm.select(bm.Mixture(bm.Normal(), 2), x, range(1, 4), n_starts=2, random_seed=1)
     >>> figure, axes = bm.plots.plot_selection(selection)
     >>> [axis.get_title(loc="left") for axis in axes]
     ['BIC (low is good)', 'ICL (low is good)', 'log evidence (high is good)']

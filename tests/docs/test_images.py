@@ -8,7 +8,7 @@ from matplotlib.testing.compare import compare_images
 from tests.docs import pictures
 
 #: Root mean square of the differences of the pixels (of 255) that other builds of one Matplotlib may have: edges of
-#: lines and letters. A line or a bar that is elsewhere, or has another colour, makes more than that (see the last test).
+#: lines and letters. A line or a bar that is elsewhere, or has another colour, makes more (see the last test).
 TOLERANCE = 1.0
 
 

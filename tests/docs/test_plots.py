@@ -424,25 +424,36 @@ def test_coordinates_of_vectors_have_their_marginal_density(fit):
             np.testing.assert_allclose(drawn, p["weights"][k] * marginal.pdf(x), rtol=1e-9)
 
 
-def test_wide_tables_show_the_fields_that_differ_most():
+def test_wide_tables_show_the_panels_that_differ_most():
     """Every seventh of 200 fields differs, the later the more."""
     fit = pictures.wide()
     figure, axes = plots.plot_fields(fit, max_panels=3)
     assert len(axes) == 3
     assert all(int(axis.get_title(loc="left")[-3:]) % 7 == 0 for axis in axes)
     assert figure.get_suptitle().startswith("3 of 200 panels")
+    figure, axes = plots.plot_fields(fit, fields="measurement_of_the_quantity_3")
+    assert len(axes) == 1
+    assert figure.get_suptitle() == ""
+
+
+def test_wide_tables_show_the_profiles_that_differ_most():
+    fit = pictures.wide()
     figure, axes = plots.plot_profiles(fit, max_rows=10)
     assert all(int(label.get_text().split("_")[-1]) % 7 == 0 for label in axes[0].get_yticklabels())
     assert figure.get_suptitle().startswith("10 of 200 lines")
-    figure, axes = plots.plot_pairs(fit, max_fields=2)
+
+
+def test_wide_tables_show_the_pairs_that_differ_most():
+    figure, axes = plots.plot_pairs(pictures.wide(), max_fields=2)
     assert axes.shape == (2, 2)
-    name = "measurement_of_the_quantity_3"
-    figure, axes = plots.plot_fields(fit, fields=name)
-    assert len(axes) == 1
-    assert figure.get_suptitle() == ""
+    assert figure.get_suptitle().startswith("2 of 200 numbers")
+    assert int(axes[1, 0].get_ylabel()[-3:]) % 7 == 0
+
+
+def test_fields_that_are_not_there_are_named():
     for plot in (plots.plot_fields, plots.plot_profiles, plots.plot_pairs):
-        with pytest.raises(ValueError, match=r"no field is called 'quantity'. Use 'measurement_of_the_quantity_0'"):
-            plot(fit, fields=["quantity"])
+        with pytest.raises(ValueError, match=r"no field is called 'hight'. Use 'height', 'weight'"):
+            plot(pictures.three(), fields=["hight"])
 
 
 def test_imputation_of_many_fields_shows_those_with_most_gaps(fit):
