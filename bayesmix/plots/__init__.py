@@ -16,7 +16,10 @@ the run of an engine, the number of components       `plot_starts`, `plot_trajec
 Pictures of many fields, symbols or states show those that matter most, and say above the panels what they leave out.
 """
 
-from bayesmix.plots._looks import COLOURS, HATCHES, LINES, MARKS
+from bayesmix.plots._looks import COLOURS as COLOURS
+from bayesmix.plots._looks import HATCHES as HATCHES
+from bayesmix.plots._looks import LINES as LINES
+from bayesmix.plots._looks import MARKS as MARKS
 from bayesmix.plots.fields import plot_fields
 from bayesmix.plots.imputation import plot_imputation
 from bayesmix.plots.labels import plot_coclustering, plot_responsibilities, plot_simplex
@@ -25,10 +28,6 @@ from bayesmix.plots.runs import plot_selection, plot_starts, plot_trajectory
 from bayesmix.plots.structure import plot_chain, plot_model, plot_topics, plot_transitions
 
 __all__ = [
-    "COLOURS",
-    "HATCHES",
-    "LINES",
-    "MARKS",
     "plot_chain",
     "plot_coclustering",
     "plot_fields",
