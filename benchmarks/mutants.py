@@ -13,7 +13,8 @@ fails. A test that hangs has noticed too.
 
 Each result is a line of ``build/mutants.jsonl``; a run goes on where an earlier one stopped. In the end
 ``docs/developer/mutants.md`` is written: what was killed in each file, and every survivor, with what is known of it
-(``benchmarks/mutants.json``). ``python benchmarks/mutants.py again`` tries the tests in `ADDED` on survivors again. A few seconds a mutant.
+(``benchmarks/mutants.json``). ``python benchmarks/mutants.py again`` tries the tests in `ADDED` on survivors again. A
+few seconds a mutant.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _of_expressions(statement: ast.stmt) -> Iterator[tuple[Any, str, str]]:
     while todo:
         node = todo.pop()
         for name, value in ast.iter_fields(node):
-            if name in left_out and isinstance(node, (ast.stmt, ast.arg)):
+            if (name in left_out and isinstance(node, (ast.stmt, ast.arg))) or _is_negative(node):
                 continue
             todo += [each for each in (value if isinstance(value, list) else [value]) if _is_code(each)]
         yield from _of_expression(node)
@@ -180,7 +181,9 @@ def _of_expression(node: ast.AST) -> Iterator[tuple[Any, str, str]]:
     elif isinstance(node, ast.Compare) and len(node.ops) == 1:
         for other in _SWAPS[type(node.ops[0])]:
             yield node, "comparison", _with(node, ops=[other()])
-    elif isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
+    elif isinstance(node, ast.UnaryOp) and _is_negative(node):
+        yield node, "constant", ast.unparse(ast.BinOp(node, ast.Add(), ast.Constant(1)))
+    elif isinstance(node, ast.UnaryOp):
         yield node, "operator", ast.unparse(node.operand)
     elif isinstance(node, ast.IfExp):
         yield node, "turned round", _with(node, body=node.orelse, orelse=node.body)
@@ -190,6 +193,10 @@ def _of_expression(node: ast.AST) -> Iterator[tuple[Any, str, str]]:
             yield node, "swapped", _with(node, args=[second, first, *rest])
     elif isinstance(node, ast.Subscript) and _is_number(node.slice) and isinstance(node.ctx, ast.Load):
         yield node, "index", _with(node, slice=ast.BinOp(node.slice, ast.Sub(), ast.Constant(1)))
+
+
+def _is_negative(node: ast.AST) -> bool:
+    return isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant)
 
 
 def _is_string(node: ast.AST) -> bool:
@@ -360,7 +367,8 @@ def serve(mutants: list[dict[str, Any]], again: bool) -> None:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     added = [file for file in ADDED if Path(file).exists()]
-    files = dict.fromkeys([*added, *(test.partition("::")[0] for test in tests.seconds if test.startswith("tests/"))])
+    others = [] if again else [test.partition("::")[0] for test in tests.seconds if test.startswith("tests/")]
+    files = dict.fromkeys([*added, *others])
     pytest.main(["-q", "-m", "not slow", "-p", "no:cacheprovider", *files], plugins=[Mutants(mutants, tests, again)])
 
 
