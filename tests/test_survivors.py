@@ -50,7 +50,7 @@ def test_a_collapse_is_judged_in_the_columns_unit_Normal_Exponential_MvNormal(un
 def test_a_new_table_is_held_to_the_support_as_the_fitted_one_was(family, column, bad):
     fit = bm.fit_em(family, {"x": column}, random_seed=1)
     for method in (fit.log_density, fit.impute):
-        with pytest.raises(bm.DataError, match="x: .*row 1"):
+        with pytest.raises(bm.DataError, match=r"x: .*row 1"):
             method({"x": [column[0], bad]})
 
 
