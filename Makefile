@@ -3,6 +3,8 @@
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
+# make coverage  line and branch coverage by the tests that are not slow, and by those of the kernels without compiler
+# make mutants   which of 200 faults, made at random, those tests notice (half an hour); after make coverage
 # make check  what CI runs: ruff, types, every test, and the code of every docs page
 # make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
@@ -18,7 +20,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-locat
 PIP := $(BIN)/python $(INSTALL)
 FAST := -m "not slow"
 
-.PHONY: demo test fast fuzz check bench calibrate test-oldest dist test-wheel docs help
+.PHONY: demo test fast fuzz coverage mutants check bench calibrate test-oldest dist test-wheel docs help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -34,6 +36,20 @@ fast: .venv/.test
 
 fuzz: .venv/.test
 	@BAYESMIX_FUZZ=$${BAYESMIX_FUZZ:-10000} $(BIN)/python -m pytest -n 2 -q tests/fuzz
+
+# without the tests that compile or that take minutes without a compiler
+INTERPRETED := tests/test_plan.py tests/test_tape.py tests/test_kernels.py \
+  -k "not statistics_found and not log_posteriors and not threads and not shape0 and not shape1"
+
+coverage: .venv/.test
+	@mkdir -p build && rm -f build/coverage build/coverage.* build/tests.xml
+	@$(BIN)/python -m pytest -n 2 -q $(FAST) --cov --cov-context=test --cov-report= --junitxml=build/tests.xml
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(FAST) -p tests.interpreted -W ignore::RuntimeWarning \
+	  --cov --cov-append --cov-report= $(INTERPRETED)
+	@$(BIN)/python -m coverage report
+
+mutants: .venv/.test
+	@$(BIN)/python -W ignore::DeprecationWarning benchmarks/mutants.py
 
 bench: .venv/.dev
 	@$(BIN)/python benchmarks/run.py

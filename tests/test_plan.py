@@ -87,7 +87,8 @@ def test_rows_and_elements_taken_together_change_nothing(name):
                 np.testing.assert_allclose(value, walked[key][each], atol=1e-11 * scale, err_msg=f"{key} {each}")
     plan = Rows(bound, encoded).plan
     rows, _ = plan.run(plan.natural(params), weights)
-    np.testing.assert_allclose(rows, bound.log_density(params, encoded), rtol=1e-11)
+    # some rows are certain: their log density is 0 but for rounding
+    np.testing.assert_allclose(rows, bound.log_density(params, encoded), rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 1023, 1024, 1025, 3000])

@@ -25,7 +25,11 @@ def public(module):
     return [n for n, value in found if not n.startswith("_") and value.__module__.startswith(module.__name__)]
 
 
-NAMES = [(module, name) for module in (bayesmix, bayesmix.plots, bayesmix.sklearn, bayesmix.datasets) for name in public(module)]
+NAMES = [
+    (module, name)
+    for module in (bayesmix, bayesmix.plots, bayesmix.sklearn, bayesmix.datasets)
+    for name in public(module)
+]
 
 
 def listed():
