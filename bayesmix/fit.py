@@ -107,6 +107,7 @@ class Fit:
     >>> import numpy as np, bayesmix as bm
     >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
     >>> fit.params["mu"].round(1), fit.predict(np.array([1, 10]))
+    (array([0.7, 9.3]), array([0, 1]))
     """
 
     bound: Bound

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: A plugin for coverage, which needs numba to be off: no place to look for examples.
+collect_ignore = ["interpreted.py"]
+
 
 def pytest_terminal_summary(terminalreporter):
     reports = [
