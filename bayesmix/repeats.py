@@ -10,6 +10,10 @@ from bayesmix.spec import Encoded
 _FEWEST = 256
 #: Rows by which it is judged whether there are repeats at all, and the share of distinct ones that says no.
 _SAMPLE, _MOST_DISTINCT = 16_384, 0.9
+#: Share of the rows from which on a group is counted apart.
+_LARGE = 0.01
+#: Rows that are compared at once.
+_AT_ONCE = 2**16
 
 
 def repeats(data: Encoded) -> tuple[np.ndarray, np.ndarray] | None:
@@ -23,7 +27,11 @@ def repeats(data: Encoded) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     if n_rows > _SAMPLE:
         sample = np.random.default_rng(0).choice(n_rows, _SAMPLE, replace=False)
-        if _Groups.of(data.take(np.sort(sample))).count > _MOST_DISTINCT * _SAMPLE:
+        groups = _Groups.of(data.take(np.sort(sample)))
+        sizes = np.bincount(groups.codes, minlength=groups.count)
+        small = sizes < _LARGE * _SAMPLE  # large ones, such as the rows that are missing, say nothing of the others
+        others = sizes[small].sum()
+        if others > _SAMPLE / 2 and small.sum() > _MOST_DISTINCT * others:
             return None
     groups = _Groups.of(data)
     if groups.count > n_rows / 2:
@@ -32,10 +40,11 @@ def repeats(data: Encoded) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 class _Groups:
-    """Rows partitioned by the columns added so far: `codes` (N,) below `count`."""
+    """Rows partitioned by the columns added so far: `codes` (N,) below `count`, of 32 bits where these do."""
 
     def __init__(self, n_rows: int):
-        self.codes, self.count = np.zeros(n_rows, np.int64), 1
+        self.codes: np.ndarray = np.zeros(n_rows, np.int32)
+        self.count = 1
 
     @classmethod
     def of(cls, data: Encoded) -> _Groups:
@@ -63,17 +72,24 @@ class _Groups:
     def members(self) -> np.ndarray:
         """A row of each group, (G,); 0 where it has none."""
         found = np.zeros(self.count, np.int64)
-        found[self.codes] = np.arange(len(self.codes))
+        found[self.codes] = np.arange(len(self.codes), dtype=np.int32)
         return found
 
     def add_values(self, column: np.ndarray) -> None:
         """Tell apart rows whose numbers differ."""
-        if len(column) and not np.array_equal(column[self.members()][self.codes], column):
-            self.add(*_numbered(column))
+        known = column[self.members()] if len(column) else column
+        for at in range(0, len(column), _AT_ONCE):
+            if not np.array_equal(known[self.codes[at : at + _AT_ONCE]], column[at : at + _AT_ONCE]):
+                self.add(*_numbered(column))
+                return
 
     def add(self, codes: np.ndarray, count: int) -> None:
         """Tell apart rows whose codes differ."""
-        self.codes, self.count = self.codes * count + codes, self.count * count
+        self.count *= count
+        if self.count > np.iinfo(self.codes.dtype).max:
+            self.codes = self.codes.astype(np.int64)
+        self.codes *= count
+        self.codes += codes
         if self.count > 4 * len(codes) + 1024:
             self.compress()
 
@@ -104,10 +120,11 @@ def _numbered(column: np.ndarray) -> tuple[np.ndarray, int]:
     column = column.astype(np.int64) if column.dtype.kind == "b" else column
     low, high = column.min(), column.max()
     if high - low <= 4 * len(column) + 1024:
-        whole = (column - low).astype(np.int64)
-        if column.dtype.kind in "iu" or np.array_equal(whole + low, column):
+        integer = column.dtype.kind in "iu"
+        whole = column if integer and low == 0 else (column - low).astype(np.int64)
+        if integer or np.array_equal(whole + low, column):
             seen = np.zeros(int(whole.max()) + 1, bool)
             seen[whole] = True
-            return (np.cumsum(seen) - 1)[whole], int(seen.sum())
+            return (np.cumsum(seen, dtype=np.int32) - 1)[whole], int(seen.sum())
     values, codes = np.unique(column, return_inverse=True)
-    return codes.ravel(), len(values)
+    return codes.ravel().astype(np.int32), len(values)

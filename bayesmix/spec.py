@@ -236,7 +236,7 @@ class Encoded:
     arrays : dict
         What the family precomputed, for the rows that are present only.
     present : ndarray of int or None, shape (N_present,)
-        Rows that are present; None where all are.
+        Rows that are present, ascending; None where all are.
     children : tuple of Encoded
     """
 
@@ -288,11 +288,11 @@ class Encoded:
     def _own_rows(self, rows: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
         if self.present is None:
             return {name: array[rows] for name, array in self.arrays.items()}, None
-        position = np.full(self.n_rows, -1)
-        position[self.present] = np.arange(len(self.present))
-        chosen = position[rows]
-        present = np.flatnonzero(chosen >= 0)
-        return {name: array[chosen[present]] for name, array in self.arrays.items()}, present
+        place = np.searchsorted(self.present, rows)
+        there = place < len(self.present)
+        there[there] = self.present[place[there]] == rows[there]
+        present = np.flatnonzero(there)
+        return {name: array[place[present]] for name, array in self.arrays.items()}, present
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,5 @@ class Products:
 
 def weighted_sum(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Sums of log densities (..., N) with weights (N,); a row of weight zero is none, whatever its density."""
-    return np.where(weights > 0, rows, 0.0) @ weights
+    weighs = weights > 0
+    return (rows if weighs.all() else np.where(weighs, rows, 0.0)) @ weights

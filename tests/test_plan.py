@@ -229,3 +229,29 @@ def test_rows_that_no_component_allows(family, n_components):
     loglik, statistics = plan.total(natural, np.empty(0))
     assert loglik == -np.inf
     assert not statistics.any()
+
+
+def test_missing_cells_alone_are_no_repeats():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=40_000)
+    for share in (0.05, 0.1, 0.2, 0.4):
+        column = np.where(rng.random(len(x)) < share, np.nan, x)
+        _, _, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 2), column, None)
+        assert repeats(encoded) is None  # at most two fifths of the rows could be spared
+    column = np.where(rng.random(len(x)) < 0.7, np.nan, x)
+    _, _, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 2), column, None)
+    members, groups = repeats(encoded)
+    assert len(members) == np.isfinite(column).sum() + 1
+    np.testing.assert_array_equal(column[members][groups], column)
+
+
+def test_rows_of_a_column_with_missing_cells_are_taken_in_any_order():
+    column = np.array([1.0, np.nan, 3.0, np.nan, 5.0])
+    _, _, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 1), column, None)
+    rows = np.array([4, 1, 0, 0, 3, 4])
+    leaf = encoded
+    while leaf.children:
+        leaf = leaf.children[0]
+    taken = leaf.take(rows)
+    np.testing.assert_array_equal(taken.full(taken.arrays["value"], np.nan), column[rows])
+    assert leaf.take(np.array([1, 3])).present.size == 0

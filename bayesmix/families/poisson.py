@@ -17,6 +17,9 @@ from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 from bayesmix.portraits import Traits
 
+#: Rows of which the largest densities are found at once.
+_AT_ONCE = 2**15
+
 
 @final
 @dataclass(frozen=True, repr=False, eq=False)
@@ -129,7 +132,13 @@ class Poisson(Leaf):
 
 
 def _peak(counts: np.ndarray) -> np.ndarray:
-    """Log density of each count at a rate of its own size: the largest that it has. By Stirling's series from 16 on."""
+    """Log density of each count at a rate of its own size: the largest that it has."""
+    # some at a time: the series takes a dozen arrays on its way
+    return np.concatenate([_peak_of(counts[at : at + _AT_ONCE]) for at in range(0, max(len(counts), 1), _AT_ONCE)])
+
+
+def _peak_of(counts: np.ndarray) -> np.ndarray:
+    """By Stirling's series from 16 on."""
     x = np.maximum(counts, 16.0)
     series = (1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - 1 / 1188 / x**2) / x**2) / x**2) / x**2) / x
     few = np.minimum(counts, 16.0)

@@ -266,7 +266,8 @@ def _bytes(encoded):
     """Of the encoded columns; where a cell is an array of its own (symbols of a sequence) with what that takes."""
     arrays = [np.asarray(array) for array in encoded.arrays.values()]
     own = sum(sys.getsizeof(cell) for array in arrays if array.dtype == object for cell in array)
-    return own + sum(array.nbytes for array in arrays) + sum(map(_bytes, encoded.children))
+    places = 0 if encoded.present is None else encoded.present.nbytes  # of the cells that are there
+    return own + places + sum(array.nbytes for array in arrays) + sum(map(_bytes, encoded.children))
 
 
 TASKS = {
