@@ -258,7 +258,7 @@ def _column_of(spec: Node, path: str) -> str | None:
 
 
 def _within(spec: Node, site: Site, path: str, table: Table) -> list[Any]:
-    """The way from a column's cell to a field's: names or places of records, and ``"[]"`` for an element."""
+    """The way from a column's cell to a field's: names of fields with their places, and ``"[]"`` for an element."""
     top = _column_of(spec, site.place.path)
     steps = _steps(spec, path)
     return steps if top is None or _in_one_column(_record(spec), top, table) else steps[1:]
@@ -270,8 +270,7 @@ def _steps(node: Node, path: str) -> list[Any]:
     if isinstance(node, Composite):
         names = [name for name, _ in node.parts]
         name = _first_name(path, names)
-        step = names.index(name) if node.positional else name
-        return [step, *_steps(dict(node.parts)[name], path[len(name) :].removeprefix("."))]
+        return [(name, names.index(name)), *_steps(dict(node.parts)[name], path[len(name) :].removeprefix("."))]
     if path.startswith("[]") and isinstance(node, SequenceNode):
         return ["[]", *_steps(node.parts[0][1], path[2:].removeprefix("."))]
     return _steps(node.parts[0][1], path)
@@ -352,14 +351,14 @@ def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
         return value
     step, *deeper = steps
     if step == "[]":
-        step, *places = places
+        place, *places = places
+    else:
+        name, place = step
     if isinstance(cell, (tuple, list, np.ndarray)):
-        place = step if isinstance(step, int) else int(step[1:]) - 1  # fields that go by position are called x1, x2, …
         parts = list(cell)
         parts[place] = _placed(parts[place], deeper, places, value)
         return tuple(parts) if isinstance(cell, tuple) else parts
     record = {} if cell is None or is_missing(cell) else cell
-    name = step if not isinstance(step, int) else f"x{step + 1}"
     return {**record, name: _placed(record.get(name), deeper, places, value)}
 
 

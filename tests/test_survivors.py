@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 
 import bayesmix as bm
-from bayesmix import conjugate
+from bayesmix import conjugate, relabel
 from bayesmix.bound import prepare
+from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.inference import em
+from bayesmix.inference.accelerate import Anderson
+from bayesmix.mstep import ascent_direction
 from bayesmix.relabel import METHODS, in_canonical_order, non_permutation_rate, relabelled
 
 
@@ -75,7 +78,66 @@ def test_a_probability_without_rows_is_a_half_and_symbols_without_rows_are_equal
     np.testing.assert_array_equal(p, [[0.25] * 4, [0.25, 0, 0.25, 0.5]])
 
 
+def test_of_no_values_the_median_is_zero_and_the_scale_what_was_given():
+    nothing = np.array([np.nan, np.nan])
+    assert robust_center_and_scale(nothing) == (0.0, 1.0)
+    assert robust_center_and_scale(nothing, 2.5) == (0.0, 2.5)
+
+
+def test_a_spike_that_is_given_gets_the_share_of_its_own_value_SpikeAndSlab():
+    spec = bm.SpikeAndSlab(lower=3, upper=7, k=5, p=bm.Flat())
+    fit = bm.fit_em(spec, [5, 5, 5, 3, 7, 4, 5, 6], random_seed=1)
+    np.testing.assert_allclose(fit.params["p"], 0.5)
+
+
+def test_points_for_the_starts_have_one_scale_BernoulliSet_MarkovChain():
+    """Every coordinate, of symbols common enough, has variance one about mean zero but for the shares' prior row."""
+    rng = np.random.default_rng(0)
+    rows = [frozenset(np.flatnonzero(rng.random(3) < (0.2, 0.5, 0.7)).tolist()) for _ in range(400)]
+    _, bound, encoded, _, _ = prepare(bm.BernoulliSet(), {"s": rows}, None)
+    points = bound.site.features(encoded)
+    np.testing.assert_allclose(points.mean(0), 0, atol=3e-3)
+    np.testing.assert_allclose(points.std(0), 1, rtol=3e-3)
+
+    chains = [list("abab"), list("ba"), list("bbb")]  # of pairs aa, ab, ba, bb: 0, 2, 2, 2
+    _, bound, encoded, _, _ = prepare(bm.MarkovChain(), {"c": chains}, None)
+    pairs = np.array([[0, 2, 1, 0], [0, 0, 1, 0], [0, 0, 0, 2]])
+    share = np.array([0.5, 2.5, 2.5, 2.5]) / 8
+    total = pairs.sum(1, keepdims=True)
+    expected = (pairs - total * share) / np.sqrt(total * share)
+    np.testing.assert_allclose(bound.site.features(encoded)[:, :4], expected, rtol=1e-12)
+
+
 # ------------------------------------------------------------------- EM
+
+
+def test_the_leap_lands_on_the_fixed_point_of_a_linear_map_however_near_it_is():
+    turn = np.array([[0.9, 0.2], [-0.1, 0.7]])
+    there = np.array([0.3, -0.2])
+    for away in (1.0, 1e-3, 1e-6):
+        leaps, point = Anderson(), there + away * np.array([0.05, 0.02])
+        for _ in range(3):  # two dimensions: after three points the map is known
+            point = leaps.propose(point, there + turn @ (point - there))
+        np.testing.assert_allclose(point, there, rtol=0, atol=1e-7 * away)
+
+
+def test_newtons_direction_leads_up_and_stays_where_nothing_changes():
+    hessian, gradient = np.diag([-2.0, 0.0, 4.0]), np.array([3.0, 0.0, 2.0])
+    np.testing.assert_allclose(ascent_direction(hessian, gradient), [1.5, 0.0, 0.5])
+
+
+@pytest.mark.parametrize("accelerate", [True, False])
+def test_em_without_tolerance_ends_at_the_mode_soon(accelerate):
+    """The further steps would only follow rounding."""
+    x = np.random.default_rng(3).normal(size=400) + np.repeat([0.0, 6.0], 200)
+    for spec, column in [
+        (bm.Mixture(bm.Normal(), 2), x),
+        (bm.Mixture(bm.Poisson(), 2), np.abs(x).round()),
+        (bm.Mixture(bm.Normal(sigma=[1.0, 1.0]), 2), x),
+    ]:
+        fit = bm.fit_em(spec, column, tol=0, n_starts=1, accelerate=accelerate, random_seed=1)
+        assert fit.status.converged
+        assert len(fit.history) < (30 if accelerate else 120)
 
 
 def test_plain_em_stops_when_less_than_the_tolerance_is_left_to_gain():
@@ -158,6 +220,18 @@ def test_imputed_vectors_keep_what_was_observed_and_say_which_coordinates_were_d
     assert imputed.summary().index.tolist() == [("v[1]", 4), ("v[0]", 7), ("v[2]", 7), ("n", 4)]
 
 
+def test_records_in_one_column_are_filled_where_they_stand():
+    records = pd.Series([(1.0, 2), (2.0, None), (np.nan, 3), (1.5, 2)], index=list("abcd"))
+    frame = pd.DataFrame({"record": records})
+    fit = bm.fit_em(bm.Composite(x=bm.Normal(), y=bm.Poisson()), frame, random_seed=1)
+    imputed = fit.impute(n_draws=3, random_seed=1)
+    filled = imputed.table(0)
+    assert list(filled.columns) == ["record"]
+    assert filled["record"]["a"] == (1.0, 2)
+    assert filled["record"]["b"] == (2.0, imputed.draws["y"][0, 0])
+    assert filled["record"]["c"] == (imputed.draws["x"][0, 0], 3)
+
+
 # ------------------------------------------------------------------- order of the components
 
 
@@ -198,6 +272,14 @@ def test_only_components_of_one_prior_change_places(method):
     for name, value in back.items():
         np.testing.assert_array_equal(value, np.broadcast_to(mode.params[name], value.shape))
     assert report.share_moved == 0.6
+
+
+def test_rows_for_relabelling_are_as_many_as_its_arrays_may_hold(monkeypatch):
+    """For each draw and row, a probability of each component under each label."""
+    monkeypatch.setattr(relabel, "_MOST_NUMBERS", 32_000)
+    _, bound, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 4), np.arange(600.0), None)
+    assert relabel._rows(bound, encoded, bound.symmetries, 10).n_rows == 32_000 // (10 * 4 * 4)
+    assert relabel._rows(bound, encoded, bound.symmetries, 1).n_rows == 600
 
 
 # ------------------------------------------------------------------- what specs say of themselves

@@ -124,8 +124,9 @@ class QuasiNewton:
         self._whitened = np.empty((0, 0))  # u = whitened @ v, in which A is the identity
         self._back = np.empty((0, 0))
         self._hessian = np.empty((0, 0))
-        self.point = np.empty(0)
-        self.gradient = np.empty(0)
+        # where the last step began
+        self.point: np.ndarray
+        self.gradient: np.ndarray
 
     def begin(self, path: list[np.ndarray], stats: Stats, like: Params) -> None:
         """Find the metric at the end of `path` (EM's steps one after another, the last an image), and learn from it."""
@@ -149,8 +150,6 @@ class QuasiNewton:
 
     def observe(self, u: np.ndarray, gradient: np.ndarray) -> None:
         """Learn from the gradient at a point to which a step led, whether the objective rose or not."""
-        if not len(self.point):
-            return
         self._learn(self._back @ (u - self.point), self._whitened.T @ (gradient - self.gradient))
 
     def judge(self, gained: float, rounding: float) -> None:
