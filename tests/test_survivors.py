@@ -275,10 +275,10 @@ def test_only_components_of_one_prior_change_places(method):
 
 
 def test_rows_for_relabelling_are_as_many_as_its_arrays_may_hold(monkeypatch):
-    """For each draw and row, a probability of each component under each label."""
-    monkeypatch.setattr(relabel, "_MOST_NUMBERS", 32_000)
-    _, bound, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 4), np.arange(600.0), None)
-    assert relabel._rows(bound, encoded, bound.symmetries, 10).n_rows == 32_000 // (10 * 4 * 4)
+    """For each draw and row, a probability of each label in each copy of the mixture inside."""
+    monkeypatch.setattr(relabel, "_MOST_NUMBERS", 24_000)
+    _, bound, encoded, _, _ = prepare(bm.Mixture(bm.Mixture(bm.Normal(), 3), 4), np.arange(600.0), None)
+    assert relabel._rows(bound, encoded, bound.symmetries, 10).n_rows == 24_000 // (10 * 4 * 3)
     assert relabel._rows(bound, encoded, bound.symmetries, 1).n_rows == 600
 
 
