@@ -133,8 +133,8 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
     starts = []
     for c in range(chains):
         params = dict(mode.params)
-        for symmetry in bound.symmetries if c else ():  # the first chain stays
-            params.update(permuted(bound, symmetry, params, random_order(symmetry, rng)))
+        for symmetry in bound.symmetries if c else ():  # the first chain stays, the others must not
+            params.update(permuted(bound, symmetry, params, random_order(symmetry, rng, stay=False)))
         target = Target(model, variables_at(bound, params), jacobian=True)
         factor = laplace_factor(target.hessian(target.start))
         starts.append(target.start + factor @ rng.standard_normal(len(target.start)).clip(-2, 2))
@@ -169,12 +169,14 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
     return replace(fit, status=Status("nuts", *verdict(fit)))
 
 
-def random_order(symmetry, rng: np.random.Generator) -> np.ndarray:
-    """A permutation within every block of components that may change places."""
+def random_order(symmetry, rng: np.random.Generator, stay: bool = True) -> np.ndarray:
+    """A permutation within every block of components that may change places, `stay`: perhaps that of no change."""
     order = symmetry.identity.copy()
-    for at, block in symmetry.blocks():
-        order[(*at, block)] = rng.permutation(block)
-    return order
+    while True:
+        for at, block in symmetry.blocks():
+            order[(*at, block)] = rng.permutation(block)
+        if stay or (order != symmetry.identity).any():
+            return order
 
 
 def compare(reference: Fit, back: Fit) -> dict[str, float]:
