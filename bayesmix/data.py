@@ -92,7 +92,8 @@ class Column:
 
     def _blank(self, n_rows: int) -> Column:
         """A column of this kind of which every cell is missing."""
-        values = np.broadcast_to(self.values[:1], (n_rows, *self.values.shape[1:]))
+        nothing = np.full_like(self.values[:1], np.nan) if self.values.dtype.kind == "f" else self.values[:1]
+        values = np.broadcast_to(nothing, (n_rows, *self.values.shape[1:]))
         return replace(self, values=values, missing=np.ones(n_rows, bool))
 
     def at(self, bad: np.ndarray, show: Callable[[Any], str] = str, verb: str = "is ") -> str:

@@ -118,7 +118,10 @@ class MvNormal(Leaf):
 
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
-        return {"value": column.values, "pattern": _patterns.pattern_codes(column.values)}
+        values = column.values
+        if column.missing.all():  # how long the vectors would be is known from others
+            values = np.full((len(column), len(learned.center)), np.nan)
+        return {"value": values, "pattern": _patterns.pattern_codes(values)}
 
     def decode(self, values, learned):
         """See `Leaf.decode`."""

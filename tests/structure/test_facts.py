@@ -320,3 +320,29 @@ def test_a_users_prior_on_Shared_is_the_variables_prior():
     bound = bind(spec, read(COLUMNS["y"]))
     sigma = np.array(1.7)
     np.testing.assert_allclose(bound.slots["sigma"].log_prior(sigma), stats.invgamma.logpdf(1.7, 3, scale=2))
+
+
+@pytest.mark.parametrize(
+    ("family", "column"),
+    [
+        (bm.Normal, [1.0, 3.0, 2.0, 0.0]),
+        (bm.MvNormal, [[1.0, 2.0], [3.0, 1.0], [2.0, 5.0], [0.0, 1.0]]),
+        (bm.LogNormal, [1.0, 3.0, 2.0, 0.5]),
+        (bm.Exponential, [1.0, 3.0, 2.0, 0.5]),
+        (bm.Poisson, [1, 3, 2, 0]),
+        (bm.Geometric, [1, 2, 3, 4]),
+        (bm.Bernoulli, [True, False, True, True]),
+        (bm.SpikeAndSlab, [1, 3, 2, 0]),
+        (bm.Categorical, ["a", "b", "c", "a"]),
+        (bm.BernoulliSet, [{"a"}, {"a", "b"}, set(), {"c"}]),
+        (bm.MarkovChain, [["a", "b"], ["b", "a"], ["a", "a", "b"], ["b"]]),
+    ],
+)
+def test_a_field_without_any_cell_changes_nothing_for_the_one_it_is_tied_to(family, column):
+    pair = bm.Mixture(bm.Composite(a=family(tie="t"), b=family(tie="t")), 1)
+    fit = bm.fit_em(pair, {"a": [None] * 4, "b": column}, random_seed=1)
+    alone = bm.fit_em(bm.Mixture(bm.Composite(b=family(tie="t")), 1), {"b": column}, random_seed=1)
+    assert fit.loglik == pytest.approx(alone.loglik, rel=1e-12)
+    for name, value in alone.params.items():
+        np.testing.assert_allclose(fit.params[name], value, rtol=1e-9)
+    assert len(fit.idata["observed_data"]["a"]) == 4
