@@ -308,8 +308,10 @@ def _with_cells(
         table = nw.from_native(frame)
         series = table[:, position]
         cells = series.to_list()
+        dtype: Any = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
+        if fill.dtype == object and all(map(is_missing, cells)):
+            dtype = None  # a column without any cell has no type of its own
         _fill(cells, rows, fill, kind, steps, at)
-        dtype = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
         if dtype == series.dtype and table.implementation.is_pyarrow():
             own = frame.schema.field(position)  # arrow has more types than narwhals
@@ -318,8 +320,10 @@ def _with_cells(
         return table.with_columns(new).to_native()
     old = frame.iloc[:, position]
     cells = old.tolist()
-    _fill(cells, rows, fill, kind, steps, at)
     kept: Any = old.dtype
+    if fill.dtype == object and all(map(is_missing, cells)):
+        kept = None
+    _fill(cells, rows, fill, kind, steps, at)
     if kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
     frame = frame.copy()

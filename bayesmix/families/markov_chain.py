@@ -48,7 +48,7 @@ class MarkovChain(Node):
 
     The symbols are those of the training data; they label the dims ``{field}_symbol`` (of ``initial``),
     ``{field}_from`` and ``{field}_to`` (of ``transition``). Where every sequence is empty, the only symbol is None,
-    which no sequence can hold.
+    which no sequence can hold: a longer one that is drawn is itself missing.
 
     Parameters
     ----------
@@ -312,6 +312,8 @@ class MarkovChain(Node):
         levels = site.learned.levels
         out = np.empty(len(z), object)
         out[:] = [[levels[code] for code in row[:n]] for row, n in zip(codes.tolist(), lengths.tolist())]
+        if levels == (None,):
+            out[lengths > 0] = None  # of which symbols, nobody knows
         return out
 
     def impute(self, site, params, evaluation, data, z, rng, out):

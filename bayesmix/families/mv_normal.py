@@ -15,7 +15,7 @@ from bayesmix.errors import DataError
 from bayesmix.families import _patterns
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import robust_center_and_scale
-from bayesmix.params import COVARIANCE, REAL, Dim, Parameter
+from bayesmix.params import COVARIANCE, REAL, Dim, Parameter, Shared, is_prior
 from bayesmix.portraits import Traits, value
 from bayesmix.spec import Encoded, Gap, NotLinear
 from bayesmix.statistics import Products
@@ -88,6 +88,8 @@ class MvNormal(Leaf):
 
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
+        if not len(column) and self._dimension():
+            return self._of_dimension()  # elements of sequences that are all empty
         empty = [label for label, values in zip(column.levels or (), column.values.T) if np.isnan(values).all()]
         if empty and len(column):
             raise DataError(
@@ -100,7 +102,19 @@ class MvNormal(Leaf):
 
     def assume(self, place):
         """See `Node.assume`."""
-        dimension = np.shape(self.mu)[-1] if np.ndim(self.mu) else np.shape(self.cov)[-1]
+        return self._of_dimension()
+
+    def _dimension(self):
+        """Length of the vectors as the spec has it, by numbers or by the shape of a prior; None: it does not say."""
+        for given, ndim in ((self.mu, 1), (self.cov, 2)):
+            given = given.prior if isinstance(given, Shared) else given
+            shape = given.type.shape if is_prior(given) else np.shape(given)
+            if len(shape) >= ndim and shape[-1]:
+                return shape[-1]
+        return None
+
+    def _of_dimension(self):
+        dimension = self._dimension()
         labels = tuple(f"x{d + 1}" for d in range(dimension))
         return Cloud((0.0,) * dimension, (1.0,) * dimension, labels)
 

@@ -82,8 +82,12 @@ class SpikeAndSlab(Leaf):
     def learn_column(self, column):
         """See `Leaf.learn_column`."""
         values = numbers(column, "SpikeAndSlab", whole=True)[~column.missing]
-        lower = int(values.min() if self.lower is None else self.lower)
-        upper = int(values.max() if self.upper is None else self.upper)
+        if not len(values):  # elements of sequences that are all empty
+            lower = int(self.lower if self.lower is not None else 0 if self.upper is None else self.upper - 1)
+            upper = int(lower + 1 if self.upper is None else self.upper)
+        else:
+            lower = int(values.min() if self.lower is None else self.lower)
+            upper = int(values.max() if self.upper is None else self.upper)
         if upper - lower < 1:
             raise SpecError(
                 f"{column.name}: SpikeAndSlab needs a range of two values at least, not {lower} to {upper}."

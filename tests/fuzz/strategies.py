@@ -11,6 +11,7 @@ offsets and scales. All of it is valid: a table may still deserve an error (no c
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -326,7 +327,8 @@ def composites(draw, depth, n_fields=None):
     parts = [draw(fields(depth - 1)) for _ in range(n_fields)]
     if depth > 1 and draw(st.integers(0, 5)) == 0:
         tied = draw(fields(max(depth - 2, 1)))
-        tied = replace(tied, node=_tied(tied.node, f"t{draw(st.integers(0, 999))}"))
+        names = draw(st.shared(st.builds(itertools.count), key="ties"))
+        tied = replace(tied, node=_tied(tied.node, f"t{next(names)}"))
         parts += [tied, draw(wrapped(tied)) if depth > 2 else tied]
     mark = draw(st.sampled_from(("f", "f", "f.", "a b ")))
     names = [f"{mark}{i}" for i in range(len(parts))]

@@ -346,3 +346,34 @@ def test_a_field_without_any_cell_changes_nothing_for_the_one_it_is_tied_to(fami
     for name, value in alone.params.items():
         np.testing.assert_allclose(fit.params[name], value, rtol=1e-9)
     assert len(fit.idata["observed_data"]["a"]) == 4
+
+
+def test_what_nothing_was_seen_of_Sequence_MvNormal_MarkovChain_SpikeAndSlab():
+    """Sequences that are all empty: vectors have the length of numbers or of a tied field."""
+    for given in (
+        bm.MvNormal(mu=[0.0, 0.0]),
+        bm.MvNormal(mu=pm.Normal.dist(0, 1, shape=2)),
+        bm.MvNormal(cov=np.eye(2)),
+    ):
+        fit = bm.fit_em(bm.Composite(a=bm.Sequence(given)), {"a": [None, []]}, random_seed=1)
+        learned = fit.bound.learned["root/a/element"]
+        assert learned.center == (0, 0)
+
+    tied = bm.Composite(f=bm.MvNormal(tie="t"), g=bm.Sequence(bm.MvNormal(tie="t")))
+    fit = bm.fit_em(tied, {"f": [None, [6.0, 5.0, 4.0]], "g": [(), ()]}, random_seed=1)
+    assert fit.idata["observed_data"]["g"].shape == (0, 3)
+
+    chain = bm.MarkovChain(length=bm.Poisson(mu=2.0))
+    fit = bm.fit_em(bm.Composite(c=chain), {"c": [None, None, []]}, random_seed=1)
+    drawn = fit.sample(50, random_seed=1)
+    assert all(cell is None or cell == [] for cell in drawn["c"])
+    assert np.isfinite(fit.log_density(drawn)).all()
+
+    for spec, ends in [
+        (bm.SpikeAndSlab(), (0, 1)),
+        (bm.SpikeAndSlab(lower=3), (3, 4)),
+        (bm.SpikeAndSlab(upper=9), (8, 9)),
+    ]:
+        fit = bm.fit_em(bm.Composite(s=bm.Sequence(spec)), {"s": [[], []]}, random_seed=1)
+        learned = fit.bound.learned["root/s/element"]
+        assert (learned.lower, learned.upper) == ends
