@@ -8,7 +8,7 @@ and the family that reads it says whether that will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +24,8 @@ Kind = Literal["number", "bool", "object"]
 
 #: Faults of one kind that a message names; of the others it gives the number.
 SHOWN = 5
+#: Cells of a column of objects that are read at once.
+_AT_ONCE = 2**16
 
 
 def listed(shown: Sequence[str], total: int, noun: str) -> str:
@@ -237,20 +239,29 @@ def column_of(values: Any, name: str) -> Column:
         mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
         column = _from_vector(np.ma.getdata(values), name)
         return column if mask is None else replace(column, missing=column.missing | mask)
-    cells = list(values)
+    return _from_cells(list(values), name)
+
+
+def _from_cells(cells: list | np.ndarray, name: str) -> Column:
+    """Of Python objects, in a list or in an array, which is kept where no cell of it must change."""
     types = set(map(type, cells))
     if types and types <= {float, int}:
         return _from_vector(np.array(cells, float), name)
-    missing = np.fromiter((is_missing(cell) for cell in cells), bool, len(cells))
-    given = [cell for cell, gone in zip(cells, missing) if not gone]
-    if given and all(isinstance(cell, (bool, np.bool_)) for cell in given):
+    missing = np.fromiter(map(is_missing, cells), bool, len(cells))
+
+    def given() -> Iterator[Any]:
+        return (cell for cell, gone in zip(cells, missing) if not gone)
+
+    if not missing.all() and all(isinstance(cell, (bool, np.bool_)) for cell in given()):
         filled = np.array([False if gone else cell for cell, gone in zip(cells, missing)], bool)
         return Column(name, filled, missing, "bool")
     number = (int, float, np.integer, np.floating)
-    if all(isinstance(cell, number) and not isinstance(cell, (bool, np.bool_)) for cell in given):
+    if all(isinstance(cell, number) and not isinstance(cell, (bool, np.bool_)) for cell in given()):
         filled = np.array([np.nan if gone else cell for cell, gone in zip(cells, missing)], float)
         return Column(name, filled, missing, "number")
-    return Column(name, _objects(cells), missing, "object")
+    if isinstance(cells, list) or any(issubclass(kind, np.generic) for kind in types):
+        cells = _objects(cells)
+    return Column(name, cells, missing, "object")
 
 
 def _from_series(series: nw.Series, name: str) -> Column:
@@ -271,7 +282,12 @@ def _from_series(series: nw.Series, name: str) -> Column:
         levels = tuple(dtype.categories)
     elif isinstance(dtype, nw.Categorical) and series.implementation.is_pandas():
         levels = tuple(series.to_native().cat.categories.tolist())
-    column = column_of(series.to_list(), name)
+    cells = np.empty(len(series), object)
+    known: dict[str, str] = {}
+    for at in range(0, len(series), _AT_ONCE):  # Arrow's strings become objects: one for all that are equal
+        for i, cell in enumerate(series[at : at + _AT_ONCE].to_list(), at):
+            cells[i] = known.setdefault(cell, cell) if type(cell) is str else cell
+    column = _from_cells(cells, name)
     return replace(column, missing=column.missing | missing, levels=levels) if levels is not None else column
 
 
@@ -283,7 +299,7 @@ def _from_vector(values: np.ndarray, name: str) -> Column:
         return Column(name, values, np.zeros(len(values), bool), "number")
     if values.dtype.kind == "b":
         return Column(name, values, np.zeros(len(values), bool), "bool")
-    return column_of(values.tolist(), name)
+    return _from_cells(values if values.dtype == object and values.ndim == 1 else values.tolist(), name)
 
 
 def _from_array(array: np.ndarray) -> Table:
@@ -364,7 +380,7 @@ def _item(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _objects(cells: Sequence) -> np.ndarray:
+def _objects(cells: Sequence | np.ndarray) -> np.ndarray:
     array = np.empty(len(cells), object)
     for i, cell in enumerate(cells):
         array[i] = _item(cell)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import bayesmix as bm
+from bayesmix.data import column_of
 
 NAN = float("nan")
 _rng = np.random.default_rng(3)
@@ -517,3 +518,16 @@ def test_an_unseen_symbol_is_an_error_or_missing_Categorical():
     np.testing.assert_array_equal(ignored, fit.log_density({"c": ["u", None], "x": [-3.0, 4.0]}))
     with pytest.raises(ValueError, match="unseen"):
         fit.predict(new, unseen="drop")
+
+
+def test_objects_are_not_copied_and_strings_of_arrow_are_one_where_they_are_equal():
+    """A table of symbols would otherwise take several times what its columns do."""
+    cells = np.array(["x", None, "y", "x"], object)
+    column = column_of(cells, "a")
+    assert column.values is cells
+    assert column.missing.tolist() == [False, True, False, False]
+    text = pd.Series(["long enough"] * 3, dtype="string[pyarrow]")
+    assert len(set(map(id, column_of(text, "a").values))) == 1
+    numbers = np.array([np.int64(1), "x"], object)
+    assert type(column_of(numbers, "a").values[0]) is int
+    assert type(numbers[0]) is np.int64
