@@ -128,7 +128,6 @@ def fit_advi(
         warn(
             f"ADVI stopped after {len(history)} iterations before the bound settled. Raise max_iter.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     z = standard_points(draws, encoded.n_rows, len(target.start), rng)
     log_q = 0.5 * (z.shape[1] - (z**2).sum(1)) - family.entropy(found)
@@ -155,7 +154,7 @@ def fit_advi(
         pareto_k=weighed.pareto_k,
         modes=modes,
     )
-    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
 
 
 def fixed_points(dimension: int, n_points: int | None, rng: np.random.Generator) -> np.ndarray:
