@@ -11,6 +11,7 @@
 # make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
 # make docs        the pages of docs/ as a site in docs/_build/html; warnings and broken links are errors
+# make notebooks   runs every notebook and keeps the outputs in its file (about five minutes)
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -20,7 +21,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-locat
 PIP := $(BIN)/python $(INSTALL)
 FAST := -m "not slow"
 
-.PHONY: demo test fast fuzz coverage mutants check bench calibrate test-oldest dist test-wheel docs help
+.PHONY: demo test fast fuzz coverage mutants check bench calibrate test-oldest dist test-wheel docs notebooks help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -75,6 +76,9 @@ docs: .venv/.docs
 	@rm -rf docs/api/generated
 	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
 	@$(BIN)/python ci/site_links.py docs/_build/html && echo "Open docs/_build/html/index.html"
+
+notebooks: .venv/.test
+	@$(BIN)/python ci/notebooks.py
 
 check: .venv/.dev
 	@$(BIN)/ruff check .
