@@ -359,7 +359,7 @@ class MixtureClusterer(ClusterMixin, DensityMixin, _MixtureEstimator):
     n_iter_ : int
         Iterations of the start that is kept (1 where the engine has none).
     n_features_in_ : int
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str, one for each feature
         Where X has names.
 
     See Also
@@ -497,7 +497,7 @@ class MixtureClassifier(ClassifierMixin, _MixtureEstimator):
         Probability of each class.
     n_components_ : int
         Components of each class.
-    converged_, n_iter_, n_features_in_, feature_names_in_
+    ``converged_, n_iter_, n_features_in_, feature_names_in_``
         See `MixtureClusterer`.
 
     References
@@ -751,7 +751,7 @@ class MixtureImputer(TransformerMixin, _MixtureEstimator):
     ----------
     fit_ : Fit
         The fit; ``fit_.impute()`` gives draws and intervals of each cell.
-    converged_, n_iter_, n_features_in_, feature_names_in_
+    ``converged_, n_iter_, n_features_in_, feature_names_in_``
         See `MixtureClusterer`.
 
     See Also
