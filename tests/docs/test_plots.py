@@ -302,6 +302,15 @@ def test_curves_follow_components_narrower_than_the_screen():
     np.testing.assert_allclose(areas(axis)[0], fit.params["weights"][0], rtol=0.02)
 
 
+def test_responsibilities_of_many_components_are_a_heat_map():
+    _, (axis,) = plots.plot_responsibilities(pictures.twelve())
+    drawn = np.asarray(axis.images[0].get_array())
+    assert drawn.shape == (12, 72)
+    np.testing.assert_allclose(drawn.sum(0), 1)
+    assert (drawn.argmax(0) == np.repeat(np.arange(12), 6)).all()
+    assert not axis.figure.legends
+
+
 def test_a_component_on_one_value_does_not_hide_the_others():
     """Its curve was a thousand times as high as the histogram, which shrank to a line."""
     x = np.concatenate([np.zeros(60), RNG.exponential(10, 60)])
