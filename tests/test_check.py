@@ -50,7 +50,7 @@ def test_a_sound_posterior_is_trusted(sound):
         report.checked
     )
     assert "trust" in str(report)
-    assert "fine" in str(report)
+    assert "not found: r_hat" in str(report)
     assert "trust" in report._repr_html_()
     assert list(report.to_frame().columns) == ["code", "severity", "what", "where", "way_out"]
     with pytest.raises(FrozenInstanceError):
