@@ -5,12 +5,13 @@
 # make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
 # make coverage  line and branch coverage by the tests that are not slow, and by those of the kernels without compiler
 # make mutants   which of 200 faults, made at random, those tests notice (half an hour); after make coverage
-# make check  what CI runs: ruff, types, every test, and the code of every docs page
+# make check  what CI runs: ruff, types, the site with its links, every test, every notebook, the code of every docs page
 # make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
 # make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
-# make docs        the pages of docs/ as a site in docs/_build/html; warnings and broken links are errors
+# make docs        the pages of docs/ as a site in docs/_build/html (half a minute); warnings and broken links are errors
+# make notebooks   runs every notebook and keeps the outputs in its file (about five minutes)
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
 
 SHELL := /bin/sh
@@ -20,7 +21,7 @@ INSTALL := -m pip install -qq --disable-pip-version-check --no-warn-script-locat
 PIP := $(BIN)/python $(INSTALL)
 FAST := -m "not slow"
 
-.PHONY: demo test fast fuzz coverage mutants check bench calibrate test-oldest dist test-wheel docs help
+.PHONY: demo test fast fuzz coverage mutants check bench calibrate test-oldest dist test-wheel docs notebooks help
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -76,10 +77,14 @@ docs: .venv/.docs
 	@$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
 	@$(BIN)/python ci/site_links.py docs/_build/html && echo "Open docs/_build/html/index.html"
 
+notebooks: .venv/.test
+	@$(BIN)/python ci/notebooks.py
+
 check: .venv/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(MAKE) --no-print-directory docs
 	@$(MAKE) --no-print-directory test
 
 .venv/.python:

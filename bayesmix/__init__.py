@@ -1,5 +1,7 @@
 """bayesmix: mixture models of anything, as one declarative tree, with a full posterior from PyMC."""
 
+from typing import Any as _Any
+
 from bayesmix.api import fit
 from bayesmix.build import build_model, set_data
 from bayesmix.calibration import Calibration, calibrate
@@ -116,3 +118,12 @@ __all__ = [
     "set_data",
     "split",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """`bm.plots`, `bm.datasets` and `bm.sklearn` without an import of their own: they are loaded when first used."""
+    if name in ("datasets", "plots", "sklearn"):
+        from importlib import import_module
+
+        return import_module(f"bayesmix.{name}")
+    raise AttributeError(f"module 'bayesmix' has no attribute {name!r}")

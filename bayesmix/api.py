@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from bayesmix.errors import close_to
 from bayesmix.fit import Fit
 from bayesmix.inference.advi import fit_advi
 from bayesmix.inference.em import fit_em
@@ -65,6 +66,11 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
     >>> bm.fit(spec, table, random_seed=1).predict()
     array([0, 0, 0, 1, 1, 1])
     """
+    if not isinstance(spec, Node):
+        raise TypeError(
+            f"spec: a node such as bm.Mixture(bm.Normal(), 2) is needed, not {_called(spec)}; the spec comes first: "
+            "bm.fit(spec, data). bm.infer_spec(data) proposes one."
+        )
     if method not in ENGINES:
         raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {method!r}.")
     engine = ENGINES[method]
@@ -73,5 +79,10 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         unknown = [name for name in kwargs if name not in taken]
         if unknown:
             known = ", ".join(name for name in taken if name not in ("spec", "data"))
-            raise TypeError(f"{', '.join(unknown)}: fit_{method} does not take this. It takes {known}.")
+            wanted = "".join(close_to(name, taken) for name in unknown)
+            raise TypeError(f"{', '.join(unknown)}: fit_{method} does not take this.{wanted} It takes {known}.")
     return engine(spec, data, **kwargs)
+
+
+def _called(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -228,7 +228,6 @@ def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = Non
             f"data: {n_components} components but only {distinct} distinct row{'s' if distinct > 1 else ''}: "
             f"components are then copies of each other. Use n_components of at most {distinct}.",
             DegenerateWarning,
-            stacklevel=4,
         )
 
 

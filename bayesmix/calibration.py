@@ -513,7 +513,9 @@ class _Advi(_Posterior):
     def __call__(self, data: Encoded, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], int]:
         start = self._put(data, rng)
         family = _FullRank(self.target, start)
-        best, _, _ = ascend(self.target, family, fixed_points(len(start), None, rng), 500, 1e-6)
+        best, _, _ = ascend(
+            self.target, family, fixed_points(len(start), None, rng), 500, 1e-6, Progress("", None, False)
+        )
         return self._corrected(lambda z: family.transform(best, z), family.entropy(best), len(start), rng), 0
 
     def _corrected(self, points_of: Any, entropy: float, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ import pymc as pm
 import xarray as xr
 
 from bayesmix.bound import Bound
-from bayesmix.build import RowsRV, variables_at
+from bayesmix.build import RowsRV, model_of, variables_at
 from bayesmix.compilation import QUICK, QuickFunction
 from bayesmix.data import read
 from bayesmix.diagnostics import ESS, RHAT, SWITCHING, Convergence, convergence, label_free
@@ -28,6 +28,7 @@ from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
 from bayesmix.inference.degenerate import indistinct
 from bayesmix.inference.laplace import information_rank
+from bayesmix.inference.modes import weighed
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.target import Target
 from bayesmix.params import SIMPLEX
@@ -148,7 +149,7 @@ class Report:
                 lines.append(f"  {'':8} → {each.way_out}")
         if self.checked:
             fine = [code for code in self.checked if code not in self]
-            lines.append(f"  fine     {', '.join(fine)}" if fine else "  nothing is fine")
+            lines.append(f"  not found: {', '.join(fine)}" if fine else "  nothing is fine")
         lines += [f"  not checked: {each}" for each in self.unchecked]
         return "\n".join(lines)
 
@@ -273,6 +274,22 @@ class _Evidence:
         at = {rv.name: self.posterior[rv.name].median(("chain", "draw")).values for rv in self.model.free_RVs}
         others = {name: value for name, value in at.items() if name not in self.bound.slots}
         return Target(self.model, {**others, **variables_at(self.bound, self.best)}, jacobian=True), others
+
+    @cached_property
+    def target(self) -> Any:
+        """The fit's own log posterior, made once for all checks; None where it has parameters that are summed out."""
+        if self.bound.discrete_slots or not self.bound.sampled_slots:
+            return None
+        model = model_of(self.bound, self.data, row_weights=self.row_weights, initval=self.best)
+        return Target(model, variables_at(self.bound, self.best), jacobian=True)
+
+    @property
+    def modes(self) -> Any:
+        """The fit's modes, weighed."""
+        found, fit = self.fit.modes_found, self.fit
+        if not found or fit.encoded is None or any(not np.isnan(mode.weight) for mode in found):
+            return fit.modes
+        return weighed(self.bound, fit.encoded, fit.row_weights, found, self.target)
 
     @property
     def computed(self) -> set[str]:
@@ -469,7 +486,7 @@ def _starts(e: _Evidence) -> Iterator[Finding]:
 
 
 def _modes(e: _Evidence) -> Iterator[Finding]:
-    modes = e.fit.modes
+    modes = e.modes
     if modes is not None and (text := modes.describe()):
         yield Finding(
             "modes",
@@ -673,7 +690,8 @@ def _improper(e: _Evidence) -> Iterator[Finding]:
         raise SpecError(
             f"{_first(sorted(e.computed))}: an expression of your own variables, whose prior near 0 is unknown"
         )
-    for spike in spikes(e.bound, e.data, e.best, e.row_weights, *e.target_with_others):
+    target, others = e.target_with_others
+    for spike in spikes(e.bound, e.data, e.best, e.row_weights, target or e.target, others):
         yield Finding(
             "improper_posterior",
             "serious" if e.draws > 1 else "caution",

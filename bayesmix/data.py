@@ -8,9 +8,11 @@ and the family that reads it says whether that will do.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import narwhals as nw
@@ -22,6 +24,8 @@ from bayesmix.threads import alone
 Kind = Literal["number", "bool", "object"]
 
 
+#: What dates and times are in a column.
+TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
 #: Faults of one kind that a message names; of the others it gives the number.
 SHOWN = 5
 #: Cells of a column of objects that are read at once.
@@ -208,7 +212,8 @@ def read(data: Any) -> Table:
     try:
         native = nw.from_native(data, pass_through=True, allow_series=True)
     except nw.exceptions.DuplicateError as error:
-        raise DataError(f"data: two columns have one name ({error}). Rename one of them.") from None
+        names = " ".join(str(error).split()).replace("Expected unique column names, got: - ", "").replace(" - ", ", ")
+        raise DataError(f"data: columns with one name: {names}. Rename all but one of them.") from None
     if isinstance(native, nw.LazyFrame):
         native = native.collect()
     if isinstance(native, nw.DataFrame):
@@ -222,8 +227,9 @@ def read(data: Any) -> Table:
     if isinstance(data, np.ndarray):
         return _from_array(data)
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
+        hint = " Read the file first, for instance with pandas.read_csv." if isinstance(data, (str, Path)) else ""
         raise DataError(
-            f"data: a table, dict of columns, array or list of records is needed, not {type(data).__name__}."
+            f"data: a table, dict of columns, array or list of records is needed, not {type(data).__name__}.{hint}"
         )
     return _from_records(list(data), "data")
 
@@ -410,9 +416,10 @@ def numbers(
         number = (int, float, np.integer, np.floating)
         strange = [not isinstance(cell, number) or isinstance(cell, (bool, np.bool_)) for cell in column.values]
         found = column.at(np.array(strange) if column.kind == "object" else ~column.missing, with_type)
-        raise DataError(
-            f"{column.name}: {family} needs numbers; {found}. Convert the column first, or use Categorical for symbols."
-        )
+        way = "Convert the column first, or use Categorical for symbols."
+        if any(isinstance(cell, TIMES) for cell in column.values[~column.missing]):
+            way = "Make numbers of dates and times first: days since a day, the hour, the weekday."
+        raise DataError(f"{column.name}: {family} needs numbers; {found}. {way}")
     values = column.values.astype(float)
     values[column.missing] = np.nan
     faults = []

@@ -367,7 +367,8 @@ class _Writer:
         told = _worth(own.mean(0), effect) if share else np.sort(np.argsort(-effect, kind="stable")[:_MOST_FIGURES])
         said = []
         for j in told:
-            text = f"{traits.names[j]} {self.percent(own[:, j]) if share else self.number(own[:, j])}"
+            text = f"{traits.names[j]}{' in ' if share else ' '}" if traits.names[j] else ""
+            text += self.percent(own[:, j]) if share else self.number(own[:, j])
             if other is not None and effect[j] > _DIFFERENT.get(traits.form, np.inf):
                 against = f"{_percent(float(other[:, j].mean()))} %" if share else _number(float(other[:, j].mean()))
                 text += f" ({against} in the other{'s' if len(rest) > 1 else ''})"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 
@@ -54,6 +57,13 @@ class DataError(_Faults):
     """
 
     noun = "faults in the data"
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean Horsepower?"`` where a known name is close to a wrong one, else nothing."""
+    by_lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(name.lower(), by_lower, 1, 0.7)
+    return f" Did you mean {by_lower[found[0]]}?" if found else ""
 
 
 def gather_faults(steps: Iterable[Callable[[], Any]], most: int | None = None) -> list:
@@ -185,11 +195,15 @@ class MultimodalWarning(BayesmixWarning):
 _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
-def warn(message: str, category: type[BayesmixWarning], *, stacklevel: int = 1) -> None:
-    """Warn as `warnings.warn` does, unless the context keeps the library's warnings back."""
+#: Lines in here are not what a warning points at: the user's line that led to it is.
+_LIBRARY = (f"{Path(__file__).parent}{os.sep}",)
+
+
+def warn(message: str, category: type[BayesmixWarning]) -> None:
+    """Warn at the line outside the library that led here, unless the context keeps the library's warnings back."""
     heard = _HEARD.get()
     if heard is None:
-        warnings.warn(message, category, stacklevel=stacklevel + 1)
+        warnings.warn(message, category, stacklevel=2, skip_file_prefixes=_LIBRARY)
     else:
         heard.append(message)
 

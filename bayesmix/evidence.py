@@ -172,7 +172,6 @@ def log_evidence(
             f'The log evidence has a standard error of {found.error:.2g} nats. Take more draws, or method="bridge" '
             "with draws of NUTS.",
             ApproximationWarning,
-            stacklevel=2,
         )
     return found
 

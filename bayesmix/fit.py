@@ -285,7 +285,6 @@ class Fit:
                 f"row {int(np.flatnonzero(nowhere)[0])} ({int(nowhere.sum())} in all) has density zero under every "
                 "component, so its responsibilities are zeros. Look at its values, or mark the strange cell missing.",
                 BayesmixWarning,
-                stacklevel=2,
             )
         return found
 
@@ -528,7 +527,7 @@ class Fit:
     def _warn_of_labels(self) -> None:
         found = self.relabelling
         if found is not None and found.method is None and found.switched:
-            warn(f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning, stacklevel=3)
+            warn(f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning)
 
     def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
         """Most probable component of each row, shape (N,), int."""

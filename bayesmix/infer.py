@@ -6,7 +6,6 @@ guesses that a reader can follow and change, not a model choice: `bayesmix.compa
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from bayesmix import families
-from bayesmix.data import Column, lengths_and_elements, read, sequence_like
+from bayesmix.data import TIMES, Column, lengths_and_elements, read, sequence_like
 from bayesmix.errors import DataError
 from bayesmix.families._summaries import codes_of, in_order, symbols_of
 from bayesmix.spec import Node
@@ -27,8 +26,12 @@ from bayesmix.structure.sequence import Sequence
 
 #: Symbols, or values of whole numbers, up to which they are taken as categories of their own.
 _FEW = 10
-#: Points that a rating scale, which starts at 1, has at most.
+#: Points that a rating scale, which starts at 0 or 1, has at most.
 _SCALE = 7
+#: Share of the rows at the highest value from which whole numbers from 0 are a scale: counts fade out.
+_TOP = 0.05
+#: Rows that each of few values has on average, where these are taken as categories though they are no whole numbers.
+_EACH = 20
 #: Values of any numbers up to which they are taken as categories.
 _FEWEST = 3
 #: Symbols above which a column of text is taken as names or free text, if they are this share of the rows too.
@@ -179,8 +182,8 @@ def infer_spec(data: Any, n_components: int = 3) -> InferredSpec:
     column                                    proposal
     ========================================  ================================================================
     truth values, 0 and 1                     ``Bernoulli``
-    text, categories; whole numbers of few    ``Categorical``
-    values that do not start at 0
+    text, categories; numbers of few values   ``Categorical``
+    each of which many rows share
     whole numbers from 0, or up to 30         ``Poisson``
     positive and skewed                       ``LogNormal``, or ``Exponential`` where there are zeros
     other numbers                             ``Normal``
@@ -204,8 +207,11 @@ def infer_spec(data: Any, n_components: int = 3) -> InferredSpec:
 
     Raises
     ------
+    ValueError
+        `n_components` is no whole number above 0.
     DataError
-        No column is left; or columns of an array or of records, which go by position, would be left out.
+        The table has no rows; no column is left; or columns of an array or of records, which go by position, would be
+        left out.
 
     See Also
     --------
@@ -226,7 +232,12 @@ def infer_spec(data: Any, n_components: int = 3) -> InferredSpec:
     )
     >>> fit = bm.fit(bm.infer_spec(table, 3), table, random_seed=1)
     """
+    if isinstance(n_components, bool) or not isinstance(n_components, (int, np.integer)) or n_components < 1:
+        raise ValueError(f"n_components: a whole number of at least 1 is needed, not {n_components!r}.")
+    n_components = int(n_components)
     table = read(data)
+    if table.columns and not table.n_rows:
+        raise DataError("data: the table has no rows. Pass at least one.")
     fields: dict[str, Node] = {}
     notes: dict[str, str] = {}
     for column in table.columns:
@@ -263,11 +274,26 @@ def _propose(column: Column) -> _Proposal:
         if found is not None:
             break
     assert found is not None  # the last rule always has something to say
+    if column.kind == "number" and column.levels is None and found.node is not None:
+        found = _Proposal(found.node, found.note + _codes(column.values[present].astype(float)))
     gone = int(column.missing.sum())
     if not gone:
         return found
     cells = f"{found.note}; {gone} missing ({100 * gone / len(column):.1f} %)"
     return _Proposal(found.node, cells if found.node is None else f"{cells}, at random unless in Optional()")
+
+
+def _codes(values: np.ndarray) -> str:
+    """A word on a number that stands apart from all others and comes often: -999, or 99, for missing cells."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= _FEWEST:
+        return ""
+    span = distinct[-1] - distinct[0]
+    for at, gap in ((0, distinct[1] - distinct[0]), (-1, distinct[-1] - distinct[-2])):
+        if counts[at] >= _FEWEST and gap > 0.6 * span:
+            value = f"{distinct[at]:.15g}"
+            return f"; {counts[at]} of them are {value}, far from all others: mark them missing if {value} means that"
+    return ""
 
 
 Rule = Callable[[Column, np.ndarray], _Proposal | None]
@@ -276,8 +302,7 @@ Rule = Callable[[Column, np.ndarray], _Proposal | None]
 def _dates(column: Column, present: np.ndarray) -> _Proposal | None:
     if column.kind != "object":
         return None
-    times = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
-    if all(isinstance(cell, times) for cell in column.values[present]):
+    if all(isinstance(cell, TIMES) for cell in column.values[present]):
         return _Proposal(None, "dates or times: make numbers of them (days since a day, hour, weekday) to use them")
     return None
 
@@ -392,8 +417,11 @@ def _categories(column: Column, present: np.ndarray) -> _Proposal | None:
     if len(distinct) < 2:
         return _constant(cells[0])
     declared = column.levels is not None
-    if not declared and all(isinstance(cell, str) and _is_number(cell) for cell in cells) and len(distinct) > _FEW:
-        return _Proposal(None, "numbers written as text: convert the column to numbers")
+    texts = {cell for cell in distinct if not (isinstance(cell, str) and _is_number(cell))}
+    if not declared and len(distinct) > _FEW and len(texts) <= 0.2 * len(distinct):
+        but = f", but for {', '.join(map(repr, in_order(texts)[:3]))}" if texts else ""
+        way = 'pd.to_numeric(column, errors="coerce")' if texts else "pd.to_numeric(column)"
+        return _Proposal(None, f"numbers written as text{but}: convert the column, as {way} does")
     if len(distinct) == len(cells) > _FEW:
         return _Proposal(None, "a value of its own in every row: names, identifiers or free text")
     if len(distinct) > _MANY and len(distinct) > _MANY_SHARE * len(cells):
@@ -426,10 +454,12 @@ def _whole_numbers(column: Column, present: np.ndarray) -> _Proposal | None:
         return None
     low, high, distinct = float(values.min()), float(values.max()), np.unique(values)
     span = f"{low:.15g} to {high:.15g}"
-    few = _SCALE if low == 1 else _FEW
-    if len(distinct) <= _FEWEST or (low != 0 and len(distinct) <= few and len(distinct) < len(values) / 2):
+    few = _SCALE if low in (0, 1) else _FEW
+    often = low != 0 or (len(values) >= _EACH * len(distinct) and np.mean(values == high) > _TOP)
+    if len(distinct) <= _FEWEST or (often and len(distinct) <= few and len(distinct) < len(values) / 2):
         shown = _symbols([int(value) for value in distinct])
         also = "; Poisson() if they count something" if low >= 0 and high <= _SMALL and len(distinct) > 2 else ""
+        also = "; Poisson() if they have no upper end" if low == 0 and len(distinct) > _FEWEST else also
         also = also or ("; Normal() if they measure something" if len(distinct) > 2 else "")
         return _Proposal(families.Categorical(), f"whole numbers of few values, taken as {shown}{also}")
     if low >= 0 and (high <= _LARGE if low == 0 else high <= _SMALL):
@@ -450,7 +480,8 @@ def _measurements(column: Column, present: np.ndarray) -> _Proposal:
     low, high = float(values.min()), float(values.max())
     span = f"{low:.4g} to {high:.4g}" if (values != np.floor(values)).any() else f"{low:.15g} to {high:.15g}"
     distinct = np.unique(values)
-    if len(distinct) <= _FEWEST and len(values) > 2 * _FEWEST:
+    each = 2 if len(distinct) <= _FEWEST else _EACH
+    if len(distinct) <= _FEW and len(values) > each * len(distinct):
         note = f"numbers of few values, taken as {_symbols(distinct.tolist())}; Normal() if they measure something"
         return _Proposal(families.Categorical(), note)
     most, count = max(zip(*np.unique(values, return_counts=True)), key=lambda pair: pair[1])
@@ -464,8 +495,8 @@ def _measurements(column: Column, present: np.ndarray) -> _Proposal:
         zeros = float(np.mean(values == 0))
         if zeros > _SPIKE:
             spike = (
-                f"; {100 * zeros:.0f} % zeros: two columns may say more, whether there is any (Bernoulli) and how much "
-                "(LogNormal, missing at zeros)"
+                f"; {100 * zeros:.0f} % zeros: mark them missing and take Optional(LogNormal()), which says whether "
+                "there is any and how much"
             )
         return _Proposal(families.Exponential(), f"numbers, {span}, skewed{spike}")
     shares = "; shares, which Normal() takes beyond 0 and 1" if 0 <= low and high <= 1 and low < high else ""

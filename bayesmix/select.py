@@ -425,6 +425,7 @@ def compare(
     criterion: str = "loo",
     method: str = "nuts",
     random_seed: Any = None,
+    progressbar: bool = False,
     **kwargs: Any,
 ) -> pd.DataFrame:
     """Compare specs of different shapes on the same rows.
@@ -440,6 +441,7 @@ def compare(
     method : str
         The engine for specs under "loo" and "evidence"; BIC takes EM.
     random_seed : int, SeedSequence or Generator, optional
+    progressbar : bool
     **kwargs
         For `arviz_stats.compare` (``method`` excepted: weights are by stacking) under "loo"; the ``method`` of
         `log_evidence` is its default.
@@ -469,15 +471,17 @@ def compare(
         raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
     seeds = spawned(random_seed, 2 * len(fits))
     made = {}
-    for (name, each), seed in zip(fits.items(), seeds):
-        if isinstance(each, Node):
-            from bayesmix.api import fit as fit_by
+    with Progress("specs", sum(isinstance(each, Node) for each in fits.values()), progressbar) as progress:
+        for (name, each), seed in zip(fits.items(), seeds):
+            if isinstance(each, Node):
+                from bayesmix.api import fit as fit_by
 
-            if data is None:
-                raise DataError(f"data: {name} is a spec, and needs the table. Pass it, or fits.")
-            made[name] = fit_by(each, data, "em" if criterion == "bic" else method, random_seed=seed)
-        else:
-            made[name] = each
+                if data is None:
+                    raise DataError(f"data: {name} is a spec, and needs the table. Pass it, or fits.")
+                made[name] = fit_by(each, data, "em" if criterion == "bic" else method, random_seed=seed)
+                progress.step(name)
+            else:
+                made[name] = each
     _check_same_rows(made)
     if criterion == "loo":
         return _compare_loo(made, kwargs)

@@ -31,6 +31,7 @@ from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal
 from bayesmix.families._summaries import in_order
 from bayesmix.fit import Fit, as_frame, draw_rows, make_fit
 from bayesmix.impute import Imputation, _with_cells, impute
+from bayesmix.infer import infer_spec
 from bayesmix.inference.em import maximise
 from bayesmix.select import n_parameters
 from bayesmix.spec import Node
@@ -126,8 +127,10 @@ class _MixtureEstimator(BaseEstimator):
             raise ValueError(f"n_components: a whole number of at least 1 is needed, or None, not {given!r}.")
         if self.spec is None:
             return default_component(table), int(given or self._default_components)
+        if isinstance(self.spec, str) and self.spec == "infer":
+            return infer_spec(table).component, int(given or self._default_components)
         if not isinstance(self.spec, Node):
-            raise TypeError(f"spec: a spec of bayesmix is needed, or None, not {self.spec!r}.")
+            raise TypeError(f'spec: a spec of bayesmix is needed, "infer" or None, not {self.spec!r}.')
         if isinstance(self.spec, Mixture):
             return self.spec.component, int(given or self.spec.n_components)
         return self.spec, int(given or self._default_components)
@@ -329,11 +332,12 @@ class MixtureClusterer(ClusterMixin, DensityMixin, _MixtureEstimator):
     n_components : int, optional
         K; by default that of `spec` where it is a mixture, and 2. Where X has fewer distinct rows there are as many
         components as these, and a `ConvergenceWarning`.
-    spec : Node, optional
+    spec : Node or "infer", optional
         A mixture, or what is to be one component of it: ``bm.Composite(income=bm.LogNormal(), visits=bm.Poisson())``.
         By default several columns that are all numbers have one `MvNormal` with a full covariance matrix; where some
         are not, columns are independent given the component: numbers `Normal`, truth values `Bernoulli`, symbols
-        `Categorical`. Columns without any value are left out.
+        `Categorical`. Columns without any value are left out. ``"infer"`` takes what `infer_spec` proposes for the
+        columns, and leaves out what it does.
     method : {"em", "map", "nuts", "advi", "laplace", "moments"}
         The engine; see `bayesmix.fit`.
     n_init : int
@@ -359,7 +363,7 @@ class MixtureClusterer(ClusterMixin, DensityMixin, _MixtureEstimator):
     n_iter_ : int
         Iterations of the start that is kept (1 where the engine has none).
     n_features_in_ : int
-    feature_names_in_ : ndarray of str, shape (n_features_in_,)
+    feature_names_in_ : ndarray of str, one for each feature
         Where X has names.
 
     See Also
@@ -479,7 +483,7 @@ class MixtureClassifier(ClassifierMixin, _MixtureEstimator):
     n_components : int, optional
         Components of each class; by default those of `spec` where it is a mixture, and 1. Where a class has fewer
         distinct rows all classes have as many components as these, and there is a `ConvergenceWarning`.
-    spec : Node, optional
+    spec : Node or "infer", optional
         What one component is, or a mixture of them. By default as in `MixtureClusterer`.
     unlabeled : optional
         The label of rows whose class is not known. Where there are not two other labels (classes coded as -1 and 1) it
@@ -497,7 +501,7 @@ class MixtureClassifier(ClassifierMixin, _MixtureEstimator):
         Probability of each class.
     n_components_ : int
         Components of each class.
-    converged_, n_iter_, n_features_in_, feature_names_in_
+    ``converged_, n_iter_, n_features_in_, feature_names_in_``
         See `MixtureClusterer`.
 
     References
@@ -734,7 +738,7 @@ class MixtureImputer(TransformerMixin, _MixtureEstimator):
     n_components : int, optional
         K; by default that of `spec` where it is a mixture, and 2. Where X has fewer distinct rows there are as many
         components as these, and a `ConvergenceWarning`.
-    spec : Node, optional
+    spec : Node or "infer", optional
         See `MixtureClusterer`.
     sample_posterior : bool
         Draw the cells from their posterior instead, for multiple imputation: each `random_state` gives another
@@ -751,7 +755,7 @@ class MixtureImputer(TransformerMixin, _MixtureEstimator):
     ----------
     fit_ : Fit
         The fit; ``fit_.impute()`` gives draws and intervals of each cell.
-    converged_, n_iter_, n_features_in_, feature_names_in_
+    ``converged_, n_iter_, n_features_in_, feature_names_in_``
         See `MixtureClusterer`.
 
     See Also

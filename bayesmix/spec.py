@@ -598,7 +598,10 @@ class Node(ABC):
             if isinstance(child, Node):
                 found += child.faults(below)
             else:
-                found.append(f"{below.rstrip('.') or type(self).__name__}: {child!r} is not a bayesmix node.")
+                shown = f"{child!r} is not a bayesmix node."
+                if isinstance(child, type) and issubclass(child, Node):
+                    shown = f"{child.__name__} is a class. Write {child.__name__}(), with brackets."
+                found.append(f"{below.rstrip('.') or type(self).__name__}: {shown}")
         return found
 
     @property

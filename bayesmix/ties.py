@@ -36,15 +36,16 @@ def warn_of_ties(root: Site, data: Encoded, name: str) -> None:
     for kind, columns in found.items():
         shown = list(dict.fromkeys(columns))
         more = f" And {len(shown) - SHOWN} more columns." if len(shown) > SHOWN else ""
-        warn(f"{' '.join(shown[:SHOWN])}{more} {_WAYS_OUT[kind]}", DegenerateWarning, stacklevel=4)
+        warn(f"{' '.join(shown[:SHOWN])}{more} {_WAYS_OUT[kind]}", DegenerateWarning)
 
 
 _WAYS_OUT = {
     "constant": "Its scale is what the prior says, and it tells no components apart: leave it out of the spec.",
     "few": "A component that holds one value alone has zero variance there: only its prior keeps its scale above 0. "
     "Use bm.Categorical, or fewer components.",
-    "spike": "A component shrinks onto such a spike: only its prior keeps its scale above 0. Give the spike a field of "
-    "its own: one that says whether the value is there, and the value missing (NaN) where it is not.",
+    "spike": "A component shrinks onto such a spike: only its prior keeps its scale above 0. Mark these cells "
+    "missing (NaN) and wrap the field's family in bm.Optional, which says how often each component has them; or give "
+    "the spike a field of its own.",
 }
 
 

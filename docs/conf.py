@@ -47,7 +47,7 @@ html_show_sourcelink = False
 # Every reference must lead somewhere. Those that cannot:
 nitpick_ignore_regex = [
     # other libraries; their lists of names would have to be downloaded
-    ("py:.*", r"(pymc|nutpie|arviz_stats|arviz_plots|xarray|pandas|numpy)\..*"),
+    ("py:.*", r"(pymc|nutpie|arviz_stats|arviz_plots|xarray|pandas|numpy|sklearn)\..*"),
     # modules without a page, which docstrings name for those who read the sources
     ("py:obj", r"bayesmix\.(inference\.\w+|moments|checkpoint|diagnostics|symmetry)"),
     # parameters that have the name of a module
@@ -72,6 +72,12 @@ def find_in_package(app, env, node, contnode):
     return python.resolve_xref(env, node["refdoc"], app.builder, "obj", f"bayesmix.{target}", node, contnode)
 
 
+def leave_out(app, what, name, obj, skip, options):
+    """Methods that scikit-learn adds to every estimator, such as `set_fit_request`; its own pages describe them."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", leave_out)
     app.connect("missing-reference", find_in_package)
     app.connect("config-inited", lambda app, config: bring_notebooks(app))

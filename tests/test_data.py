@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -467,7 +470,7 @@ SPEC_FAULTS = {
     "negative sigma": (bm.Mixture(bm.Normal(sigma=-1.0), 2), ["sigma", "positive", "-1"]),
     "probability above 1": (bm.Bernoulli(p=1.5), ["p", "probability", "1.5"]),
     "not a node": (bm.Mixture(3, 2), ["3", "not a bayesmix node"]),
-    "a class": (bm.Mixture(bm.Normal, 2), ["not a bayesmix node"]),
+    "a class": (bm.Mixture(bm.Normal, 2), ["Mixture: Normal is a class", "Write Normal()"]),
     "no fields": (bm.Composite(), ["at least one field"]),
     "not a spec": ("Normal", ["a spec is needed", "str"]),
     "prior of another kind": (bm.Mixture(bm.Normal(sigma="wide"), 2), ["sigma", "wide"]),
@@ -531,3 +534,46 @@ def test_objects_are_not_copied_and_strings_of_arrow_are_one_where_they_are_equa
     numbers = np.array([np.int64(1), "x"], object)
     assert type(column_of(numbers, "a").values[0]) is int
     assert type(numbers[0]) is np.int64
+
+
+# ------------------------------------------------------------------ slips of a first hour
+
+
+def test_a_name_close_to_a_right_one_is_suggested():
+    table = {"Horsepower": X, "Origin": ["a"] * len(X)}
+    spec = bm.Mixture(bm.Composite(Horsepowr=bm.Normal(), origin=bm.Categorical(), other=bm.Normal()), 2)
+    with pytest.raises(bm.DataError) as caught:
+        bm.fit(spec, table)
+    first, second, third = caught.value.faults
+    assert first.endswith("Did you mean Horsepower?")
+    assert second.endswith("Did you mean Origin?")
+    assert third.endswith("Rename the column or the field.")
+    with pytest.raises(TypeError, match=r"Did you mean random_seed\?"):
+        bm.fit(bm.Mixture(bm.Normal(), 2), X, random_state=1)
+
+
+def test_spec_and_table_the_wrong_way_round_and_a_path():
+    with pytest.raises(TypeError, match=r"not DataFrame; the spec comes first"):
+        bm.fit(pd.DataFrame({"x": X}), bm.Mixture(bm.Normal(), 2))
+    with pytest.raises(TypeError, match=r"the class Normal"):
+        bm.fit(bm.Normal, X)
+    with pytest.raises(bm.DataError, match=r"not str. Read the file first"):
+        bm.infer_spec("cars.csv")
+    with pytest.raises(bm.DataError, match=r"x: Normal needs numbers.*Make numbers of dates"):
+        bm.fit(bm.Mixture(bm.Composite(x=bm.Normal()), 2), {"x": pd.date_range("2024", periods=5)})
+    twice = pd.DataFrame(np.ones((3, 3)), columns=["a", "b", "a"])
+    with pytest.raises(bm.DataError, match=r"columns with one name: 'a' 2 times\. Rename"):
+        bm.infer_spec(twice)
+
+
+def test_warnings_point_at_the_line_that_led_to_them():
+    with pytest.warns(bm.DegenerateWarning) as caught:
+        bm.fit(bm.Mixture(bm.Normal(), 2), np.full(20, 5.0), random_seed=1)
+    assert {Path(each.filename).name for each in caught} == {"test_data.py"}
+
+
+def test_plots_need_no_import_of_their_own():
+    code = "import sys, bayesmix as bm; assert 'matplotlib' not in sys.modules; bm.plots.plot_fields"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match=r"no attribute 'plot'"):
+        bm.plot  # noqa: B018

@@ -154,9 +154,9 @@ def test_a_point_estimate_in_plain_words():
     assert first.fields["mass"].startswith(
         "mean 3400 (5000 in the other); standard deviation 250 (500 in the other). Tells it from the other by 0.9"
     )
-    assert first.fields["sex"].startswith("f 90 % (50 % in the other); m 10 % (50 % in the other).")
-    assert first.fields["eggs"].startswith("missing 5 % (40 % in the other); where present: mean 1.5.")
-    assert first.fields["year"] == "true 25 %. Tells it from the other by 0.00."
+    assert first.fields["sex"].startswith("f in 90 % (50 % in the other); m in 10 % (50 % in the other).")
+    assert first.fields["eggs"].startswith("missing in 5 % (40 % in the other); where present: mean 1.5.")
+    assert first.fields["year"] == "true in 25 %. Tells it from the other by 0.00."
     assert "All parameters were fixed." in told.methods
     assert "Whether a cell is missing was modelled as depending on the component for eggs." in told.methods
 
@@ -171,7 +171,8 @@ def test_nested_shared_and_linked_components():
     }
     sentence = told.components[0].fields["x"]
     assert sentence.startswith(
-        "elements: topic 0 90 % (20 % in the other); topic 1 10 % (80 % in the other); length: mean 2 (8 in the other)."
+        "elements: topic 0 in 90 % (20 % in the other); topic 1 in 10 % (80 % in the other); "
+        "length: mean 2 (8 in the other)."
     )
     inner = bm.Mixture(bm.Normal(mu=[[0.0, 1.0], [5.0, 6.0]], sigma=1.0), 2, weights=[[0.3, 0.7], [0.5, 0.5]])
     nested = bm.Mixture(inner, 2, weights=[0.5, 0.5])
@@ -180,7 +181,7 @@ def test_nested_shared_and_linked_components():
     chain = bm.Mixture(bm.MarkovChain(initial=[[1.0, 0.0], [0.5, 0.5]], transition=[[[0.9, 0.1], [0.1, 0.9]],
                        [[0.5, 0.5], [0.5, 0.5]]], levels=["a", "b"]), 2, weights=[0.5, 0.5])  # fmt: skip
     sentence = fixed(chain, [["a", "b"], ["b", "a", "a"], ["a"]]).describe().components[0].fields["x"]
-    assert sentence.startswith("first a 100 % (50 % in the other); a → a 90 % (50 % in the other); b → b 90 %")
+    assert sentence.startswith("first a in 100 % (50 % in the other); a → a in 90 % (50 % in the other); b → b in 90 %")
 
 
 def test_intervals_are_those_of_the_draws():

@@ -624,3 +624,31 @@ def test_imputer_in_a_pipeline_under_grid_search():
     assert list(search.best_estimator_[:-1].transform(frame)) == ["a", "b", "c", "d"]
     plain = make_pipeline(StandardScaler(), SimpleImputer(), GaussianNB())
     assert search.best_score_ > cross_val_score(plain, frame, SPECIES, cv=3).mean()
+
+
+# ------------------------------------------------------------------ specs that are proposed
+
+
+def test_infer_takes_the_proposal_for_the_columns_and_leaves_out_what_it_does():
+    rng = np.random.default_rng(3)
+    group = np.repeat([0, 1], 60)
+    table = pd.DataFrame(
+        {
+            "visits": rng.poisson(np.array([1.0, 9.0])[group]),
+            "spend": np.exp(rng.normal(group, 1.2)),
+            "town": rng.choice(["Ayr", "Ely"], 120),
+            "name": [f"n{i}" for i in range(120)],
+        }
+    )
+    table.loc[::9, "spend"] = np.nan
+    table.loc[4, "name"] = None
+    clusterer = MixtureClusterer(2, spec="infer", random_state=0).fit(table)
+    expected = bm.Composite(visits=bm.Poisson(), spend=bm.LogNormal(), town=bm.Categorical())
+    assert clusterer.fit_.spec == bm.Mixture(expected, 2)
+    assert clusterer.n_features_in_ == 4
+    filled = MixtureImputer(2, spec="infer", random_state=0).set_output(transform="pandas").fit_transform(table)
+    assert filled["spend"].notna().all()
+    assert filled["name"].isna().sum() == 1  # what the model does not know stays missing
+    assert list(filled) == list(table)
+    with pytest.raises(TypeError, match=r"not 'guess'"):
+        MixtureClusterer(2, spec="guess").fit(table)

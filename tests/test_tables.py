@@ -111,6 +111,46 @@ def test_declared_categories_are_categories():
     assert spec.notes["spec"].to_dict() == {"code": "Categorical()", "when": ""}
 
 
+def test_few_values_that_many_rows_share_are_categories():
+    """Fitted as measurements, a component shrank onto the value 0 of `children`; of `party` no Poisson has two ends."""
+    n = 300
+    table = {
+        "children": _rng.choice([0, 1, 2, 3, 4, 5.5], n),
+        "party": _rng.choice(7, n, p=[0.3, 0.1, 0.1, 0.05, 0.05, 0.1, 0.3]),
+        "falls": _rng.poisson(1.0, n),
+        "grid": np.round(_rng.normal(size=n), 1),
+    }
+    spec = bm.infer_spec(table, 2)
+    assert spec.notes["spec"].tolist() == ["Categorical()", "Categorical()", "Poisson()", "Normal()"]
+    assert "Normal() if they measure something" in spec.notes.loc["children", "note"]
+    assert "Poisson() if they have no upper end" in spec.notes.loc["party", "note"]
+    few = {name: cells[:40] for name, cells in table.items()}  # of 40 rows nothing of the kind can be said
+    assert bm.infer_spec(few, 2).notes.loc["children", "spec"] == "Normal()"
+
+
+def test_codes_for_missing_cells_are_spoken_of():
+    numbers = np.r_[_rng.normal(20, 3, 60), [-999.0] * 8]
+    counts = np.r_[_rng.poisson(3, 60), [99] * 8]
+    notes = bm.infer_spec({"x": numbers, "n": counts, "fine": np.r_[_rng.normal(20, 3, 67), 60.0]}, 2).notes["note"]
+    assert notes["x"].endswith("8 of them are -999, far from all others: mark them missing if -999 means that")
+    assert "8 of them are 99, far" in notes["n"]
+    assert "far from" not in notes["fine"]  # one row alone is an outlier
+    texts = [*map(str, range(20)), "?"]
+    with pytest.raises(bm.DataError, match=r"numbers written as text, but for '\?'.*errors=\"coerce\""):
+        bm.infer_spec({"power": texts}, 2)
+
+
+@pytest.mark.parametrize("n_components", [0, -1, 2.0, "3", True])
+def test_the_number_of_components_is_looked_at_before_the_fit(n_components):
+    with pytest.raises(ValueError, match=r"n_components: a whole number of at least 1"):
+        bm.infer_spec({"x": [1.5, 2.5, 4.0]}, n_components)
+
+
+def test_a_table_without_rows():
+    with pytest.raises(bm.DataError, match=r"^data: the table has no rows\."):
+        bm.infer_spec({"x": [], "y": []})
+
+
 def test_edit_changes_fields(inferred):
     spec = inferred.edit(4, visits=bm.Geometric(), town=None, extra=bm.Normal())
     fields = dict(spec.component.parts)

@@ -23,3 +23,21 @@ def penguins() -> pd.DataFrame:
     """
     with (files("bayesmix") / "datasets" / "penguins.csv").open("rb") as source:
         return pd.read_csv(source)
+
+
+def seattle_weather() -> pd.DataFrame:
+    """The weather of Seattle, 2012 to 2015: 1,461 days without a gap (NOAA, public domain).
+
+    Returns
+    -------
+    pandas.DataFrame
+        date, precipitation (mm), temp_max and temp_min (°C), wind (m/s), weather (drizzle, fog, rain, snow or sun).
+
+    Examples
+    --------
+    >>> from bayesmix.datasets import seattle_weather
+    >>> seattle_weather()["weather"].value_counts().to_dict()
+    {'sun': 714, 'fog': 411, 'rain': 259, 'drizzle': 54, 'snow': 23}
+    """
+    with (files("bayesmix") / "datasets" / "seattle_weather.csv").open("rb") as source:
+        return pd.read_csv(source, parse_dates=["date"])

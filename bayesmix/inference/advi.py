@@ -16,6 +16,7 @@ from bayesmix.inference.laplace import corrected, describe, heaviest, standard_p
 from bayesmix.inference.minibatch import Batches, climb_by_batches
 from bayesmix.inference.modes import with_caution
 from bayesmix.inference.target import Target, laplace_factor
+from bayesmix.progress import Progress
 from bayesmix.spec import Node
 
 #: Largest gradient of the bound, in nats per Laplace standard deviation, at which a small gain means the end.
@@ -119,16 +120,16 @@ def fit_advi(
     def draw_points() -> np.ndarray:
         return fixed_points(len(target.start), n_points, rng)
 
-    if minibatch is None:
-        found, history, converged = ascend(target, family, draw_points(), max_iter, tol)
-    else:
-        batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
-        found, history, converged = climb_by_batches(batches, family, draw_points, max_iter, rng)
+    with Progress("ADVI", None, progressbar) as progress:
+        if minibatch is None:
+            found, history, converged = ascend(target, family, draw_points(), max_iter, tol, progress)
+        else:
+            batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
+            found, history, converged = climb_by_batches(batches, family, draw_points, max_iter, rng, progress)
     if not converged:
         warn(
             f"ADVI stopped after {len(history)} iterations before the bound settled. Raise max_iter.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     z = standard_points(draws, encoded.n_rows, len(target.start), rng)
     log_q = 0.5 * (z.shape[1] - (z**2).sum(1)) - family.entropy(found)
@@ -155,7 +156,7 @@ def fit_advi(
         pareto_k=weighed.pareto_k,
         modes=modes,
     )
-    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
 
 
 def fixed_points(dimension: int, n_points: int | None, rng: np.random.Generator) -> np.ndarray:
@@ -231,7 +232,7 @@ class _MeanField:
 
 
 def ascend(
-    target: Target, family: Any, points: np.ndarray, max_iter: int, tol: float
+    target: Target, family: Any, points: np.ndarray, max_iter: int, tol: float, progress: Progress
 ) -> tuple[np.ndarray, list[float], bool]:
     """Maximise the evidence lower bound; its value after each iteration; whether the rule of convergence held."""
     state: dict[str, Any] = {"value": np.inf, "gradient": np.inf, "settled": False}
@@ -249,6 +250,7 @@ def ascend(
 
     def remember(intermediate_result: Any) -> None:
         history.append(-float(intermediate_result.fun))
+        progress.step(f"bound {history[-1]:.3f}")
         gained, state["value"] = state["value"] - intermediate_result.fun, intermediate_result.fun
         # in units of the Laplace scale, a gradient of g promises a gain of g²/2
         if len(history) > 2 and gained < tol and state["gradient"] < _FLAT:

@@ -53,7 +53,6 @@ def _warn_of_lone_rows(e_step: EStep, params: Params) -> None:
             f"{', '.join(which)}{more}: it describes single rows, not a group. Use fewer components, or look at those "
             "rows: where they are right, one component more keeps them apart.",
             DegenerateWarning,
-            stacklevel=4,
         )
 
 
@@ -169,7 +168,6 @@ def _warn_of_indistinct(e_step: EStep, params: Params) -> None:
         warn(
             f"{found}. K = {n} is too large for these data: use fewer components; bm.select helps to choose.",
             IndistinctWarning,
-            stacklevel=4,
         )
 
 
@@ -184,5 +182,4 @@ def _warn_of_spikes(e_step: EStep, params: Params) -> None:
             f"{spike} Give {' and '.join(spike.slots)} a prior that vanishes at 0, as the default does, or model the "
             "rounding.",
             ImproperWarning,
-            stacklevel=4,
         )

@@ -305,13 +305,11 @@ def fit_em(
         warn(
             "EM was interrupted: this is the best point so far, not a mode. Pass its params as start= to go on.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     elif not status.converged:
         warn(
             f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     fit = make_fit(
         bound,

@@ -234,14 +234,12 @@ def fit_laplace(
         warn(
             f"fit_laplace stopped after {len(laplace.history)} steps before it reached the mode. Raise max_iter.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     if not laplace.definite:
         warn(
             "The log posterior is flat, or rises, in some direction at the mode: it has no normal approximation there, "
             "and the parameters may not be identified. Use fewer components, informative priors, or fit_nuts.",
             ApproximationWarning,
-            stacklevel=2,
         )
     else:
         warn_of_k(found, "The normal approximation")
@@ -266,7 +264,7 @@ def fit_laplace(
         pareto_k=found.pareto_k,
         modes=modes,
     )
-    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone", stacklevel=3)
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
 
 
 def heaviest(
@@ -326,7 +324,6 @@ def warn_of_k(found: Importance, what: str) -> None:
             f"{what} is too far from the posterior: Pareto k {found.pareto_k:.2f} is not below {LARGEST_K}, so its "
             "draws are left as they are, without correction. Use fit_nuts.",
             ApproximationWarning,
-            stacklevel=3,
         )
 
 

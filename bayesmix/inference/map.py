@@ -87,7 +87,6 @@ def fit_map(
             f"fit_map stopped after {len(history)} steps with a gradient that is not zero: the mode may lie on the "
             "edge of the support (flat priors), or raise max_iter.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     status = Status(
         "map",

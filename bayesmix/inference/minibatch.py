@@ -21,6 +21,7 @@ from bayesmix.build import RowsRV, model_of, variables_at
 from bayesmix.errors import SpecError
 from bayesmix.inference.target import Target
 from bayesmix.params import Params
+from bayesmix.progress import Progress
 from bayesmix.spec import Encoded
 
 #: Steps whose mean is one iterate; the search ends where two iterates differ by less, in Laplace standard deviations.
@@ -100,7 +101,7 @@ class Batches:
 
 
 def climb_by_batches(
-    batches: Batches, family: Any, draw_points: Any, max_iter: int, rng: np.random.Generator
+    batches: Batches, family: Any, draw_points: Any, max_iter: int, rng: np.random.Generator, progress: Progress
 ) -> tuple[np.ndarray, list[float], bool]:
     """Maximise the evidence lower bound by Adam with averaged iterates.
 
@@ -137,6 +138,7 @@ def climb_by_batches(
         if step % _WINDOW == 0:
             here = total / len(bounds)
             history.append(float(np.mean(bounds)))
+            progress.step(f"bound {history[-1]:.3f}")
             settled = before is not None and bool(np.abs(here - before).max() < _STILL)
             before, total, bounds = here, np.zeros_like(lam), []
             if settled:

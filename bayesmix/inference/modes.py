@@ -415,13 +415,13 @@ def joined(fits: Sequence[Any], modes: Sequence[Mode]) -> tuple[Any, bool]:
     return replace(first, mode_fits=tuple(each)), False
 
 
-def with_caution(fit: Any, modes: Modes, what: str, stacklevel: int) -> Any:
+def with_caution(fit: Any, modes: Modes, what: str) -> Any:
     """The fit of one of several modes, not converged, and a `MultimodalWarning`."""
     ways = 'Put them together by fit.combine() or combine="stacking"' if fit.mode_fits else 'Take modes="auto"'
     if fit.status.engine != "nuts":
         ways = 'Use fit_nuts with combine="stacking"'
     message = f"{what}: {modes.describe()}. {ways}, or fewer components."
-    warn(message, MultimodalWarning, stacklevel=stacklevel)
+    warn(message, MultimodalWarning)
     status = replace(fit.status, converged=False, message=f"{fit.status.message} {message}")
     return replace(fit, status=status)
 

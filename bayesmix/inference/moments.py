@@ -134,7 +134,6 @@ def fit_moments(spec: Node, data: Any, *, row_weights: Any = None, n_splits: int
         warn(
             f"{found.message} Two of the components coincide: the moments speak for fewer. Use fewer components.",
             DegenerateWarning,
-            stacklevel=2,
         )
     return make_fit(
         bound,

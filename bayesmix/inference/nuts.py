@@ -212,11 +212,11 @@ def fit_nuts(
                 return replace(kept.fit(), table=table, encoded=encoded)
     fit, described = sampling.from_modes(at)
     if not described:
-        fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}", stacklevel=3)
+        fit = with_caution(fit, found, f"Sampled {'apart' if fit.mode_fits else 'the heaviest alone'}")
     if kept is not None and fit.status.complete:
         kept.finish(fit)
     if not fit.status.converged:
-        warn(fit.status.message, ConvergenceWarning, stacklevel=2)
+        warn(fit.status.message, ConvergenceWarning)
     return fit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -72,6 +72,11 @@ class Target:
     def unconstrained(self, at: Mapping[str, Any]) -> np.ndarray:
         """Free variables by name as a point u (d,): the inverse of `constrained`."""
         return np.concatenate([np.ravel(value) for value in self._moved(at).values()] or [np.empty(0)])
+
+    def of_variables(self, names: Container[str]) -> np.ndarray:
+        """Which coordinates (d,) are those of some free variables."""
+        sizes = [self.point[name].size for name in self._forwards]
+        return np.repeat(np.array([rv.name in names for rv, _ in self._forwards.values()], bool), sizes)
 
     @property
     def start(self) -> np.ndarray:

@@ -112,6 +112,8 @@ def plot_fields(
     return figure, axes[: len(panels)]
 
 
+#: Times the histogram's height that a curve may have before the panel cuts it off.
+_ABOVE = 4
 _Draw = Callable[[Any, View, float], None]
 
 
@@ -319,6 +321,7 @@ def _band(each: np.ndarray, prob: float) -> np.ndarray | None:
 
 
 def _plot_components(axis: Any, grid: np.ndarray, curves: np.ndarray, band: np.ndarray | None = None) -> None:
+    tallest, total = axis.dataLim.y1, curves.sum(1)  # of the histogram
     for k in range(curves.shape[1]):
         if band is not None:
             axis.fill_between(grid, *band[:, :, 1 + k], color=colour(k), alpha=0.35, linewidth=0)
@@ -326,9 +329,23 @@ def _plot_components(axis: Any, grid: np.ndarray, curves: np.ndarray, band: np.n
         axis.plot(grid, curves[:, k], color=colour(k), linestyle=line(k), linewidth=1.6)
     if band is not None:
         axis.fill_between(grid, *band[:, :, 0], color=INK, alpha=0.2, linewidth=0)
-    axis.plot(grid, curves.sum(1), color=INK, linewidth=1.0, alpha=0.8)
+    axis.plot(grid, total, color=INK, linewidth=1.0, alpha=0.8)
     axis.set_xlim(grid[0], grid[-1])
     axis.set_ylim(bottom=0)
+    if tallest > 0 and total.max() > _ABOVE * tallest:  # a component on one value: the others are to be seen too
+        axis.set_ylim(0, 1.5 * tallest)
+        at, right = grid[total.argmax()], grid[total.argmax()] > (grid[0] + grid[-1]) / 2
+        axis.annotate(
+            f"↑ peak at {at:.3g} cut off",
+            (at, 0.99),
+            (-5 if right else 5, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top",
+            fontsize=8,
+            color=FAINT,
+        )
 
 
 def _show_missing(axis: Any, view: View) -> None:

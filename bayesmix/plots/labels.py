@@ -9,12 +9,16 @@ import numpy as np
 from bayesmix.fit import Fit
 from bayesmix.plots._looks import FAINT, INK, colour, component_legend, fill, mark, pyplot, short, soft, tidy
 
+#: Components that are drawn on top of each other; of more there is a heat map.
+_MOST_STACKED = 8
+
 
 def plot_responsibilities(fit: Fit, data: Any = None, *, groups: Any = None, unseen: str = "error") -> tuple[Any, Any]:
     """Plot every row as a thin column whose colours are its probabilities of the components.
 
     Rows are sorted by their most probable component, most certain first: a sharp staircase means that the
-    components are well apart, a blur that they overlap.
+    components are well apart, a blur that they overlap. With more than eight components, which colours and hatches no
+    longer tell apart at a glance, it is a heat map: a line for each component, dark where it is probable.
 
     Parameters
     ----------
@@ -49,15 +53,21 @@ def plot_responsibilities(fit: Fit, data: Any = None, *, groups: Any = None, uns
     axes = grid.ravel()
     for axis, name, size in zip(axes, names, sizes):
         own = resp[labels == name]
-        best = own.argmax(1)
-        stacked = np.vstack([np.zeros(size), own[np.lexsort((-own.max(1), best))].cumsum(1).T])
+        own = own[np.lexsort((-own.max(1), own.argmax(1)))]
+        axis.set_xlabel(f"{name} ({size} rows)" if name else f"{size} rows", color=INK)
+        tidy(axis)
+        if resp.shape[1] > _MOST_STACKED:
+            axis.imshow(own.T, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+            axis.set(xticks=[], yticks=range(resp.shape[1]))
+            continue
+        stacked = np.vstack([np.zeros(size), own.cumsum(1).T])
         edges = np.arange(size + 1)
         for k in range(resp.shape[1]):
             axis.stairs(stacked[k + 1], edges, baseline=stacked[k], fill=True, **fill(k))
-        axis.set(xlim=(0, size), ylim=(0, 1), yticks=[0, 0.5, 1])
-        axis.set_xlabel(f"{name} ({size} rows)" if name else f"{size} rows", color=INK)
-        tidy(axis)
-        axis.set_xticks([])
+        axis.set(xlim=(0, size), ylim=(0, 1), yticks=[0, 0.5, 1], xticks=[])
+    if resp.shape[1] > _MOST_STACKED:
+        axes[0].set_ylabel("component (dark: probable)", color=INK)
+        return figure, axes
     axes[0].set_ylabel("probability", color=INK)
     component_legend(figure, plt, resp.shape[1])
     return figure, axes

@@ -12,7 +12,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from bayesmix.data import Table
-from bayesmix.errors import DataError, gather_faults
+from bayesmix.errors import DataError, close_to, gather_faults
 from bayesmix.params import Place
 from bayesmix.spec import Encoded, Evaluation, Node, Site, gather, places, spread
 
@@ -125,8 +125,8 @@ class Composite(Node):
             if absent:
                 raise DataError(
                     [
-                        f"{name}: the table has no such column; it has {', '.join(list(columns)[:12])}. "
-                        "Rename the column or the field."
+                        f"{name}: the table has no such column; it has {_some(list(columns))}."
+                        f"{close_to(name, columns) or ' Rename the column or the field.'}"
                         for name in absent
                     ]
                 )
@@ -226,6 +226,10 @@ class Composite(Node):
     def graph_draw(self, site, variables, z, out, label):
         for child in site.children:
             child.graph_draw(variables, pt.as_tensor(places(child.axes, site.axes))[z], out, label)
+
+
+def _some(names: list[str], most: int = 12) -> str:
+    return f"{', '.join(names[:most])} and {len(names) - most} more" if len(names) > most else ", ".join(names)
 
 
 def is_keyword(name: str) -> bool:

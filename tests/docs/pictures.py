@@ -4,6 +4,7 @@
 Parameters are made up, not fitted, so that a picture changes only where the plot does.
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -138,6 +139,28 @@ def trajectory() -> xr.Dataset:
     return xr.Dataset({"mu": (("iteration", "component"), mu), "objective": ("iteration", -(0.5**steps))})
 
 
+def twelve() -> Fit:
+    """Twelve components of one field."""
+    x = np.repeat(np.arange(12.0), 6) + np.tile([-0.45, -0.3, -0.1, 0.1, 0.3, 0.45], 12)
+    params = {"weights": np.full(12, 1 / 12), "mu": np.arange(12.0), "sigma": np.full(12, 0.35)}
+    return made(bm.Mixture(bm.Normal(), 12), x, params)
+
+
+def spike() -> Fit:
+    """Half of the values are one, and a component sits on it."""
+    x = np.concatenate([np.zeros(40), np.linspace(0.5, 30, 40)])
+    return made(bm.Mixture(bm.Exponential(), 2), x, {"weights": [0.5, 0.5], "scale": [0.001, 12.0]})
+
+
+def starts() -> Fit:
+    """What sixteen starts reached, and the way of the best."""
+    reached = [-100.0] * 6 + [-100.0 - 3 * k for k in range(9)]
+    each = [{"objective": value, "status": "converged" if k < 9 else "stopped"} for k, value in enumerate(reached)] + [
+        {"objective": -np.inf, "status": "failed: singular"}
+    ]
+    return dataclasses.replace(three(), history=-100 - 60 * 0.7 ** np.arange(25), starts=each)
+
+
 def cases() -> dict:
     """Name -> what draws it."""
     from bayesmix import plots
@@ -149,6 +172,9 @@ def cases() -> dict:
         "profiles_wide": lambda: plots.plot_profiles(wide(), max_rows=12),
         "pairs": lambda: plots.plot_pairs(three()),
         "responsibilities": lambda: plots.plot_responsibilities(three()),
+        "responsibilities_many": lambda: plots.plot_responsibilities(twelve()),
+        "fields_spike": lambda: plots.plot_fields(spike()),
+        "starts": lambda: plots.plot_starts(starts()),
         "simplex": lambda: plots.plot_simplex(three()),
         "coclustering": lambda: plots.plot_coclustering(three(9)),
         "transitions": lambda: plots.plot_transitions(joint()),

@@ -1,16 +1,31 @@
-"""Every notebook under notebooks/ runs from its first cell to its last, and leaves no output behind in git."""
+"""Every notebook under notebooks/ holds its outputs, and still runs from its first cell to its last.
 
+`make notebooks` writes the outputs. That they are the very ones of today is not asked: pictures differ between
+machines, and chains that were compiled elsewhere take other courses.
+"""
+
+import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("nbclient")
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def _command():
+    spec = importlib.util.spec_from_file_location("notebooks_command", ROOT / "ci" / "notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+command = _command()
 
 
 def test_there_are_notebooks():
@@ -18,13 +33,31 @@ def test_there_are_notebooks():
 
 
 @every
-def test_the_file_has_no_outputs(path):
-    """Outputs change with every run, and would hide what changed in the text."""
+def test_the_file_holds_its_outputs(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs or cell.execution_count for cell in code)
+    # run in order, in one go
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not command.faults(notebook)
+    assert path.stat().st_size < command.LARGEST
     assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_what_a_reader_should_not_see_is_a_fault():
+    cell = nbformat.v4.new_code_cell("1")
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="careful"),
+        nbformat.v4.new_output("error", ename="KeyError", evalue="x", traceback=[]),
+        nbformat.v4.new_output("stream", name="stdout", text="see /home/someone/file"),
+    ]
+    found = command.faults(nbformat.v4.new_notebook(cells=[cell]))
+    assert found == [
+        "cell 0: careful",
+        "cell 0: KeyError: x",
+        "cell 0: a path: /home/someone/file",
+        "no picture",
+    ]
 
 
 @every
@@ -38,13 +71,4 @@ def test_links_lead_somewhere(path):
 @pytest.mark.filterwarnings("ignore")  # those of the machinery; the kernel is another process
 @every
 def test_notebook_runs(path):
-    notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
-    )
-    client.execute()
-    outputs = [(n, out) for n, cell in enumerate(notebook.cells) for out in cell.get("outputs", [])]
-    # a reader should see no warning that the text does not speak of
-    warned = [f"cell {n}: {out.text}" for n, out in outputs if out.output_type == "stream" and out.name == "stderr"]
-    assert not warned, "\n".join(warned)
-    assert any("image/png" in out.get("data", {}) for _, out in outputs)
+    assert not command.faults(command.executed(path))

@@ -302,6 +302,27 @@ def test_curves_follow_components_narrower_than_the_screen():
     np.testing.assert_allclose(areas(axis)[0], fit.params["weights"][0], rtol=0.02)
 
 
+def test_responsibilities_of_many_components_are_a_heat_map():
+    _, (axis,) = plots.plot_responsibilities(pictures.twelve())
+    drawn = np.asarray(axis.images[0].get_array())
+    assert drawn.shape == (12, 72)
+    np.testing.assert_allclose(drawn.sum(0), 1)
+    assert (drawn.argmax(0) == np.repeat(np.arange(12), 6)).all()
+    assert not axis.figure.legends
+
+
+def test_a_component_on_one_value_does_not_hide_the_others():
+    """Its curve was a thousand times as high as the histogram, which shrank to a line."""
+    x = np.concatenate([np.zeros(60), RNG.exponential(10, 60)])
+    fit = bm.fit_em(M([bm.Exponential(scale=0.001), bm.Exponential(scale=10.0)]), x, random_seed=1)
+    _, (axis,) = plots.plot_fields(fit)
+    tallest = max(bar.get_height() for bar in axis.patches)
+    assert axis.get_ylim()[1] == pytest.approx(1.5 * tallest)
+    assert [text.get_text() for text in axis.texts] == ["↑ peak at 0 cut off"]
+    _, (axis,) = plots.plot_fields(bm.fit_em(M([bm.Exponential(scale=9.0), bm.Exponential(scale=11.0)]), x + 1))
+    assert not axis.texts
+
+
 def test_fields_of_a_posterior_and_of_other_rows():
     """Curves are means over draws; a field without any value is drawn all the same."""
     fit = bm.fit_em(M(C(e=bm.Exponential(), c=bm.Poisson()), 2), {k: MORE[k] for k in "ec"}, random_seed=1)
