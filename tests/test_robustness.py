@@ -434,3 +434,12 @@ def test_a_prior_that_PyMC_makes_of_others_is_saved(tmp_path):
     assert repr(again.spec) == repr(fit.spec)
     # PyMC keeps Python floats in single precision, and a file has doubles
     assert again.bound.log_prior(again.params) == pytest.approx(fit.bound.log_prior(fit.params), abs=1e-6)
+
+
+@pytest.mark.parametrize("family", [bm.Normal(sigma=1.0), bm.LogNormal(sigma=1e-9), bm.MvNormal(cov=np.eye(2))])
+def test_a_spread_that_is_given_is_no_collapse_however_narrow(family):
+    """A constant column's unit is the size of its value: 1e8 for these, of which a spread of 1 is little."""
+    column = [[1e8, 1e8]] * 4 if isinstance(family, bm.MvNormal) else [1e8] * 4
+    fit = bm.fit_em(bm.Mixture(bm.Composite(x=family), 2), {"x": column}, n_starts=2, random_seed=1)
+    assert fit.status.converged
+    assert np.isfinite(fit.loglik)

@@ -233,6 +233,8 @@ class MvNormal(Leaf):
                 right = prior.pool(np.einsum("kij,kj->ki", precision, stats["first"]))
                 right = right + prior_precision * (prior.mean - center)
                 left = prior.pool(weight) + prior_precision[:, :, None] * np.eye(len(center))
+                unknown = ~left.any((1, 2))  # no rows, and a flat prior
+                left[unknown], right[unknown] = np.eye(len(center)), np.nan
                 mu = np.linalg.solve(left, right[..., None])[..., 0]
             if "cov" in priors:
                 gap = mean - mu

@@ -27,7 +27,7 @@ from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
 from bayesmix.inference.saddles import ascents, renewals
 from bayesmix.inference.start import initial_params, middle
-from bayesmix.params import Params
+from bayesmix.params import COVARIANCE, POSITIVE, Params
 from bayesmix.plan import EStep
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
@@ -799,11 +799,11 @@ def _guarded(bound: Bound, stats: Any, run: Run) -> dict[str, np.ndarray] | None
 
 
 def _collapsed(bound: Bound, params: Params) -> bool:
-    """Whether a family that is estimated has a component on a point; what the user fixed is the user's business."""
+    """Whether a family whose spread is estimated has a component on a point; what the user fixed is theirs to judge."""
     return any(
         leaf.node.collapsed(leaf.values(params), leaf.learned).any()
         for leaf in bound.site.leaves()
-        if any(slot.free for slot in leaf.slots.values())
+        if any(slot.free and slot.support in (POSITIVE, COVARIANCE) for slot in leaf.slots.values())
     )
 
 
