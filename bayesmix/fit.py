@@ -23,7 +23,7 @@ from bayesmix.families._summaries import in_order
 from bayesmix.impute import Imputation, impute
 from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
-from bayesmix.plan import EStep
+from bayesmix.plan import EStep, Pass
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
 from bayesmix.statistics import weighted_sum
@@ -208,7 +208,10 @@ class Fit:
             table = read(data)
             return table, self.bound.encode(table, unseen)
         if self.encoded is None:
-            raise DataError("data: a loaded fit does not keep its training table. Pass the table.")
+            raise DataError(
+                "data: the fit does not keep its training table, because it was loaded or read the table in parts. "
+                "Pass the table."
+            )
         return cast(Table, self.table), self.encoded
 
     def log_density(
@@ -837,8 +840,8 @@ def make_fit(
     bound: Bound,
     draws: dict[str, np.ndarray],
     *,
-    table: Table,
-    encoded: Encoded,
+    table: Table | None,
+    encoded: Encoded | None,
     row_weights: np.ndarray | None,
     status: Status,
     history: np.ndarray | None = None,
@@ -848,22 +851,29 @@ def make_fit(
     trajectory: xr.Dataset | None = None,
     pareto_k: float | None = None,
     modes: Modes | None = None,
-    e_step: EStep | None = None,
+    e_step: Pass | None = None,
+    loglik: float | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
     `log_likelihood` None stores the pointwise group where it has at most 5 million entries, or 100,000 of one draw,
-    of which nothing asks for it but `Fit.log_density`, which finds it again.
+    of which nothing asks for it but `Fit.log_density`, which finds it again. Where rows are not in memory, `table` and
+    `encoded` are None, and `e_step` is the pass over them. `loglik` is the log-likelihood, where it is known.
     """
-    weights = np.broadcast_to(1.0, encoded.n_rows) if row_weights is None else row_weights
-    e_step = EStep(bound, encoded, weights) if e_step is None else e_step
     tree = {"posterior": posterior_dataset(bound, draws)}
     tree.update(groups or {})
     n_chains, n_draws = next(iter(draws.values())).shape[:2] if draws else (1, 1)
-    rows = _rows(table, encoded)
-    if log_likelihood is None:
+    rows: Any = None
+    if encoded is None or table is None:
+        log_likelihood, weights = False, np.empty(0)
+    else:
+        weights = np.broadcast_to(1.0, encoded.n_rows) if row_weights is None else row_weights
+        e_step = EStep(bound, encoded, weights) if e_step is None else e_step
+        rows = _rows(table, encoded)
+    assert e_step is not None
+    if log_likelihood is None and encoded is not None:
         log_likelihood = n_chains * n_draws * encoded.n_rows <= (5_000_000 if n_chains * n_draws > 1 else 100_000)
-    if log_likelihood:
+    if log_likelihood and encoded is not None and isinstance(e_step, EStep):
         pointwise = np.empty((n_chains, n_draws, encoded.n_rows))
         for c in range(n_chains):
             for d in range(n_draws):
@@ -874,12 +884,13 @@ def make_fit(
             {"row_loglik": (("chain", "draw", "row"), pointwise)},
             coords={"chain": np.arange(n_chains), "draw": np.arange(n_draws), "row": rows},
         )
-    else:
+    elif loglik is None:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
         picked = np.linspace(0, n_chains * n_draws - 1, min(100, n_chains * n_draws)).astype(int)
         points = [bound.with_fixed({name: values[i] for name, values in flat.items()}) for i in picked]
         loglik = float(np.mean([e_step(point)[0] for point in points]))
-    tree["observed_data"] = _observed_dataset(bound, encoded, rows)
+    if encoded is not None:
+        tree["observed_data"] = _observed_dataset(bound, encoded, rows)
     if row_weights is not None:
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():

@@ -16,6 +16,7 @@ from bayesmix.families._summaries import Rate, log_ratio
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 from bayesmix.portraits import Traits
+from bayesmix.summaries import Sums
 
 #: Rows of which the largest densities are found at once.
 _AT_ONCE = 2**15
@@ -64,11 +65,15 @@ class Poisson(Leaf):
     value_kind = "count"
     learned_type = Rate
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         counts = numbers(column, "Poisson", whole=True, minimum=0)
         counts = counts[~column.missing]
-        return Rate((counts.sum() + 0.5) / max(len(counts), 1))
+        return Sums(len(counts), counts.sum())
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Rate((summary.total + 0.5) / max(summary.n, 1))
 
     def assume(self, place):
         """See `Node.assume`."""

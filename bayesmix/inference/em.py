@@ -16,27 +16,28 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesmix.bound import Bound, prepare
+from bayesmix.bound import Bound
 from bayesmix.errors import ConvergenceWarning, SpecError, quiet, warn
-from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
+from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
+from bayesmix.inference.rows import rows_of
 from bayesmix.inference.saddles import ascents, renewals
-from bayesmix.inference.start import initial_params, middle
+from bayesmix.inference.start import initial_params, middle, sample_size
 from bayesmix.params import Params
-from bayesmix.plan import EStep
+from bayesmix.plan import EStep, Pass
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded, Node, Stats
 
 #: Iterations that every start gets, and as many more those that are then ahead, before the best are finished.
 _SHORT_RUN, _AHEAD = 10, 6
-#: Rows on which the starts of a table of twice as many run, and iterations on all rows by which they are then judged.
-_SAMPLE, _RANKED = 20_000, 2
+#: Iterations on all rows by which starts that ran on a sample are judged.
+_RANKED = 2
 #: Iterations before leaps begin: the first ones go far and say little of the slope near the mode.
 _WARM_UP = 5
 #: How many of the starts are run to convergence.
@@ -172,6 +173,7 @@ def fit_em(
     accelerate: bool = True,
     n_jobs: int = 1,
     row_weights: Any = None,
+    memory: int | str = "256 MiB",
     validation: Any = None,
     keep_trajectory: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -265,18 +267,16 @@ def fit_em(
     path = resume if checkpoint is None else checkpoint
     if checkpoint is not None and resume is None:
         snapshots.check_place(Path(checkpoint), overwrite)
-    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
-    e_step = EStep(bound, encoded, weights, n_jobs)
+    rows = rows_of(spec, data, row_weights, n_jobs, memory)
+    bound, e_step = rows.e_step.bound, rows.e_step
     begun: list[dict[str, np.ndarray]] = []
     if resume is not None:
-        earlier, begun = snapshots.read(Path(resume), spec, bound, encoded, weights)
+        earlier, begun = snapshots.read(Path(resume), spec, rows)
         if earlier.status.complete:
-            return replace(earlier, table=table, encoded=encoded)
-    kept = None if path is None else snapshots.Snapshots(Path(path), bound, table, encoded, given)
-    best, runs = maximise(
-        bound,
-        encoded,
-        weights,
+            return replace(earlier, table=rows.table, encoded=rows.encoded)
+    kept = None if path is None else snapshots.Snapshots(Path(path), rows)
+    best, runs = maximise_by(
+        e_step,
         start=start,
         begun=begun,
         keep=kept,
@@ -285,7 +285,6 @@ def fit_em(
         max_iter=max_iter,
         tol=tol,
         accelerate=accelerate,
-        e_step=e_step,
         validation=None if validation is None else bound.encode(validation),
         keep_trajectory=keep_trajectory,
         random_seed=random_seed,
@@ -311,18 +310,13 @@ def fit_em(
             f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
             ConvergenceWarning,
         )
-    fit = make_fit(
-        bound,
+    fit = rows.make_fit(
         {name: np.asarray(best.params[name])[None, None] for name in bound.free_slots},
-        table=table,
-        encoded=encoded,
-        row_weights=given,
         status=status,
         history=np.array(best.history),
         starts=[run.report() for run in runs],
-        modes=modes_of(bound, encoded, weights, runs),
+        modes=modes_of(bound, e_step.data, e_step.row_weights, runs),
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
-        e_step=e_step,
     )
     if kept is not None:
         kept.end(fit, runs)
@@ -340,10 +334,13 @@ def _trajectory(bound: Bound, run: Run, validation: Any) -> xr.Dataset:
     return dataset
 
 
-def maximise(
-    bound: Bound,
-    data: Encoded,
-    row_weights: np.ndarray,
+def maximise(bound: Bound, data: Encoded, row_weights: np.ndarray, **options: Any) -> tuple[Run, list[Run]]:
+    """`maximise_by` for rows in memory."""
+    return maximise_by(EStep(bound, data, row_weights), **options)
+
+
+def maximise_by(
+    e_step: Pass,
     *,
     start: dict[str, Any] | str | None = None,
     begun: Sequence[dict[str, np.ndarray]] = (),
@@ -353,7 +350,6 @@ def maximise(
     max_iter: int = 2000,
     tol: float = 1e-8,
     accelerate: bool = True,
-    e_step: EStep | None = None,
     validation: Encoded | None = None,
     keep_trajectory: bool = False,
     random_seed: Any = None,
@@ -365,16 +361,16 @@ def maximise(
     `begun` are points that starts had come to. `keep` is called with all runs after every iteration on all rows. What
     an `interruptible` search has found by a `KeyboardInterrupt` it returns, the best run's status being "interrupted".
     """
+    bound = e_step.bound
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
-    given = [Run(dict(point)) for point in begun] or _given_starts(bound, data, row_weights, start, rng)
+    given = [Run(dict(point)) for point in begun] or _given_starts(e_step, start, rng)
     if not given and n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
     if start is None and (begun or not given):
         n_starts = max(len(given), n_starts if _has_mixture(bound) else 1)
     else:
         n_starts = len(given)
-    e_step = EStep(bound, data, row_weights) if e_step is None else e_step
     n_finished = _FINISHED if validation is None else n_starts
 
     def watch(run: Run) -> None:
@@ -384,7 +380,7 @@ def maximise(
             keep(runs)
 
     few, judged = e_step, 0
-    if not given and max_iter > _SHORT_RUN and (sample := _sample(bound, data, row_weights, rng)) is not None:
+    if not given and max_iter > _SHORT_RUN and (sample := _sample(e_step, rng)) is not None:
         few, judged = EStep(bound, *sample, e_step.n_jobs), _RANKED
     runs: list[Run] = []
     finished: list[Run] = []
@@ -433,7 +429,7 @@ def maximise(
                     finish(run)
                     progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
         if finished and len(finished) < len(runs) and explore:
-            scout = Scout(bound, data, row_weights, explore, onward)
+            scout = Scout(e_step, explore, onward)
             while (another := scout.next(runs)) is not None:
                 finish(another, renew=False)  # a mode is looked for, and not what lies above it
 
@@ -465,7 +461,7 @@ def maximise(
     return best, runs
 
 
-def _best_so_far(e_step: EStep, runs: list[Run]) -> Run:
+def _best_so_far(e_step: Pass, runs: list[Run]) -> Run:
     """The best of runs that were interrupted, each taken back to EM's own step; its status says so."""
     for run in runs:
         if run.plain is not None:
@@ -476,20 +472,19 @@ def _best_so_far(e_step: EStep, runs: list[Run]) -> Run:
     return best
 
 
-def _given_starts(
-    bound: Bound, data: Encoded, row_weights: np.ndarray, start: dict[str, Any] | str | None, rng: np.random.Generator
-) -> list[Run]:
+def _given_starts(e_step: Pass, start: dict[str, Any] | str | None, rng: np.random.Generator) -> list[Run]:
     """The starts that the caller asked for; none where they are to be found from clusters."""
+    bound = e_step.bound
     if start is None:
         return []
     if not isinstance(start, str):
         return [Run(_given_start(bound, start))]
     if start != "moments":
         raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
-    return [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
+    return [Run(_given_start(bound, one)) for one in moments_starts(bound, e_step.data, e_step.row_weights, rng)]
 
 
-def _sharpen(e_step: EStep, run: Run, max_iter: int, tol: float, watch: Callable[[Run], None] | None) -> None:
+def _sharpen(e_step: Pass, run: Run, max_iter: int, tol: float, watch: Callable[[Run], None] | None) -> None:
     """Lead a run whose objective stood still before leaps began to where its gradient vanishes too, in a few steps."""
     before = run.params
     run.status = "running"
@@ -498,7 +493,7 @@ def _sharpen(e_step: EStep, run: Run, max_iter: int, tol: float, watch: Callable
     run.status = "converged"
 
 
-def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
+def _from_clusters(e_step: Pass, rng: np.random.Generator, number: int) -> Run:
     """Start `number`; a failed one where no parameters fit the clusters."""
     bound = e_step.bound
     try:
@@ -508,22 +503,13 @@ def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
         return Run(middle(bound), status=_SINGULAR)
 
 
-def _sample(
-    bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator
-) -> tuple[Encoded, np.ndarray] | None:
+def _sample(e_step: Pass, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:
     """Rows for the short runs, and their weights, which have the sum of all; None where all rows serve."""
-    components = max((site.n_components for site in bound.site.walk()), default=1)
-    n_rows = max(_SAMPLE, 200 * components)
-    if data.n_rows < 2 * n_rows:
-        return None
-    rows = np.sort(rng.choice(data.n_rows, n_rows, replace=False))
-    total, share = row_weights[rows].sum(), n_rows / data.n_rows
-    if not total > 0.5 * share * row_weights.sum():  # a few rows have most of the weight
-        return None
-    return data.take(rows), row_weights[rows] * (row_weights.sum() / total)
+    n_rows = sample_size(e_step.bound)
+    return None if e_step.n_rows < 2 * n_rows else e_step.sample(n_rows, rng)
 
 
-def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool = True) -> bool:
+def _leave_saddle(e_step: Pass, run: Run, rng: np.random.Generator, renew: bool = True) -> bool:
     """Whether a run that stopped can go on from somewhere higher; it then does. See `bayesmix.inference.saddles`.
 
     Without `renew` only from near where it stopped, which tells a saddle from a maximum.
@@ -550,12 +536,12 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool
     return False
 
 
-def _objective(e_step: EStep, params: Params) -> float:
+def _objective(e_step: Pass, params: Params) -> float:
     return e_step(params)[0] + e_step.bound.log_prior(params) if not _collapsed(e_step.bound, params) else -np.inf
 
 
 def advance(
-    e_step: EStep,
+    e_step: Pass,
     run: Run,
     until: int,
     tol: float,
@@ -628,11 +614,11 @@ class _Search:
     that, or where the metric is not finite (a parameter at the edge of its support).
     """
 
-    def __init__(self, e_step: EStep):
+    def __init__(self, e_step: Pass):
         self.coordinates = Coordinates(e_step.bound)
         self.complete = Complete(e_step.bound)
         # the gradient's differences must not take longer than the passes that they save
-        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.data.n_rows > _MANY_ROWS)
+        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.n_rows > _MANY_ROWS)
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
         self.lost = self.idle = self.weak = self.age = 0
