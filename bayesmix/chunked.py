@@ -78,6 +78,8 @@ class Look:
         Site key -> the node.
     kinds : dict
         Column -> its cells' kind, and where that was seen, where columns have one type.
+    order : tuple or None
+        The columns in order, and where that was seen, where the spec takes them by their places.
     """
 
     sizes: tuple[tuple[int, ...], ...] = ()
@@ -86,11 +88,17 @@ class Look:
     seen: dict[str, list[Seen]] = field(default_factory=dict)
     nodes: dict[str, Any] = field(default_factory=dict)
     kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
+    order: tuple[tuple[str, ...], str] | None = None
 
     def __add__(self, other: Look) -> Look:
         seen = {key: list(own) for key, own in (self.seen or other.seen).items()}
         if self.seen and other.seen:
             seen = {key: [(a + b).compact() for a, b in zip(self.seen[key], other.seen[key])] for key in seen}
+        if self.order and other.order and self.order[0] != other.order[0]:
+            raise DataError(
+                f"{other.order[1]}: the columns are {', '.join(other.order[0])}, but {', '.join(self.order[0])} in "
+                f"{self.order[1]}. Give all parts the same columns in one order."
+            )
         for name, (kind, where) in other.kinds.items():
             if name in self.kinds and self.kinds[name][0] != kind:
                 raise DataError(
@@ -104,6 +112,7 @@ class Look:
             seen,
             self.nodes or other.nodes,
             {**other.kinds, **self.kinds},
+            self.order or other.order,
         )
 
     def totals(self) -> dict[str, Seen]:
@@ -143,9 +152,12 @@ def look_at(
             )
         except DataError as error:
             raise named(error, where) from None
-        kinds = {c.name: (c.kind, where) for c in table.columns if typed and not c.missing.all()}
+        kinds: dict[str, tuple[str, str]] = {}
+        if typed:
+            kinds = {column.name: (column.kind, where) for column in table.columns if not column.missing.all()}
         nodes = {key: node for key, (node, _) in readers.items()}
-        total = total + Look((), float(weights.sum()), float(weights.max()), seen, nodes, dict(kinds))
+        order = (table.names, where) if columns is None and table.named else None
+        total = total + Look((), float(weights.sum()), float(weights.max()), seen, nodes, kinds, order)
     return Look((tuple(sizes),)) + total
 
 

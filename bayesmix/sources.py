@@ -289,7 +289,10 @@ def _files(paths: list[Any]) -> Source:
         else:
             among = [path]
         if not among or not among[0].exists():
-            raise DataError(f"data: there is no file {str(given)!r}. Pass the path of a Parquet file or of a folder.")
+            raise DataError(
+                f"data: a {type(given).__name__} is taken for the path of a Parquet file, and {str(given)!r} is none. "
+                "Pass a table, or the path of a file or of a folder of them."
+            )
         found += among
     return Source(_called(found), tuple(part for path in found for part in _row_groups(str(path))), typed=True)
 

@@ -89,15 +89,15 @@ class Sums(Summary):
 
 
 @dataclass(frozen=True)
-class Common(Summary):
-    """What all parts have in common, such as the names of coordinates."""
+class Labels(Summary):
+    """The names of coordinates: those of the first part, and as many in all."""
 
-    value: Any
+    value: tuple
     what: str
 
-    def __add__(self, other: Common) -> Common:
-        if other.value != self.value:
-            raise DataError(f"{self.what}: {other.value!r} where others have {self.value!r}. Give them one.")
+    def __add__(self, other: Labels) -> Labels:
+        if len(other.value) != len(self.value):
+            raise DataError(f"{self.what}: vectors of different lengths, {len(self.value)} and {len(other.value)}.")
         return self
 
 

@@ -19,7 +19,7 @@ from bayesmix.params import COVARIANCE, REAL, Dim, Parameter, Shared, is_prior
 from bayesmix.portraits import Traits, value
 from bayesmix.spec import Encoded, Gap, NotLinear
 from bayesmix.statistics import Products
-from bayesmix.summaries import Common, Quartiles, Summary
+from bayesmix.summaries import Labels, Quartiles, Summary
 
 #: Coordinates up to which every correlation is told.
 _FEW_COORDINATES = 3
@@ -39,7 +39,7 @@ class Cloud:
 class Coordinates(Summary):
     """The quartiles of each coordinate, the coordinates' names, and the rows that lack some of them."""
 
-    labels: Common
+    labels: Labels
     coordinates: tuple[Quartiles, ...]
     n_rows: int
     lacking: int
@@ -102,7 +102,7 @@ class MvNormal(Leaf):
         before = earlier.coordinates if earlier is not None else (None,) * column.values.shape[1]
         lacking = int(np.isnan(column.values[~column.missing]).any(1).sum())
         return Coordinates(
-            Common(column.levels or (), f"{column.name}: coordinates"),
+            Labels(column.levels or (), column.name),
             tuple(Quartiles.of(values, own) for values, own in zip(column.values.T, before)),
             len(column),
             lacking,
