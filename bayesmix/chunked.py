@@ -454,18 +454,22 @@ class ChunkedEStep:
         if self._sample is None:
             size = sample_size(self.bound)
             if self.n_rows < 2 * size:
-                self._sample = self.chunks.take(np.arange(self.n_rows))
+                self._sample = self.take(np.arange(self.n_rows))
             elif self.sample(size, np.random.default_rng(0)) is None:  # a few rows have most of the weight
                 rows = np.sort(np.random.default_rng(0).choice(self.n_rows, size, replace=False))
-                data, weights = self.chunks.take(rows)
+                data, weights = self.take(rows)
                 self._sample = data, weights * (self.n_rows / size)
         assert self._sample is not None
         return self._sample
 
+    def take(self, rows: np.ndarray) -> tuple[Encoded, np.ndarray]:
+        """See `Chunks.take`."""
+        return self.chunks.take(rows)
+
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:
         """See `Pass.sample`: the rows that the same table in memory would give."""
         rows = np.sort(rng.choice(self.n_rows, size, replace=False))
-        data, own = self.chunks.take(rows)
+        data, own = self.take(rows)
         weights = weights_of_sample(own, self.chunks.total_weight, size / self.n_rows)
         if weights is None:
             return None

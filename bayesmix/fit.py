@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix import labels, predictive
+from bayesmix import labels, predictive, streaming
 from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
 from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.families._summaries import in_order
-from bayesmix.impute import Imputation, impute
+from bayesmix.impute import impute
 from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
 from bayesmix.plan import EStep, Pass
@@ -215,14 +216,23 @@ class Fit:
         return cast(Table, self.table), self.encoded
 
     def log_density(
-        self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
-    ) -> np.ndarray:
+        self,
+        data: Any = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        per_draw: bool = False,
+        n_draws: int | None = None,
+        unseen: str = "error",
+    ) -> Any:
         """Log predictive density of each row, labels summed out: log of the mean density over draws.
 
         Parameters
         ----------
-        data : table, optional
-            N rows; the training table by default.
+        data : table or source, optional
+            N rows, also ones that are read in parts (see `bayesmix.fit`); the training table by default.
+        to : path, optional
+            Write the result to this Parquet file instead, a part of the rows at a time: column ``log_density``. The
+            file takes its place when it is whole.
         per_draw : bool
             Return the log density at each draw instead.
         n_draws : int, optional
@@ -231,9 +241,14 @@ class Fit:
 
         Returns
         -------
-        ndarray, shape (N,) or (n_draws, N)
+        ndarray, shape (N,) or (n_draws, N), or Path
             Nats.
         """
+        if streaming.is_streamed(data, to):
+            _check_whole(per_draw)
+            return self._rowwise(
+                data, to, lambda table: self.log_density(table, n_draws=n_draws, unseen=unseen), ("log_density",)
+            )
         _, encoded = self._data(data, unseen)
         each = np.array([self.bound.log_density(params, encoded) for params in self._draws(n_draws)])
         return each if per_draw else np.logaddexp.reduce(each, axis=0) - np.log(len(each))
@@ -243,10 +258,11 @@ class Fit:
         data: Any = None,
         *,
         of: str | None = None,
+        to: str | os.PathLike[str] | None = None,
         per_draw: bool = False,
         n_draws: int | None = None,
         unseen: str = "error",
-    ) -> np.ndarray:
+    ) -> Any:
         """Posterior probability of each component for each row.
 
         Parameters
@@ -256,6 +272,8 @@ class Fit:
         of : str, optional
             Which mixture: the field that it stands in (``"y"``), or the name of its weights (``"topic_weights"``). By
             default the root. A mixture below a sequence has one row for each element of it.
+        to : path, optional
+            A Parquet file to write the result to, as in `log_density`: columns ``component_0``, ``component_1``, …
         per_draw : bool
             Keep the draws apart instead of averaging.
         n_draws : int, optional
@@ -263,7 +281,7 @@ class Fit:
 
         Returns
         -------
-        ndarray, shape (N, K) or (n_draws, N, K)
+        ndarray, shape (N, K) or (n_draws, N, K), or Path
             Rows sum to 1, but for rows with density zero under every component (zeros, with a warning).
 
         Raises
@@ -271,6 +289,11 @@ class Fit:
         SpecError
             The root of the spec is not a mixture.
         """
+        if streaming.is_streamed(data, to):
+            _check_whole(per_draw)
+            return self._rowwise(
+                data, to, lambda table: self.responsibilities(table, of=of, n_draws=n_draws, unseen=unseen), None
+            )
         _, encoded = self._data(data, unseen)
         _, key = labels.mixture_of(self.bound, of)
         self._warn_of_labels()
@@ -532,9 +555,32 @@ class Fit:
         if found is not None and found.method is None and found.switched:
             warn(f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning)
 
-    def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
-        """Most probable component of each row, shape (N,), int."""
+    def predict(self, data: Any = None, *, to: str | os.PathLike[str] | None = None, unseen: str = "error") -> Any:
+        """Most probable component of each row, shape (N,), int; with `to` a Parquet file of them: column ``component``.
+
+        Parameters
+        ----------
+        data : table or source, optional
+            N rows; the training table by default.
+        to : path, optional
+            See `log_density`.
+        unseen : {"error", "ignore"}
+        """
+        if streaming.is_streamed(data, to):
+            return self._rowwise(data, to, lambda table: self.predict(table, unseen=unseen), ("component",))
         return self.responsibilities(data, unseen=unseen).argmax(1)
+
+    def _rowwise(self, data: Any, to: Any, find: Callable[[Table], np.ndarray], names: tuple[str, ...] | None) -> Any:
+        """What `find` says of the rows, some at a time; components name the columns where there are no `names`."""
+
+        def named(values: np.ndarray) -> dict[str, np.ndarray]:
+            if names is not None:
+                return {names[0]: values}
+            return {f"component_{k}": np.ascontiguousarray(column) for k, column in enumerate(values.T)}
+
+        if data is None:
+            data, _ = self._data(None, "error")
+        return streaming.rowwise(data, to, self.spec.column_names(), find, named)
 
     def relabel(
         self, method: str | None = "kl", *, like: Params | None = None, data: Any = None, skip: Sequence[str] = ()
@@ -637,14 +683,23 @@ class Fit:
         return occupied(self.bound, self._draws(n_draws), encoded, of, np.random.default_rng(random_seed))
 
     def impute(
-        self, data: Any = None, *, n_draws: int = 1000, random_seed: Any = None, unseen: str = "error"
-    ) -> Imputation:
+        self,
+        data: Any = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        n_draws: int = 1000,
+        random_seed: Any = None,
+        unseen: str = "error",
+    ) -> Any:
         """Draw the missing cells from their posterior given everything that is observed in their rows.
 
         Parameters
         ----------
-        data : table, optional
+        data : table or source, optional
             N rows; the training table by default.
+        to : path, optional
+            A Parquet file to write the filled table to, some rows at a time: what ``table()`` of the result gives, with
+            all columns. Tables that are read in parts need it.
         n_draws : int
             Draws of every cell. With a posterior of several draws the parameters vary too.
         random_seed : int, SeedSequence or Generator, optional
@@ -652,10 +707,24 @@ class Fit:
 
         Returns
         -------
-        Imputation
+        Imputation or Path
             Its ``draws``, ``summary()`` and ``table()``.
         """
         _check_count("n_draws", n_draws)
+        if streaming.is_streamed(data, to):
+            if to is None:
+                raise ValueError(
+                    "to: the path of a Parquet file is needed for the filled rows of a table read in parts."
+                )
+            rng = np.random.default_rng(random_seed)
+            real = {leaf.place.path for leaf in self.bound.site.leaves() if leaf.node.value_kind == "real"}
+            return streaming.imputed(
+                self._data(None, unseen)[0] if data is None else data,
+                to,
+                n_draws,
+                real,
+                lambda table: self.impute(table, n_draws=n_draws, random_seed=rng, unseen=unseen).table(),
+            )
         table, encoded = self._data(data, unseen)
         return impute(self.bound, self._repeated(n_draws), table, encoded, np.random.default_rng(random_seed))
 
@@ -829,6 +898,11 @@ def _rows(table: Table, encoded: Encoded) -> Any:
 def _most_frequent(values: np.ndarray) -> float:
     found, counts = np.unique(values, return_counts=True)
     return float(found[counts.argmax()])
+
+
+def _check_whole(per_draw: bool) -> None:
+    if per_draw:
+        raise ValueError("per_draw: of a table that is read in parts only means over draws are found.")
 
 
 def _check_count(name: str, value: Any) -> None:

@@ -190,7 +190,7 @@ def _dask(frame: Any) -> Source:
 # ---------------------------------------------------------------- Parquet and Arrow
 
 
-def _arrow() -> Any:
+def arrow() -> Any:
     """The package pyarrow, with what is needed of it."""
     try:
         import pyarrow
@@ -213,7 +213,7 @@ class _RowGroups(Part):
     keys: tuple[tuple[str, Any], ...] = ()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
-        pyarrow = _arrow()
+        pyarrow = arrow()
         try:
             with pyarrow.parquet.ParquetFile(
                 self.path, filesystem=self.filesystem, pre_buffer=False, buffer_size=2**20
@@ -227,7 +227,7 @@ class _RowGroups(Part):
                     table = pyarrow.Table.from_batches([batch])
                     for key, value in self.keys:
                         table = table.append_column(key, pyarrow.array([value] * len(table)))
-                    yield _at(self.name, first), replace(read(table), native=None)
+                    yield _at(self.name, first), read(table)
                     first += len(table)
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{self.name}: it cannot be read ({_short(error)}).") from error
@@ -242,13 +242,13 @@ class _Fragment(Part):
     schema: Any
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
-        pyarrow = _arrow()
+        pyarrow = arrow()
         try:
             first = 0
             for batch in self.fragment.to_batches(
                 schema=self.schema, batch_size=ROWS, use_threads=False, batch_readahead=1, fragment_readahead=1
             ):
-                table = replace(read(pyarrow.Table.from_batches([batch])), native=None)
+                table = read(pyarrow.Table.from_batches([batch]))
                 yield from _pieces(self.name, table, first)
                 first += table.n_rows
         except (pyarrow.ArrowException, OSError) as error:
@@ -265,7 +265,7 @@ class _Batches(Part):
     folder: Any = None
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
-        pyarrow = _arrow()
+        pyarrow = arrow()
         try:
             with pyarrow.OSFile(self.path) as at, pyarrow.ipc.open_file(at) as file:
                 for number in self.batches:
@@ -284,7 +284,7 @@ def _files(paths: list[Any]) -> Source:
         if "*" in path.name:
             among = sorted(path.parent.glob(path.name))
         elif path.is_dir():
-            return _dataset(_arrow().dataset.dataset([str(p) for p in paths] if len(paths) > 1 else str(path),
+            return _dataset(arrow().dataset.dataset([str(p) for p in paths] if len(paths) > 1 else str(path),
                                                      format="parquet", partitioning="hive"))  # fmt: skip
         else:
             among = [path]
@@ -303,7 +303,7 @@ def _called(paths: list[Any]) -> str:
 
 def _row_groups(path: str, filesystem: Any = None, keys: tuple[tuple[str, Any], ...] = ()) -> Iterator[Part]:
     """Parts of a Parquet file of about `ROWS` rows each, or of one row group where that has more."""
-    pyarrow = _arrow()
+    pyarrow = arrow()
     try:
         with pyarrow.parquet.ParquetFile(path, filesystem=filesystem) as file:
             metadata = file.metadata
@@ -325,7 +325,7 @@ def _row_groups(path: str, filesystem: Any = None, keys: tuple[tuple[str, Any], 
 
 
 def _dataset(dataset: Any) -> Source:
-    pyarrow = _arrow()
+    pyarrow = arrow()
     if getattr(dataset, "_scan_options", None):
         raise DataError(
             "data: this dataset has a filter, which reading it part by part would leave out. Pass a function instead: "
@@ -359,7 +359,7 @@ class _Folder:
 
 def _spooled(reader: Any) -> Source:
     """A stream of record batches, which can be read once, as a temporary file."""
-    pyarrow = _arrow()
+    pyarrow = arrow()
     folder = _Folder()
     path = str(folder.path / "rows.arrow")
     sizes: list[int] = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.bound import Bound
-from bayesmix.errors import ConvergenceWarning, SpecError, quiet, warn
+from bayesmix.errors import ConvergenceWarning, DataError, SpecError, quiet, warn
 from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
@@ -25,7 +26,7 @@ from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
-from bayesmix.inference.rows import rows_of
+from bayesmix.inference.rows import Rows, rows_of
 from bayesmix.inference.saddles import ascents, renewals
 from bayesmix.inference.start import initial_params, middle, sample_size
 from bayesmix.params import Params
@@ -264,10 +265,46 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
+    return fit_rows(
+        spec,
+        lambda: rows_of(spec, data, row_weights, n_jobs, memory),
+        start=start,
+        n_starts=n_starts,
+        max_iter=max_iter,
+        tol=tol,
+        accelerate=accelerate,
+        validation=validation,
+        keep_trajectory=keep_trajectory,
+        checkpoint=checkpoint,
+        resume=resume,
+        overwrite=overwrite,
+        random_seed=random_seed,
+        progressbar=progressbar,
+    )
+
+
+def fit_rows(
+    spec: Node,
+    make_rows: Callable[[], Rows],
+    *,
+    start: dict[str, Any] | str | None = None,
+    n_starts: int = 16,
+    max_iter: int = 2000,
+    tol: float = 1e-8,
+    accelerate: bool = True,
+    validation: Any = None,
+    keep_trajectory: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    """`fit_em` of rows wherever they are: `make_rows` binds the spec to them."""
     path = resume if checkpoint is None else checkpoint
     if checkpoint is not None and resume is None:
         snapshots.check_place(Path(checkpoint), overwrite)
-    rows = rows_of(spec, data, row_weights, n_jobs, memory)
+    rows = make_rows()
     bound, e_step = rows.e_step.bound, rows.e_step
     begun: list[dict[str, np.ndarray]] = []
     if resume is not None:
@@ -275,7 +312,8 @@ def fit_em(
         if earlier.status.complete:
             return replace(earlier, table=rows.table, encoded=rows.encoded)
     kept = None if path is None else snapshots.Snapshots(Path(path), rows)
-    best, runs = maximise_by(
+    search = partial(
+        maximise_by,
         e_step,
         start=start,
         begun=begun,
@@ -290,6 +328,13 @@ def fit_em(
         random_seed=random_seed,
         progressbar=progressbar,
     )
+    try:
+        best, runs = search()
+    except DataError as error:  # a part of the data that could be read before
+        if kept is None or not kept.write():
+            raise
+        way_out = f"What EM had found is in {path}: pass it as resume= once the data are right."
+        raise DataError([*error.faults[:-1], f"{error.faults[-1]} {way_out}"]) from error
     reached = np.array([run.objective for run in runs])
     warn_of_components(e_step, best.params)
     ended = {"converged": "converged", _INTERRUPTED: _INTERRUPTED}.get(best.status, "stopped at max_iter")

@@ -29,14 +29,16 @@ class Snapshots:
     def __init__(self, path: Path, rows: Rows):
         self.path, self.rows, self.bound = path, rows, rows.e_step.bound
         self.next = time.monotonic() + _EVERY
+        self.runs: Sequence[Any] = ()
 
     def __call__(self, runs: Sequence[Any]) -> None:
+        self.runs = runs
         if time.monotonic() >= self.next:
-            self.write(runs)
+            self.write()
 
-    def write(self, runs: Sequence[Any]) -> None:
-        """Write the best point so far, and those of all starts."""
-        began = time.monotonic()
+    def write(self) -> bool:
+        """Write the best point so far, and those of all starts; whether there is any."""
+        began, runs = time.monotonic(), self.runs
         begun = [run for run in runs if run.history and not run.failed]
         if begun:
             best = max(begun, key=lambda run: run.objective)
@@ -52,6 +54,7 @@ class Snapshots:
             self._save(fit, begun)
         ended = time.monotonic()
         self.next = ended + max(_EVERY, _TIMES_LONGER * (ended - began))
+        return bool(begun)
 
     def end(self, fit: Fit, runs: Sequence[Any]) -> None:
         """Write the fit that EM returns."""
