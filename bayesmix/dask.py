@@ -134,7 +134,7 @@ def _client(client: Any) -> Iterator[Any]:
             client = distributed.get_client()
         except ValueError:
             with (
-                distributed.LocalCluster(threads_per_worker=1, dashboard_address=None) as cluster,
+                distributed.LocalCluster(threads_per_worker=1, dashboard_address=":0") as cluster,
                 distributed.Client(cluster) as own,
             ):
                 yield own

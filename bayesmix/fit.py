@@ -714,7 +714,7 @@ class Fit:
         if streaming.is_streamed(data, to):
             if to is None:
                 raise ValueError(
-                    "to: the path of a Parquet file is needed for the filled rows of a table read in parts."
+                    "to: a table that is read in parts needs the path of a Parquet file for its filled rows."
                 )
             rng = np.random.default_rng(random_seed)
             real = {leaf.place.path for leaf in self.bound.site.leaves() if leaf.node.value_kind == "real"}

@@ -103,7 +103,7 @@ def source_of(data: Any) -> Source | None:
     if isinstance(data, Iterator):
         raise DataError(
             "data: an iterator can be read once, and a fit reads its rows many times. Pass a function that returns a "
-            "new one with each call: bm.fit(spec, lambda: chunks())."
+            "new one with each call: bm.fit(spec, lambda: chunks()); or list(…) of records that fit in memory."
         )
     return None
 
@@ -216,7 +216,11 @@ class _RowGroups(Part):
         pyarrow = arrow()
         try:
             with pyarrow.parquet.ParquetFile(
-                self.path, filesystem=self.filesystem, pre_buffer=False, buffer_size=2**20
+                self.path,
+                filesystem=self.filesystem,
+                pre_buffer=False,
+                buffer_size=2**20,
+                page_checksum_verification=True,
             ) as file:
                 names = file.schema_arrow.names
                 # a column that is not there is told of where it is missed
@@ -312,7 +316,7 @@ def _row_groups(path: str, filesystem: Any = None, keys: tuple[tuple[str, Any], 
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: it cannot be read as Parquet ({_short(error)}).") from error
     n_rows, n_bytes = sum(rows for rows, _ in groups), sum(size for _, size in groups)
-    rows = max(min(ROWS, int(_BYTES * n_rows / max(n_bytes, 1))), 1024)
+    rows = min(ROWS, max(int(_BYTES * n_rows / max(n_bytes, 1)), 1024))
     begin = 0
     while begin < len(groups):
         end, total = begin + 1, groups[begin][0]

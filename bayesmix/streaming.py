@@ -57,7 +57,7 @@ def rowwise(
     find: Callable[[Table], np.ndarray],
     name: Callable[[np.ndarray], Mapping[str, np.ndarray]],
 ) -> Any:
-    """What `find` says of each row: as one array, or, where `to` is a path, as a Parquet file of columns of these names."""
+    """What `find` says of each row: as one array, or, where `to` is a path, as a Parquet file of named columns."""
 
     def found() -> Iterator[tuple[str, np.ndarray]]:
         for where, table in tables(data, columns):

@@ -198,8 +198,8 @@ def fit_em(
     ----------
     spec : Node
         With ``spec.with_flat_priors()`` the mode is the maximum of the likelihood.
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows, in memory or read in parts; see `bayesmix.fit`.
     start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
         and shapes are those of ``fit.params``. ``"moments"``: from the answers of `fit_moments`,
@@ -218,9 +218,12 @@ def fit_em(
         or EM's own step is made instead. On slow data it takes tens of iterations where plain EM takes thousands.
     n_jobs : int
         Threads of the E-step; -1 is all processors.
-    row_weights : array_like, shape (N,), optional
-        Weight 2 is the same as the row twice. (Default priors take the column's scale from the rows as they
-        are, without weights; give priors of your own where that matters.)
+    memory : int or str
+        Of a source: bytes that rows may take between passes, as a number or as ``"2 GiB"``. What does not fit is read
+        again in each pass.
+    row_weights : array_like, shape (N,), or str, optional
+        Weights; of a source also the name of a column. Weight 2 is the same as the row twice. (Default priors take the
+        column's scale from the rows as they are, without weights; give priors of your own where that matters.)
     validation : table, optional
         Rows that judge the starts: all of them are run to the end, and the one with the highest log-likelihood of these
         rows is kept; ``fit.starts`` says what each has.
@@ -246,7 +249,8 @@ def fit_em(
     Raises
     ------
     DataError, SpecError
-        Everything that is wrong with the data or the spec, listed together; `resume` is of another spec or table.
+        Everything that is wrong with the data or the spec, listed together; `resume` is of another spec or table. Of a
+        source a `DataError` names the part; what EM had found by then is in `checkpoint`, where there is one.
     FileExistsError
         Something is at `checkpoint` already.
     KeyboardInterrupt
