@@ -40,6 +40,8 @@ try:
 except ImportError:
     raise ImportError("bayesmix.dask needs Dask. Install it: pip install 'bayesmix[dask]'.") from None
 
+__all__ = ["fit_em"]
+
 #: Groups of parts for each thread of the cluster: several, so that none waits long for the last.
 _GROUPS = 3
 #: Sums that one task adds up.

@@ -4,11 +4,10 @@
     python benchmarks/large.py dask [--rows 1e6] [--runs 10]    a worker is killed in the middle of each run
     python benchmarks/large.py overhead [--rows 1e7]    a pass on two workers beside a pass of two threads
 
-Rows are Normal + Poisson + Categorical of five groups, written to Parquet in a temporary folder (`--folder`), 24 bytes
-a row in memory, about 10 on the disk; it is removed in the end. Each fit of `linear` runs in a process of its own, whose
-peak memory is what the operating system says. Figures go to docs/benchmarks/large.json, and docs/benchmarks/large.md is
-made from all that it holds. On two quiet cores `linear` takes about 45 minutes to 1e8 rows (to 1e7: 5), `dask` 5 and
-`overhead` 5.
+Rows are Normal + Poisson + Categorical of five groups, written to Parquet in a temporary folder (`--folder`), about 17
+bytes a row, which is removed in the end. Each fit of `linear` runs in a process of its own, whose peak memory is what
+the operating system says. Figures go to docs/benchmarks/large.json, and docs/benchmarks/large.md is made from all that
+it holds. On two quiet cores `linear` takes about 45 minutes to 1e8 rows (to 1e7: 5), `dask` 5 and `overhead` 5.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def generate(path: Path, n_rows: int) -> Path:
         codes = pa.array(((z + rng.integers(0, 3, len(z))) % 7).astype(np.int32))
         x, y = rng.normal(MEANS[z], 1), rng.poisson(RATES[z])
         table = pa.table({"x": x, "y": y, "s": pa.DictionaryArray.from_arrays(codes, symbols)})
-        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=["s"])
         writer.write_table(table, row_group_size=2**18)
     writer.close()
     return path
@@ -192,9 +191,9 @@ def page(known: dict) -> str:
             "",
             "## A Parquet file in constant memory",
             "",
-            "`fit_em` with two starts, two threads and the default `memory=`, each in a process of its own. A pass reads,\n"
-            "encodes and lays out the rows that do not fit into `memory=`, and runs the E-step; raw read is Arrow decoding\n"
-            "the file on one thread. Peak memory is the whole process's; `before` is what it had before the fit.",
+            "`fit_em` with two starts, two threads and the default `memory=`, each in a process of its own. A pass",
+            "reads, encodes and lays out rows that do not fit into `memory=`, and runs the E-step; raw read is Arrow",
+            "decoding the file on one thread. Peak memory is the whole process's; `before` is what it had before the fit.",
             "",
             "| rows | file, MiB | raw read, s | a pass, s | passes | fit, s | peak memory, MiB | before, MiB |",
             "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -209,7 +208,7 @@ def page(known: dict) -> str:
             "",
             "## A cluster that loses workers",
             "",
-            "`bayesmix.dask.fit_em` on a `LocalCluster` of two workers beside `fit_em`; in each run a worker is killed\n"
+            "`bayesmix.dask.fit_em` on a `LocalCluster` of two workers beside `fit_em`; in each run a worker is killed",
             "in the middle of a pass. Largest relative differences.",
             "",
             "| rows | runs | workers killed | log-likelihood | a parameter | a run, s |",
