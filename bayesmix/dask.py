@@ -27,13 +27,12 @@ from bayesmix.chunked import ChunkedEStep, Chunks, Look, PartOfRows, added, enco
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit
-from bayesmix.inference.em import fit_rows
-from bayesmix.inference.rows import Rows
+from bayesmix.inference.em import check_checkpoint, fit_rows
+from bayesmix.inference.rows import Rows, checked
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.sources import ROWS, Part, Source, source_of
 from bayesmix.spec import Encoded, Node, Stats
-from bayesmix.ties import warn_of_ties
 
 try:
     import distributed
@@ -109,10 +108,11 @@ def fit_em(
     >>> fit.params["mu"].round()
     array([1., 9.])
     """
+    check_checkpoint(checkpoint, resume, overwrite)
     with _client(client) as cluster:
         return fit_rows(
             spec,
-            lambda: _rows(spec, data, row_weights, cluster),
+            _rows(spec, data, row_weights, cluster),
             start=start,
             n_starts=n_starts,
             max_iter=max_iter,
@@ -122,7 +122,6 @@ def fit_em(
             keep_trajectory=keep_trajectory,
             checkpoint=checkpoint,
             resume=resume,
-            overwrite=overwrite,
             random_seed=random_seed,
             progressbar=progressbar,
         )
@@ -150,9 +149,7 @@ def _rows(spec: Node, data: Any, row_weights: Any, client: Any) -> Rows:
         source = _of_table(read(data))
     groups = _shared_out(source.parts, client)
     chunks = learn(spec, source, row_weights, looker=partial(_look, client, groups))
-    e_step = DaskEStep(chunks, client, groups)
-    warn_of_ties(e_step.bound.site, e_step.data, "data")
-    return Rows(e_step)
+    return checked(DaskEStep(chunks, client, groups))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -63,8 +62,9 @@ def raw_read(path: Path) -> float:
 
 
 def peak() -> float:
-    """MiB that this process had at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """MiB that this process had at most; ``ru_maxrss`` would begin with what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def fit_one(path: str, n_jobs: int) -> dict[str, float]:
@@ -193,7 +193,7 @@ def page(known: dict) -> str:
             "",
             "`fit_em` with two starts, two threads and the default `memory=`, each in a process of its own. A pass",
             "reads, encodes and lays out rows that do not fit into `memory=`, and runs the E-step; raw read is Arrow",
-            "decoding the file on one thread. Peak memory is the whole process's; `before` is what it had before the fit.",
+            "decoding the file on one thread. Peak memory is the whole process's, with what it had before.",
             "",
             "| rows | file, MiB | raw read, s | a pass, s | passes | fit, s | peak memory, MiB | before, MiB |",
             "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

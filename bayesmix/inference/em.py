@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesmix.bound import Bound
+from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DataError, SpecError, quiet, warn
 from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.inference import snapshots
@@ -26,13 +26,14 @@ from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
-from bayesmix.inference.rows import Rows, rows_of
+from bayesmix.inference.rows import Rows, rows_in_memory, rows_in_parts
 from bayesmix.inference.saddles import ascents, renewals
 from bayesmix.inference.start import initial_params, middle, sample_size
 from bayesmix.params import Params
 from bayesmix.plan import EStep, Pass
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Stats
 
 #: Iterations that every start gets, and as many more those that are then ahead, before the best are finished.
@@ -269,9 +270,15 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
+    check_checkpoint(checkpoint, resume, overwrite)
+    source = source_of(data)
+    if source is None:
+        rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
+    else:
+        rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
     return fit_rows(
         spec,
-        lambda: rows_of(spec, data, row_weights, n_jobs, memory),
+        rows,
         start=start,
         n_starts=n_starts,
         max_iter=max_iter,
@@ -281,15 +288,20 @@ def fit_em(
         keep_trajectory=keep_trajectory,
         checkpoint=checkpoint,
         resume=resume,
-        overwrite=overwrite,
         random_seed=random_seed,
         progressbar=progressbar,
     )
 
 
+def check_checkpoint(checkpoint: Any, resume: Any, overwrite: bool) -> None:
+    """Raise `FileExistsError` where something at `checkpoint` is neither gone on from nor may be overwritten."""
+    if checkpoint is not None and resume is None:
+        snapshots.check_place(Path(checkpoint), overwrite)
+
+
 def fit_rows(
     spec: Node,
-    make_rows: Callable[[], Rows],
+    rows: Rows,
     *,
     start: dict[str, Any] | str | None = None,
     n_starts: int = 16,
@@ -300,15 +312,11 @@ def fit_rows(
     keep_trajectory: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:
-    """`fit_em` of rows wherever they are: `make_rows` binds the spec to them."""
+    """`fit_em` of rows wherever they are."""
     path = resume if checkpoint is None else checkpoint
-    if checkpoint is not None and resume is None:
-        snapshots.check_place(Path(checkpoint), overwrite)
-    rows = make_rows()
     bound, e_step = rows.e_step.bound, rows.e_step
     begun: list[dict[str, np.ndarray]] = []
     if resume is not None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.bound import prepare
+from bayesmix.bound import Bound, check_rows
 from bayesmix.chunked import ChunkedEStep, learn
 from bayesmix.data import Table
 from bayesmix.fit import Fit, make_fit
 from bayesmix.plan import EStep, Pass
-from bayesmix.sources import source_of
+from bayesmix.sources import Source
 from bayesmix.spec import Encoded, Node
 from bayesmix.ties import warn_of_ties
 
@@ -56,18 +56,26 @@ class Rows:
         return self.e_step.chunks.digest()  # type: ignore[attr-defined]
 
 
-def rows_of(spec: Node, data: Any, row_weights: Any, n_jobs: int = 1, memory: int | str = "256 MiB") -> Rows:
-    """A spec bound to its rows, and the pass over them.
+def rows_in_memory(prepared: tuple[Table, Bound, Encoded, np.ndarray, np.ndarray | None], n_jobs: int = 1) -> Rows:
+    """Rows of a table in memory, from what `bayesmix.bound.prepare` gives."""
+    table, bound, encoded, weights, given = prepared
+    return Rows(EStep(bound, encoded, weights, n_jobs), table, encoded, given)
+
+
+def rows_in_parts(spec: Node, source: Source, row_weights: Any, n_jobs: int = 1, memory: int | str = "256 MiB") -> Rows:
+    """Rows of a source: see `bayesmix.chunked`.
 
     Raises
     ------
     SpecError, DataError
-        Everything that is wrong with the spec or the data, listed together.
+        A `DataError` names the part.
     """
-    source = source_of(data)
-    if source is None:
-        table, bound, encoded, weights, given = prepare(spec, data, row_weights)
-        return Rows(EStep(bound, encoded, weights, n_jobs), table, encoded, given)
-    e_step = ChunkedEStep(learn(spec, source, row_weights, n_jobs), n_jobs, memory)
+    return checked(ChunkedEStep(learn(spec, source, row_weights, n_jobs), n_jobs, memory))
+
+
+def checked(e_step: Pass) -> Rows:
+    """Rows that are not in memory, after the warnings that `bayesmix.bound.prepare` gives of those that are."""
+    if e_step.data.n_rows == e_step.n_rows:  # of a sample fewer rows may differ than of all
+        check_rows(e_step.bound, e_step.data, e_step.row_weights)
     warn_of_ties(e_step.bound.site, e_step.data, "data")
     return Rows(e_step)
