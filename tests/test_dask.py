@@ -19,7 +19,7 @@ from bayesmix import sources
 N = 900
 SPEC = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), s=bm.Categorical(), v=bm.MvNormal()), 2)
 #: A few steps tell as much as all: they are the same ones.
-EM = dict(n_starts=1, max_iter=8, accelerate=False, random_seed=1)
+EM = dict(n_starts=1, max_iter=14, accelerate=False, random_seed=1)
 #: Runs that end where nothing is left to gain.
 WHOLE = dict(n_starts=1, tol=0, random_seed=1)
 
