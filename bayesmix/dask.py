@@ -214,16 +214,19 @@ def _added(results: Sequence[tuple[float, Stats | None]]) -> tuple[float, Stats 
     return total, added((0.0, stats) for _, stats in results if stats is not None)[1]
 
 
-def _tree(client: Any, add: Callable[[Sequence[Any]], Any], futures: list[Any]) -> Any:
-    """The sum of what futures hold, in their order."""
-    while len(futures) > 1:
+def _total(client: Any, add: Callable[[Sequence[Any]], Any], futures: list[Any], names: dict[int, list[str]]) -> Any:
+    """The sum of what futures hold, in their order: by tasks, until there are so few that they are as well added here.
+
+    Raises `DataError` where workers died at one of the groups of parts in `names`.
+    """
+    while len(futures) > _FAN_IN:
         futures = [
             client.submit(add, futures[i : i + _FAN_IN], pure=False)
             if len(futures[i : i + _FAN_IN]) > 1
             else futures[i]
             for i in range(0, len(futures), _FAN_IN)
         ]
-    return futures[0]
+    return add(_gathered(client, futures, names))
 
 
 def _look(client: Any, groups: Sequence[range], look: Callable[[Part], Look], parts: Sequence[Part]) -> Look:
@@ -236,13 +239,13 @@ def _look(client: Any, groups: Sequence[range], look: Callable[[Part], Look], pa
         client.submit(_look_at_all, look, [parts[n] for n in group], key=f"look-{i}-{token}", pure=False)
         for i, group in enumerate(groups)
     ]
-    return _result(_tree(client, _sum, futures), names)
+    return _total(client, _sum, futures, names)
 
 
-def _result(future: Any, names: dict[int, list[str]]) -> Any:
-    """What a future holds. Raises `DataError` where workers died at one of the groups of parts in `names`."""
+def _gathered(client: Any, futures: list[Any], names: dict[int, list[str]]) -> list[Any]:
+    """What futures hold. Raises `DataError`, see `_total`."""
     try:
-        return future.result()
+        return client.gather(futures)
     except distributed.KilledWorker as error:
         key = str(error.task)
         number = key.split("-")[1] if key.startswith(("look-", "rows-", "pass-", "take-")) else ""
@@ -286,7 +289,7 @@ class DaskEStep(ChunkedEStep):
                     futures[n] = self.client.submit(
                         taken, chunks.alone(n), rows[begin:end], key=f"take-{i}-{token}-{n}", pure=False
                     )
-        found = [_result(future, self.names) for future in futures.values()]
+        found = _gathered(self.client, list(futures.values()), self.names)
         table = Table.joined([table for table, _ in found])
         return self.bound.site.encode(table, "error"), np.concatenate([weights for _, weights in found])
 
@@ -298,5 +301,5 @@ class DaskEStep(ChunkedEStep):
             self.client.submit(_e_step, rows, values, key=f"pass-{i}-{token}", pure=False)
             for i, rows in enumerate(self.rows)
         ]
-        loglik, stats = _result(_tree(self.client, _added, futures), self.names)
+        loglik, stats = _total(self.client, _added, futures, self.names)
         return loglik, stats
