@@ -318,18 +318,21 @@ class Seen:
         Of the cells; None while every cell is missing.
     summary : Summary or None
         None while every cell is missing.
+    blank : Column or None
+        The column without its rows, while every cell is missing.
     """
 
     name: str
     n_rows: int
     kind: str | None = None
     summary: Summary | None = None
+    blank: Column | None = None
 
     @classmethod
     def of(cls, node: Any, column: Column, earlier: Seen | None = None) -> Seen:
         """Of a column, or of a part of one; `earlier` is the sum that wanted another look."""
         if column.missing.all():
-            return cls(column.name, len(column))
+            return cls(column.name, len(column), blank=column.take(slice(0, 0)))
         before = None if earlier is None else earlier.summary
         return cls(column.name, len(column), column.kind, node.summarise(column, before))
 
@@ -374,6 +377,4 @@ def learn_from(node: Any, seen: Sequence[Seen]) -> Any:
             f"{total.name}: every cell is missing, so {type(node).__name__} has nothing to learn from. "
             "Leave the field out of the spec."
         )
-    nothing = np.empty((0, 0) if getattr(node, "value_ndim", 0) else 0)
-    blank = Column(total.name, nothing, np.zeros(0, bool), "number")
-    return node.learn_summary(node.summarise(blank, None), total.name)
+    return node.learn_summary(node.summarise(total.blank, None), total.name)
