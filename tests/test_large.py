@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -494,3 +495,21 @@ def test_parts_are_of_bounded_size(tmp_path):
         assert sum(sizes) == 5000
         assert max(sizes) <= 128
         assert len(sizes) <= 50
+
+
+def test_without_pyarrow(monkeypatch, path):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"need pyarrow. Install it: pip install 'bayesmix\[parquet\]'"):
+        bm.fit(SPEC, path)
+
+
+def test_a_fit_without_rows_is_saved_and_shown(path, local, tmp_path):
+    fit = bm.fit(SPEC, path, **EM)
+    fit.save(tmp_path / "fit.zip")
+    loaded = bm.load(tmp_path / "fit.zip")
+    same(loaded, local)
+    assert "converged" in repr(loaded)
+    assert "converged" in loaded._repr_html_()
+    assert list(fit.summary().index) == list(local.summary().index)
+    with pytest.raises(bm.DataError, match="Pass the table"):
+        fit.predict()
