@@ -177,7 +177,8 @@ def test_every_table_in_parts(case):
     for _ in range(2):  # once read, once kept
         loglik, own = e_step(params)
         if np.isfinite(expected):
-            size = np.abs(bound.log_density(params, data)).sum() * weights.max()
+            rows = bound.log_density(params, data)  # -inf where flat priors leave a symbol no probability
+            size = np.abs(rows[np.isfinite(rows)]).sum() * weights.max()
             close(loglik, expected, "log-likelihood", atol=1e-11 * size)
         check_statistics(own, stats, 0.0)
 
