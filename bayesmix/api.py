@@ -33,10 +33,13 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
     ----------
     spec : Node
         For instance ``bm.Mixture(bm.Composite(income=bm.Normal(), visits=bm.Poisson()), 3)``.
-    data : table
+    data : table or source
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
-        at random.
+        at random. With "em" and "map" also a source, which is read in parts: the path of a Parquet file or of a folder
+        of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
+        ``RecordBatchReader`` (written to a temporary file, for it can be read once), a Dask data frame, a list of data
+        frames, or a function without arguments that returns an iterable of tables, the same ones with each call.
     method : {"em", "map", "nuts", "advi", "laplace", "moments"}
         The engine: `fit_em` (posterior mode), `fit_map` (the same, polished), `fit_nuts` (full
         posterior), `fit_advi` and `fit_laplace` (normal approximations), `fit_moments` (from the sample's moments,

@@ -11,6 +11,7 @@ import numpy as np
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults, warn
 from bayesmix.params import Params, Place, Slot
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
 from bayesmix.statistics import weighted_sum
 from bayesmix.threads import alone
@@ -193,6 +194,11 @@ def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Enco
     SpecError, DataError
         Everything that is wrong with the spec or the data, listed together.
     """
+    if (source := source_of(data)) is not None:
+        raise DataError(
+            f"data: {source.name} is read in parts, which this engine cannot do: fit_em and fit_map can. Pass a table "
+            "that fits in memory, such as a sample of the rows."
+        )
     table = read(data)
     bound = bind(spec, table)
     encoded = bound.encode(table)
@@ -211,17 +217,22 @@ def require_free(bound: Bound, method: str) -> None:
         )
 
 
+def check_enough(bound: Bound, n_rows: int) -> None:
+    """Raise `DataError` where a mixture has more components than rows."""
+    if bound.is_mixture and n_rows < (n_components := len(bound.site.slots["weights"].event[0])):
+        raise DataError(
+            f"data: {n_components} components but only {n_rows} rows. Use n_components of at most {n_rows}."
+        )
+
+
 def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = None) -> None:
     """Raise `DataError` where a mixture has more components than rows, and warn where it has than distinct rows."""
     if not bound.is_mixture:
         return
     if row_weights is not None and not row_weights.all():
         data = data.take(np.flatnonzero(row_weights))
+    check_enough(bound, data.n_rows)
     n_components = len(bound.site.slots["weights"].event[0])
-    if data.n_rows < n_components:
-        raise DataError(
-            f"data: {n_components} components but only {data.n_rows} rows. Use n_components of at most {data.n_rows}."
-        )
     distinct = count_distinct(data, n_components)
     if distinct < n_components:
         warn(

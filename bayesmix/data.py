@@ -63,6 +63,8 @@ class Column:
     kind : {"number", "bool", "object"}
     levels : tuple or None
         The categories that the frame itself declares (pandas Categorical, polars Enum), in order.
+    dictionary : tuple or None
+        What `coded` gives, where the frame has it.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Column:
     missing: np.ndarray
     kind: Kind
     levels: tuple | None = None
+    dictionary: tuple[np.ndarray, list] | None = None
 
     def __len__(self) -> int:
         return len(self.missing)
@@ -96,11 +99,39 @@ class Column:
             levels = tuple(dict.fromkeys(level for own in declared for level in own or ()))
         return cls(names, values, missing, columns[0].kind, levels)
 
+    def coded(self) -> tuple[np.ndarray, list]:
+        """Cells as codes (N,), -1 where missing, and the symbols that these stand for, in order of appearance.
+
+        Whole numbers are of type int, so that 1 and 1.0 are one symbol. Not every symbol of a frame's dictionary need
+        have a cell.
+        """
+        if self.dictionary is not None:
+            return self.dictionary
+        if self.kind == "number" and self.values.ndim == 1:
+            return _coded_numbers(self.values, self.missing)
+        places: dict[Any, int] = {}
+        cells = zip(self.values.tolist(), self.missing.tolist())
+        codes = (-1 if gone else places.setdefault(cell, len(places)) for cell, gone in cells)
+        return np.fromiter(codes, np.int64, len(self)), list(places)
+
+    @classmethod
+    def below(cls, columns: Sequence[Column]) -> Column:
+        """Columns below each other; of several kinds they make one of objects."""
+        known = [column for column in columns if not column.missing.all()]
+        if len({column.kind for column in known}) > 1:
+            columns = [replace(column, values=_objects(column.values.tolist()), kind="object") for column in columns]
+        return cls.joined(columns)
+
+    def take(self, rows: Any) -> Column:
+        """Some of the cells."""
+        coded = None if self.dictionary is None else (self.dictionary[0][rows], self.dictionary[1])
+        return replace(self, values=self.values[rows], missing=self.missing[rows], dictionary=coded)
+
     def _blank(self, n_rows: int) -> Column:
         """A column of this kind of which every cell is missing."""
         nothing = np.full_like(self.values[:1], np.nan) if self.values.dtype.kind == "f" else self.values[:1]
         values = np.broadcast_to(nothing, (n_rows, *self.values.shape[1:]))
-        return replace(self, values=values, missing=np.ones(n_rows, bool))
+        return replace(self, values=values, missing=np.ones(n_rows, bool), dictionary=None)
 
     def at(self, bad: np.ndarray, show: Callable[[Any], str] = str, verb: str = "is ") -> str:
         """What stands in the rows that `bad` (N,) marks, for a message: the first five, and how many there are."""
@@ -171,6 +202,37 @@ class Table:
         labels = tuple(column.name for column in columns)
         return Column(path or "data", values, missing.all(1), "number", labels)
 
+    def slice(self, first: int, last: int) -> Table:
+        """Some rows that follow each other."""
+        if first <= 0 and last >= self.n_rows:
+            return self
+        rows, n_rows = slice(first, last), max(min(last, self.n_rows) - first, 0)
+        index = None if self.index is None else self.index[rows]
+        return Table(tuple(column.take(rows) for column in self.columns), self.named, n_rows, index, self.backend)
+
+    def take(self, rows: np.ndarray) -> Table:
+        """Some rows, in the order given."""
+        index = None if self.index is None else self.index[rows]
+        return Table(tuple(column.take(rows) for column in self.columns), self.named, len(rows), index, self.backend)
+
+    @classmethod
+    def joined(cls, tables: Sequence[Table]) -> Table:
+        """Tables of the same columns below each other, without an index."""
+        if len(tables) == 1:
+            return tables[0]
+        names = dict.fromkeys(name for table in tables for name in table.names)
+        if any(table.names != tables[0].names for table in tables):
+            columns = [[column for table in tables for column in table.columns if column.name == n] for n in names]
+            columns = [own for own in columns if len(own) == len(tables)]
+        else:
+            columns = [list(own) for own in zip(*[table.columns for table in tables])]
+        n_rows = sum(table.n_rows for table in tables)
+        return cls(tuple(map(Column.below, columns)), tables[0].named, n_rows, None, tables[0].backend)
+
+    def without(self, name: str) -> Table:
+        """All columns but one."""
+        return replace(self, columns=tuple(column for column in self.columns if column.name != name), native=None)
+
     def field(self, column: Column, path: str) -> Table:
         """A block that holds only `column`, named by its path in the spec."""
         return replace(self, columns=(replace(column, name=path),))
@@ -209,6 +271,10 @@ def read(data: Any) -> Table:
         return data
     if isinstance(data, Mapping):
         return _from_mapping(data)
+    if type(data).__name__ == "RecordBatch" and hasattr(data, "to_struct_array"):
+        import pyarrow
+
+        data = pyarrow.Table.from_batches([data])
     try:
         native = nw.from_native(data, pass_through=True, allow_series=True)
     except nw.exceptions.DuplicateError as error:
@@ -283,6 +349,12 @@ def _from_series(series: nw.Series, name: str) -> Column:
     if dtype == nw.Boolean:
         values = np.array([bool(cell) if not gone else False for cell, gone in zip(series.to_list(), missing)], bool)
         return Column(name, values, missing, "bool")
+    if (coded := _dictionary(series)) is not None:
+        codes, symbols = coded
+        cells = np.empty(len(symbols) + 1, object)  # the last for missing cells
+        cells[:-1] = symbols
+        declared = tuple(symbols) if isinstance(dtype, nw.Categorical) and series.implementation.is_pandas() else None
+        return Column(name, cells[codes], codes < 0, "object", declared, coded)
     levels = None
     if isinstance(dtype, nw.Enum):
         levels = tuple(dtype.categories)
@@ -295,6 +367,49 @@ def _from_series(series: nw.Series, name: str) -> Column:
             cells[i] = known.setdefault(cell, cell) if type(cell) is str else cell
     column = _from_cells(cells, name)
     return replace(column, missing=column.missing | missing, levels=levels) if levels is not None else column
+
+
+def _dictionary(series: nw.Series) -> tuple[np.ndarray, list] | None:
+    """Codes and symbols of a column of text, where its frame has them or finds them fast; see `Column.coded`."""
+    dtype, native = series.dtype, series.to_native()
+    if isinstance(dtype, nw.Categorical) and series.implementation.is_pandas():
+        symbols = native.cat.categories.tolist()
+        codes = native.cat.codes.to_numpy().astype(np.int64)
+    elif isinstance(dtype, (nw.Categorical, nw.String)) and series.implementation.is_pyarrow():
+        array = native.unify_dictionaries() if isinstance(dtype, nw.Categorical) else native.dictionary_encode()
+        array = array.combine_chunks()
+        symbols = array.dictionary.to_pylist()
+        codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    else:
+        return None
+    return (codes, symbols) if all(isinstance(symbol, str) for symbol in symbols) else None
+
+
+def _coded_numbers(values: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, list]:
+    """See `Column.coded`."""
+    there = ~missing
+    own = values if there.all() else values[there]
+    codes = np.full(len(values), -1, np.int64)
+    if not len(own):
+        return codes, []
+    low, high = own.min(), own.max()
+    if values.dtype.kind in "iu" and int(high) - int(low) < 4 * len(own) + 1024:  # without sorting
+        own = (own - low).astype(np.int64)
+        first = np.full(int(own.max()) + 1, len(own))
+        np.minimum.at(first, own[::-1], np.arange(len(own))[::-1])
+        found = np.flatnonzero(first < len(own))
+        found = found[np.argsort(first[found])]
+        number = np.zeros(len(first), np.int64)
+        number[found] = np.arange(len(found))
+        codes[there] = number[own]
+        return codes, [int(low) + int(each) for each in found]
+    found, first, inverse = np.unique(own, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty(len(found), np.int64)
+    number[order] = np.arange(len(found))
+    codes[there] = number[inverse.ravel()]
+    cells = found[order].tolist()
+    return codes, [int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in cells]
 
 
 def _from_vector(values: np.ndarray, name: str) -> Column:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +14,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix import labels, predictive
+from bayesmix import labels, predictive, streaming
 from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
 from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.families._summaries import in_order
-from bayesmix.impute import Imputation, impute
+from bayesmix.impute import impute
 from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
-from bayesmix.plan import EStep
+from bayesmix.plan import EStep, Pass
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
 from bayesmix.spec import Encoded
 from bayesmix.statistics import weighted_sum
@@ -208,18 +209,30 @@ class Fit:
             table = read(data)
             return table, self.bound.encode(table, unseen)
         if self.encoded is None:
-            raise DataError("data: a loaded fit does not keep its training table. Pass the table.")
+            raise DataError(
+                "data: the fit does not keep its training table, because it was loaded or read the table in parts. "
+                "Pass the table."
+            )
         return cast(Table, self.table), self.encoded
 
     def log_density(
-        self, data: Any = None, *, per_draw: bool = False, n_draws: int | None = None, unseen: str = "error"
-    ) -> np.ndarray:
+        self,
+        data: Any = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        per_draw: bool = False,
+        n_draws: int | None = None,
+        unseen: str = "error",
+    ) -> Any:
         """Log predictive density of each row, labels summed out: log of the mean density over draws.
 
         Parameters
         ----------
-        data : table, optional
-            N rows; the training table by default.
+        data : table or source, optional
+            N rows, also ones that are read in parts (see `bayesmix.fit`); the training table by default.
+        to : path, optional
+            Write the result to this Parquet file instead, a part of the rows at a time: column ``log_density``. The
+            file takes its place when it is whole.
         per_draw : bool
             Return the log density at each draw instead.
         n_draws : int, optional
@@ -228,9 +241,14 @@ class Fit:
 
         Returns
         -------
-        ndarray, shape (N,) or (n_draws, N)
+        ndarray, shape (N,) or (n_draws, N), or Path
             Nats.
         """
+        if streaming.is_streamed(data, to):
+            _check_whole(per_draw)
+            return self._rowwise(
+                data, to, lambda table: self.log_density(table, n_draws=n_draws, unseen=unseen), ("log_density",)
+            )
         _, encoded = self._data(data, unseen)
         each = np.array([self.bound.log_density(params, encoded) for params in self._draws(n_draws)])
         return each if per_draw else np.logaddexp.reduce(each, axis=0) - np.log(len(each))
@@ -240,10 +258,11 @@ class Fit:
         data: Any = None,
         *,
         of: str | None = None,
+        to: str | os.PathLike[str] | None = None,
         per_draw: bool = False,
         n_draws: int | None = None,
         unseen: str = "error",
-    ) -> np.ndarray:
+    ) -> Any:
         """Posterior probability of each component for each row.
 
         Parameters
@@ -253,6 +272,8 @@ class Fit:
         of : str, optional
             Which mixture: the field that it stands in (``"y"``), or the name of its weights (``"topic_weights"``). By
             default the root. A mixture below a sequence has one row for each element of it.
+        to : path, optional
+            A Parquet file to write the result to, as in `log_density`: columns ``component_0``, ``component_1``, …
         per_draw : bool
             Keep the draws apart instead of averaging.
         n_draws : int, optional
@@ -260,7 +281,7 @@ class Fit:
 
         Returns
         -------
-        ndarray, shape (N, K) or (n_draws, N, K)
+        ndarray, shape (N, K) or (n_draws, N, K), or Path
             Rows sum to 1, but for rows with density zero under every component (zeros, with a warning).
 
         Raises
@@ -268,6 +289,11 @@ class Fit:
         SpecError
             The root of the spec is not a mixture.
         """
+        if streaming.is_streamed(data, to):
+            _check_whole(per_draw)
+            return self._rowwise(
+                data, to, lambda table: self.responsibilities(table, of=of, n_draws=n_draws, unseen=unseen), None
+            )
         _, encoded = self._data(data, unseen)
         _, key = labels.mixture_of(self.bound, of)
         self._warn_of_labels()
@@ -529,9 +555,32 @@ class Fit:
         if found is not None and found.method is None and found.switched:
             warn(f"{found} Averages over labels mean little. Use fit.relabel().", BayesmixWarning)
 
-    def predict(self, data: Any = None, *, unseen: str = "error") -> np.ndarray:
-        """Most probable component of each row, shape (N,), int."""
+    def predict(self, data: Any = None, *, to: str | os.PathLike[str] | None = None, unseen: str = "error") -> Any:
+        """Most probable component of each row, shape (N,), int; with `to` a Parquet file of them: column ``component``.
+
+        Parameters
+        ----------
+        data : table or source, optional
+            N rows; the training table by default.
+        to : path, optional
+            See `log_density`.
+        unseen : {"error", "ignore"}
+        """
+        if streaming.is_streamed(data, to):
+            return self._rowwise(data, to, lambda table: self.predict(table, unseen=unseen), ("component",))
         return self.responsibilities(data, unseen=unseen).argmax(1)
+
+    def _rowwise(self, data: Any, to: Any, find: Callable[[Table], np.ndarray], names: tuple[str, ...] | None) -> Any:
+        """What `find` says of the rows, some at a time; components name the columns where there are no `names`."""
+
+        def named(values: np.ndarray) -> dict[str, np.ndarray]:
+            if names is not None:
+                return {names[0]: values}
+            return {f"component_{k}": np.ascontiguousarray(column) for k, column in enumerate(values.T)}
+
+        if data is None:
+            data, _ = self._data(None, "error")
+        return streaming.rowwise(data, to, self.spec.column_names(), find, named)
 
     def relabel(
         self, method: str | None = "kl", *, like: Params | None = None, data: Any = None, skip: Sequence[str] = ()
@@ -634,14 +683,23 @@ class Fit:
         return occupied(self.bound, self._draws(n_draws), encoded, of, np.random.default_rng(random_seed))
 
     def impute(
-        self, data: Any = None, *, n_draws: int = 1000, random_seed: Any = None, unseen: str = "error"
-    ) -> Imputation:
+        self,
+        data: Any = None,
+        *,
+        to: str | os.PathLike[str] | None = None,
+        n_draws: int = 1000,
+        random_seed: Any = None,
+        unseen: str = "error",
+    ) -> Any:
         """Draw the missing cells from their posterior given everything that is observed in their rows.
 
         Parameters
         ----------
-        data : table, optional
+        data : table or source, optional
             N rows; the training table by default.
+        to : path, optional
+            A Parquet file to write the filled table to, some rows at a time: what ``table()`` of the result gives, with
+            all columns. Tables that are read in parts need it.
         n_draws : int
             Draws of every cell. With a posterior of several draws the parameters vary too.
         random_seed : int, SeedSequence or Generator, optional
@@ -649,10 +707,24 @@ class Fit:
 
         Returns
         -------
-        Imputation
+        Imputation or Path
             Its ``draws``, ``summary()`` and ``table()``.
         """
         _check_count("n_draws", n_draws)
+        if streaming.is_streamed(data, to):
+            if to is None:
+                raise ValueError(
+                    "to: a table that is read in parts needs the path of a Parquet file for its filled rows."
+                )
+            rng = np.random.default_rng(random_seed)
+            real = {leaf.place.path for leaf in self.bound.site.leaves() if leaf.node.value_kind == "real"}
+            return streaming.imputed(
+                self._data(None, unseen)[0] if data is None else data,
+                to,
+                n_draws,
+                real,
+                lambda table: self.impute(table, n_draws=n_draws, random_seed=rng, unseen=unseen).table(),
+            )
         table, encoded = self._data(data, unseen)
         return impute(self.bound, self._repeated(n_draws), table, encoded, np.random.default_rng(random_seed))
 
@@ -828,6 +900,11 @@ def _most_frequent(values: np.ndarray) -> float:
     return float(found[counts.argmax()])
 
 
+def _check_whole(per_draw: bool) -> None:
+    if per_draw:
+        raise ValueError("per_draw: of a table that is read in parts only means over draws are found.")
+
+
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name}: a whole number of at least 1 is needed, not {value!r}.")
@@ -837,8 +914,8 @@ def make_fit(
     bound: Bound,
     draws: dict[str, np.ndarray],
     *,
-    table: Table,
-    encoded: Encoded,
+    table: Table | None,
+    encoded: Encoded | None,
     row_weights: np.ndarray | None,
     status: Status,
     history: np.ndarray | None = None,
@@ -848,22 +925,29 @@ def make_fit(
     trajectory: xr.Dataset | None = None,
     pareto_k: float | None = None,
     modes: Modes | None = None,
-    e_step: EStep | None = None,
+    e_step: Pass | None = None,
+    loglik: float | None = None,
 ) -> Fit:
     """Assemble a `Fit` from draws (chain, draw, *shape) of the free parameters.
 
     `log_likelihood` None stores the pointwise group where it has at most 5 million entries, or 100,000 of one draw,
-    of which nothing asks for it but `Fit.log_density`, which finds it again.
+    of which nothing asks for it but `Fit.log_density`, which finds it again. Where rows are not in memory, `table` and
+    `encoded` are None, and `e_step` is the pass over them. `loglik` is the log-likelihood, where it is known.
     """
-    weights = np.broadcast_to(1.0, encoded.n_rows) if row_weights is None else row_weights
-    e_step = EStep(bound, encoded, weights) if e_step is None else e_step
     tree = {"posterior": posterior_dataset(bound, draws)}
     tree.update(groups or {})
     n_chains, n_draws = next(iter(draws.values())).shape[:2] if draws else (1, 1)
-    rows = _rows(table, encoded)
-    if log_likelihood is None:
+    rows: Any = None
+    if encoded is None or table is None:
+        log_likelihood, weights = False, np.empty(0)
+    else:
+        weights = np.broadcast_to(1.0, encoded.n_rows) if row_weights is None else row_weights
+        e_step = EStep(bound, encoded, weights) if e_step is None else e_step
+        rows = _rows(table, encoded)
+    assert e_step is not None
+    if log_likelihood is None and encoded is not None:
         log_likelihood = n_chains * n_draws * encoded.n_rows <= (5_000_000 if n_chains * n_draws > 1 else 100_000)
-    if log_likelihood:
+    if log_likelihood and encoded is not None and isinstance(e_step, EStep):
         pointwise = np.empty((n_chains, n_draws, encoded.n_rows))
         for c in range(n_chains):
             for d in range(n_draws):
@@ -874,12 +958,13 @@ def make_fit(
             {"row_loglik": (("chain", "draw", "row"), pointwise)},
             coords={"chain": np.arange(n_chains), "draw": np.arange(n_draws), "row": rows},
         )
-    else:
+    elif loglik is None:
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in draws.items()}
         picked = np.linspace(0, n_chains * n_draws - 1, min(100, n_chains * n_draws)).astype(int)
         points = [bound.with_fixed({name: values[i] for name, values in flat.items()}) for i in picked]
         loglik = float(np.mean([e_step(point)[0] for point in points]))
-    tree["observed_data"] = _observed_dataset(bound, encoded, rows)
+    if encoded is not None:
+        tree["observed_data"] = _observed_dataset(bound, encoded, rows)
     if row_weights is not None:
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():

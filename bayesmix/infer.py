@@ -18,7 +18,7 @@ from scipy import stats
 from bayesmix import families
 from bayesmix.data import TIMES, Column, lengths_and_elements, read, sequence_like
 from bayesmix.errors import DataError
-from bayesmix.families._summaries import codes_of, in_order, symbols_of
+from bayesmix.families._summaries import codes_of, counts_of, in_order
 from bayesmix.spec import Node
 from bayesmix.structure.composite import Composite, is_keyword
 from bayesmix.structure.mixture import Mixture
@@ -344,7 +344,7 @@ def _nested(column: Column, present: np.ndarray) -> _Proposal | None:
         return _Proposal(Sequence(families.Bernoulli(), length), f"lists of {how} truth values")
     if not all(isinstance(symbol, Hashable) for symbol in elements.values):
         return _Proposal(None, "lists of things that cannot be told apart (not hashable)")
-    distinct = set(symbols_of(elements)) - {None}
+    distinct = set(counts_of(elements).counts)
     if len(distinct) < 2:
         return _Proposal(None, "lists of one symbol over and over; their lengths may make a column")
     if len(distinct) > max(_MANY, _MANY_SHARE * len(elements)):
@@ -363,9 +363,8 @@ def _nested(column: Column, present: np.ndarray) -> _Proposal | None:
 
 def _gain_of_order(lengths: Column, elements: Column) -> float:
     """By how much BIC prefers a Markov chain to independent symbols, all rows together."""
-    symbols = symbols_of(elements)
-    levels = tuple(in_order({s for s, gone in zip(symbols, elements.missing) if not gone}))
-    codes = codes_of(symbols, elements.missing, levels)
+    levels = tuple(in_order(set(counts_of(elements).counts)))
+    codes = codes_of(elements, levels)
     size = len(levels)
     if elements.missing.any() or size > 200:
         return -np.inf  # a chain's elements are never missing
@@ -413,7 +412,7 @@ def _categories(column: Column, present: np.ndarray) -> _Proposal | None:
         return _Proposal(None, "cells that cannot be told apart (not hashable): make symbols or numbers of them")
     if all(isinstance(cell, Decimal) for cell in cells):
         return _Proposal(None, "decimals: convert the column to float")
-    distinct = set(symbols_of(column)[row] for row in np.flatnonzero(present)) if len(cells) < 1000 else set(cells)
+    distinct = set(counts_of(column).counts)
     if len(distinct) < 2:
         return _constant(cells[0])
     declared = column.levels is not None

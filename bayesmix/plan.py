@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytensor.tensor as pt
@@ -562,8 +562,50 @@ class Plan:
         self._idle.append((work, resp))
 
 
+class Pass(Protocol):
+    """One E-step over all rows, wherever they are: what EM knows of a table.
+
+    Attributes
+    ----------
+    bound : Bound
+    n_rows : int
+    n_jobs : int
+        Threads.
+    largest_weight : float
+        Of a row.
+    data, row_weights : Encoded and ndarray
+        Rows that are in memory, with weights that add up to those of all rows: all of them, or a sample.
+    """
+
+    bound: Bound
+    n_jobs: int
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def largest_weight(self) -> float: ...
+
+    @property
+    def data(self) -> Encoded: ...
+
+    @property
+    def row_weights(self) -> np.ndarray: ...
+
+    def __call__(self, params: Params) -> tuple[float, Stats]:
+        """Log-likelihood and expected statistics."""
+        ...
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:
+        """Some of the rows, drawn without replacement, with weights that add up to those of all.
+
+        None where that says little, because a few rows have most of the weight.
+        """
+        ...
+
+
 class EStep:
-    """One E-step of a spec over its rows: by the kernel, or by the walks where a node has no linear form.
+    """One E-step of a spec over rows in memory: by the kernel, or by the walks where a node has no linear form.
 
     Parameters
     ----------
@@ -582,6 +624,34 @@ class EStep:
         except NotLinear:
             self._plan = None
 
+    @property
+    def n_rows(self) -> int:
+        """See `Pass`."""
+        return self.data.n_rows
+
+    @property
+    def largest_weight(self) -> float:
+        """See `Pass`."""
+        return float(self.row_weights.max(initial=0.0))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the rows take."""
+        if self._plan is None:
+            return _nbytes(self.data)
+        return sum(array.nbytes for array in self._plan.arrays().values()) + self._gathered.nbytes
+
+    def drop_rows(self) -> None:
+        """Let go of the encoded rows, where passes do not need them."""
+        if self._plan is not None:
+            self.data, self.row_weights = self.data.take(np.empty(0, int)), np.empty(0)
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:
+        """See `Pass.sample`."""
+        rows = np.sort(rng.choice(self.n_rows, size, replace=False))
+        weights = weights_of_sample(self.row_weights[rows], self.row_weights.sum(), size / self.n_rows)
+        return None if weights is None else (self.data.take(rows), weights)
+
     def rows(self, params: Params) -> np.ndarray:
         """Log density of every row, (N,), labels summed out."""
         with np.errstate(all="ignore"):
@@ -597,6 +667,17 @@ class EStep:
             natural = self._plan.natural(params)
         loglik, flat = self._plan.total(natural, self._gathered, n_jobs=self.n_jobs)
         return loglik, self._plan.statistics(flat)
+
+
+def weights_of_sample(weights: np.ndarray, total: float, share: float) -> np.ndarray | None:
+    """Weights of a sample's rows, made to add up to `total`; None where a few of all rows have most of the weight."""
+    own = weights.sum()
+    return weights * (total / own) if own > 0.5 * share * total else None
+
+
+def _nbytes(data: Encoded) -> int:
+    arrays = sum(np.asarray(array).nbytes for array in data.arrays.values())
+    return arrays + sum(map(_nbytes, data.children)) + (0 if data.present is None else data.present.nbytes)
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -47,6 +47,7 @@ from bayesmix.data import Column, Table
 from bayesmix.errors import SpecError
 from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, prior_signature, show, size_of
 from bayesmix.portraits import Portrait
+from bayesmix.summaries import Cells, Seen, Summary, learn_from
 
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
@@ -412,8 +413,28 @@ class Node(ABC):
     def read(self, table: Table, place: Place, readers: Readers) -> None:
         """Put every node here and below that learns from data into `readers`, with its column, by site key.
 
-        Such a node has a method ``learn(columns)``, whose result is ``site.learned``.
+        Such a node has `summarise` and `learn_summary`; the latter's result is ``site.learned``.
         """
+
+    def column_names(self) -> tuple[str, ...] | None:
+        """The columns that this node, as the root, reads of a table with names; None for all."""
+        return None
+
+    def learn(self, columns: list[Column]) -> Any:
+        """What must be known of all the columns that the node reads, taken as one."""
+        return learn_from(self, [Seen.of(self, column) for column in columns])
+
+    def summarise(self, column: Column, earlier: Any = None) -> Summary:
+        """What a part of the column says to `learn_summary`; it adds up over parts. See `bayesmix.summaries`.
+
+        Not every cell of it is missing. `earlier` is the sum over all parts, where that wanted another look at them. By
+        default the cells themselves. Raises `DataError` where they are not of this node's kind.
+        """
+        return Cells([column])
+
+    def learn_summary(self, summary: Any, name: str) -> Any:
+        """What must be known of the column ever after, from its summary; `name` is for errors."""
+        raise NotImplementedError(f"{type(self).__name__} reads a column, but has no learn_summary.")
 
     @abstractmethod
     def layout(self, place: Place, learned: Learned) -> Site:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -67,18 +67,21 @@ class Leaf(Node):
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
         missing = sorted(name for name in CONTRACT if getattr(cls, name, None) is getattr(Leaf, name, None))
+        if cls.summarise is not Leaf.summarise:  # instead of learn_column
+            missing = [name for name in missing if name != "learn_column"]
         if missing:
             raise TypeError(f"{cls.__name__} misses {', '.join(missing)} of the leaf contract.")
 
     # ------------------------------------------------------------ the contract
 
-    @abstractmethod
     def learn_column(self, column: Column) -> Any:
         """What must be known of the training column ever after: levels, a reference point, a scale.
 
         Raises `DataError` where the column is not of this family's kind. The result is a frozen dataclass of
-        numbers, tuples and strings.
+        numbers, tuples and strings. A family may say it in two steps instead, `summarise` and `learn_summary`, so that
+        tables larger than memory need not keep their cells for it.
         """
+        return self.learn_summary(self.summarise(column), column.name)
 
     @abstractmethod
     def parameters(self, learned: Any, prefix: str, n_components: int) -> dict[str, Parameter]:
@@ -231,15 +234,8 @@ class Leaf(Node):
     def read(self, table: Table, place: Place, readers: Readers) -> None:
         readers.setdefault(place.key, (self, []))[1].append(self._column(table, place.path))
 
-    def learn(self, columns: list[Column]) -> Any:
-        """What must be known of all the columns that the node reads, taken as one."""
-        column = columns[0] if len(columns) == 1 else Column.joined(columns)
-        if column.missing.all() and len(column):
-            raise DataError(
-                f"{column.name}: every cell is missing, so {type(self).__name__} has nothing to learn from. "
-                "Leave the field out of the spec."
-            )
-        return self.learn_column(column)
+    def learn_summary(self, summary: Any, name: str) -> Any:
+        return self.learn_column(replace(summary.column(), name=name))
 
     def layout(self, place: Place, learned: Learned) -> Site:
         known = self.known(learned, place)

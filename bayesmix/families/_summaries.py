@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bayesmix.data import Column
+from bayesmix.summaries import Counts, Quartiles
 
 
-def robust_center_and_scale(values: np.ndarray, constant: float | None = None) -> tuple[float, float]:
-    """Median and interquartile range / 1.349 of the finite values.
+def robust_center_and_scale(values: Quartiles, constant: float | None = None) -> tuple[float, float]:
+    """Median and interquartile range / 1.349.
 
     Where the range is zero (more than half of the values tie) the standard deviation serves, and where that is
     zero too (a constant column) `constant`, which by default is the size of the value, or 1. Of no values the median is
     taken as 0.
     """
-    values = values[np.isfinite(values)]
-    if not len(values):  # elements of sequences that are all empty
+    if not values.n:  # elements of sequences that are all empty
         return 0.0, constant or 1.0
-    low, center, high = map(float, np.quantile(values, [0.25, 0.5, 0.75], overwrite_input=True))
+    low, center, high = values.quartiles()
     scale = (high - low) / 1.349
     if not scale > 0:
-        scale = float(np.std(values - center))
+        scale = values.deviation()
     if not scale > 0:
         scale = constant or abs(center) or 1.0
     return center, scale
@@ -38,8 +39,8 @@ class Location:
     scale: float
 
     @classmethod
-    def of(cls, values: np.ndarray, constant: float | None = None) -> Location:
-        """Of a column with NaN in missing cells. See `robust_center_and_scale`."""
+    def of(cls, values: Quartiles, constant: float | None = None) -> Location:
+        """See `robust_center_and_scale`."""
         return cls(*robust_center_and_scale(values, constant))
 
 
@@ -65,14 +66,12 @@ class Levels:
     frequencies: tuple[float, ...]
 
     @classmethod
-    def of(cls, column: Column) -> Levels:
-        """Levels of a column: those that the frame declares, or those seen, sorted where they can be."""
-        symbols = symbols_of(column)
-        seen = dict.fromkeys(symbol for symbol, gone in zip(symbols, column.missing) if not gone)
+    def of(cls, summary: Counts, given: Sequence | None = None) -> Levels:
+        """The levels that are given, or that the frame declares, or those seen, sorted where they can be."""
+        levels = summary.declared if given is None else tuple(given)
         # where there is no cell (all sequences are empty), the missing one is the only symbol: no cell can have it
-        levels = column.levels if column.levels is not None else tuple(in_order(seen)) or (None,)
-        codes = codes_of(symbols, column.missing, levels)
-        counts = np.bincount(codes[codes >= 0], minlength=len(levels)) + 0.5
+        levels = levels if levels is not None else tuple(in_order(summary.counts)) or (None,)
+        counts = np.array([summary.counts[level] for level in levels]) + 0.5
         return cls(levels, tuple((counts / counts.sum()).tolist()))
 
 
@@ -87,19 +86,23 @@ def name_levels(node: Any, parameter: str) -> None:
         object.__setattr__(node, "levels", tuple(node.levels))
 
 
-def symbols_of(column: Column) -> list[Any]:
-    """The column's cells as Python objects; whole numbers as int, so that 1 and 1.0 are one symbol."""
-    cells = column.values.tolist()
-    if column.kind == "number" and column.values.dtype.kind == "f":
-        return [int(cell) if cell == cell and cell.is_integer() else cell for cell in cells]
-    return cells
+def counts_of(column: Column) -> Counts:
+    """How often each symbol of a column came, and the levels that its frame declares."""
+    codes, symbols = column.coded()
+    counts = np.bincount(codes[codes >= 0], minlength=len(symbols)).tolist()
+    found: Counter = Counter()
+    for symbol, n in zip(symbols, counts):
+        if n:
+            found[symbol] += n
+    return Counts(found, column.levels)
 
 
-def codes_of(symbols: list[Any], missing: np.ndarray, levels: tuple) -> np.ndarray:
-    """Position of each symbol in `levels`, shape (N,); -1 where it is missing or not among them."""
+def codes_of(column: Column, levels: tuple) -> np.ndarray:
+    """Position of each cell's symbol in `levels`, shape (N,); -1 where it is missing or not among them."""
+    codes, symbols = column.coded()
     position = {level: i for i, level in enumerate(levels)}
-    codes = (-1 if gone else position.get(symbol, -1) for symbol, gone in zip(symbols, missing))
-    return np.fromiter(codes, np.int64, len(symbols))
+    at = np.array([position.get(symbol, -1) for symbol in symbols] + [-1], np.int64)  # the last for missing cells
+    return at[codes]
 
 
 def safe_log(probability: Any, xp: Any) -> Any:

@@ -15,6 +15,7 @@ from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Parameter
 from bayesmix.portraits import shares
+from bayesmix.summaries import Sums
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class Truths(Rate):
     """Share of the truths of a column, and whether its cells are False and True rather than 0 and 1."""
 
     logical: bool = False
+
+
+@dataclass(frozen=True)
+class Ones(Sums):
+    """How many cells there are, their sum, and how many are numbers."""
+
+    numbers: int
 
 
 @final
@@ -65,10 +73,14 @@ class Bernoulli(Leaf):
     value_kind = "truth"
     learned_type = Truths
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         value = _zeros_and_ones(column)[~column.missing]
-        return Truths((value.sum() + 0.5) / (len(value) + 1.0), column.kind == "bool")
+        return Ones(len(value), value.sum(), 0 if column.kind == "bool" else len(value))
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Truths((summary.total + 0.5) / (summary.n + 1.0), summary.n > 0 and not summary.numbers)
 
     def assume(self, place):
         """See `Node.assume`."""

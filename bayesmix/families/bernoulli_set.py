@@ -16,6 +16,7 @@ from bayesmix.errors import DataError, gather_faults
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import in_order, name_levels, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Dim, Parameter
+from bayesmix.summaries import Counts, Summary
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class Members:
 
     levels: tuple[Hashable, ...]
     shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sets(Summary):
+    """How many sets there are, and how many hold each symbol."""
+
+    n: int
+    members: Counts
 
 
 @final
@@ -101,13 +110,17 @@ class BernoulliSet(Leaf):
         # sets stand in one column, where `Leaf._column` would look for one column a coordinate
         return table.one(path)
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         counts = Counter(symbol for cell in _sets(column) for symbol in cell)
+        return Sets(int((~column.missing).sum()), Counts(counts))
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        counts = summary.members.counts
         # where every set is empty, None is the only symbol: no set can hold it
         levels = (tuple(in_order(counts)) or (None,)) if self.levels is None else tuple(self.levels)
-        n_rows = int((~column.missing).sum())
-        return Members(levels, tuple((counts[level] + 0.5) / (n_rows + 1.0) for level in levels))
+        return Members(levels, tuple((counts[level] + 0.5) / (summary.n + 1.0) for level in levels))
 
     def parameters(self, learned, prefix, n_components):
         """See `Leaf.parameters`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -13,7 +13,7 @@ from bayesmix import conjugate
 from bayesmix.data import with_type
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Levels, codes_of, name_levels, safe_log, symbols_of
+from bayesmix.families._summaries import Levels, codes_of, counts_of, name_levels, safe_log
 from bayesmix.params import SIMPLEX, Dim, Parameter
 from bayesmix.statistics import OneHot
 
@@ -76,10 +76,14 @@ class Categorical(Leaf):
         """See `Node.options`."""
         return {"tie": self.tie, "levels": self.levels}
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         _check_hashable(column)
-        return Levels.of(column if self.levels is None else replace(column, levels=tuple(self.levels)))
+        return counts_of(column)
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Levels.of(summary, self.levels)
 
     def assume(self, place):
         """See `Node.assume`: the symbols are 0, 1, … where nothing names them."""
@@ -98,7 +102,7 @@ class Categorical(Leaf):
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
         _check_hashable(column)
-        codes = codes_of(symbols_of(column), column.missing, learned.levels)
+        codes = codes_of(column, learned.levels)
         return {"value": codes, "unknown": codes < 0}
 
     def decode(self, values, learned):
@@ -158,6 +162,8 @@ class Categorical(Leaf):
 
 def _check_hashable(column):
     if column.kind != "object":
+        return
+    if column.dictionary is not None:
         return
     strange = np.array([not isinstance(cell, Hashable) for cell in column.values], bool) & ~column.missing
     if strange.any():

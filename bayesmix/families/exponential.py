@@ -15,6 +15,7 @@ from bayesmix.families._summaries import Size
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 from bayesmix.portraits import scale
+from bayesmix.summaries import Sums
 
 
 @final
@@ -58,10 +59,14 @@ class Exponential(Leaf):
 
     learned_type = Size
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         values = numbers(column, "Exponential", minimum=0)[~column.missing]
-        return Size((float(values.mean()) if len(values) else 0.0) or 1.0)
+        return Sums(len(values), values.sum())
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Size(float(summary.total / max(summary.n, 1)) or 1.0)
 
     def assume(self, place):
         """See `Node.assume`."""

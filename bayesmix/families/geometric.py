@@ -16,6 +16,7 @@ from bayesmix.families._summaries import Rate, safe_log, safe_log_rest
 from bayesmix.moments import mixing
 from bayesmix.params import UNIT, Parameter
 from bayesmix.portraits import scale
+from bayesmix.summaries import Sums
 
 
 @final
@@ -61,10 +62,14 @@ class Geometric(Leaf):
     value_kind = "count"
     learned_type = Rate
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         trials = numbers(column, "Geometric", whole=True, minimum=1)[~column.missing]
-        return Rate(float((trials.sum() + 1.0) / (len(trials) + 0.5)))
+        return Sums(len(trials), trials.sum())
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Rate(float((summary.total + 1.0) / (summary.n + 0.5)))
 
     def assume(self, place):
         """See `Node.assume`."""

@@ -15,6 +15,7 @@ from bayesmix.families._summaries import Location
 from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
 from bayesmix.portraits import location, scale
+from bayesmix.summaries import Quartiles
 
 
 @final
@@ -64,10 +65,14 @@ class LogNormal(Leaf):
 
     learned_type = Location
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
+        return Quartiles.of(np.log(numbers(column, "LogNormal", above=0)), earlier)
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
         # the size of a logarithm is a matter of the unit: it does not serve as the scale of a constant column
-        return Location.of(np.log(numbers(column, "LogNormal", above=0)), constant=1.0)
+        return Location.of(summary, constant=1.0)
 
     def assume(self, place):
         """See `Node.assume`."""

@@ -14,13 +14,14 @@ import pytensor.tensor as pt
 from bayesmix import conjugate
 from bayesmix.data import SHOWN, Column, lengths_and_elements, listed
 from bayesmix.errors import DataError
-from bayesmix.families._summaries import Levels, codes_of, safe_log, symbols_of
+from bayesmix.families._summaries import Levels, codes_of, counts_of, safe_log
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
 from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
 from bayesmix.statistics import OneHot
-from bayesmix.structure.sequence import Lengths, draw_lengths
+from bayesmix.structure.sequence import Lengths, count_lengths, draw_lengths
+from bayesmix.summaries import Counts, Summary
 
 #: Pairs of symbols above which starts look at the symbols' shares alone.
 _MANY_PAIRS = 64
@@ -34,6 +35,14 @@ class Chains:
     frequencies: tuple[float, ...]
     lengths: tuple[int, ...]
     shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Symbols(Summary):
+    """How often each symbol and each length came."""
+
+    symbols: Counts
+    lengths: Counts
 
 
 @final
@@ -144,14 +153,15 @@ class MarkovChain(Node):
             block = replace(table, columns=(lengths,), named=False)
             self._length.read_from(block, place.lengths, readers)
 
-    def learn(self, columns: list[Column]) -> Chains:
-        """Symbols and lengths of the columns together."""
-        column = Column.joined(columns)
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`: symbols and lengths."""
         lengths, elements = lengths_and_elements(column, "MarkovChain")
         _check_symbols(column, elements, lengths)
-        if self.levels is not None:
-            elements = replace(elements, levels=self.levels)
-        levels, known = Levels.of(elements), Lengths.of(lengths)
+        return Symbols(counts_of(elements), count_lengths(lengths))
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        levels, known = Levels.of(summary.symbols, self.levels), Lengths.of(summary.lengths)
         return Chains(levels.levels, levels.frequencies, known.lengths, known.shares)
 
     def assume(self, place):
@@ -185,7 +195,7 @@ class MarkovChain(Node):
         lengths, elements = lengths_and_elements(column, "MarkovChain")
         _check_symbols(column, elements, lengths)
         levels = site.learned.levels
-        codes = codes_of(symbols_of(elements), elements.missing, levels)
+        codes = codes_of(elements, levels)
         owner = np.repeat(np.arange(len(column)), lengths.values)
         missing = column.missing.copy()
         if (codes < 0).any():

@@ -19,6 +19,7 @@ from bayesmix.params import COVARIANCE, REAL, Dim, Parameter, Shared, is_prior
 from bayesmix.portraits import Traits, value
 from bayesmix.spec import Encoded, Gap, NotLinear
 from bayesmix.statistics import Products
+from bayesmix.summaries import Labels, Quartiles, Summary
 
 #: Coordinates up to which every correlation is told.
 _FEW_COORDINATES = 3
@@ -32,6 +33,16 @@ class Cloud:
     scale: tuple[float, ...]
     labels: tuple[str, ...]
     partly: bool = False
+
+
+@dataclass(frozen=True)
+class Coordinates(Summary):
+    """The quartiles of each coordinate, the coordinates' names, and the rows that lack some of them."""
+
+    labels: Labels
+    coordinates: tuple[Quartiles, ...]
+    n_rows: int
+    lacking: int
 
 
 @final
@@ -86,19 +97,30 @@ class MvNormal(Leaf):
     partly_missing = True
     learned_type = Cloud
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
-        if not len(column) and self._dimension():
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
+        before = earlier.coordinates if earlier is not None else (None,) * column.values.shape[1]
+        lacking = int(np.isnan(column.values[~column.missing]).any(1).sum())
+        return Coordinates(
+            Labels(column.levels or (), column.name),
+            tuple(Quartiles.of(values, own) for values, own in zip(column.values.T, before)),
+            len(column),
+            lacking,
+        )
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        if not summary.n_rows and self._dimension():
             return self._of_dimension()  # elements of sequences that are all empty
-        empty = [label for label, values in zip(column.levels or (), column.values.T) if np.isnan(values).all()]
-        if empty and len(column):
+        labels = summary.labels.value
+        empty = [label for label, values in zip(labels, summary.coordinates) if not values.n]
+        if empty and summary.n_rows:
             raise DataError(
-                f"{column.name}: every cell is missing in {', '.join(empty)}, so MvNormal has nothing to learn from. "
+                f"{name}: every cell is missing in {', '.join(empty)}, so MvNormal has nothing to learn from. "
                 "Leave the coordinate out."
             )
-        pairs = [robust_center_and_scale(values) for values in column.values.T]
-        center, scale = zip(*pairs)
-        return Cloud(center, scale, column.levels, bool(np.isnan(column.values[~column.missing]).any()))
+        center, scale = zip(*map(robust_center_and_scale, summary.coordinates))
+        return Cloud(center, scale, labels, summary.lacking > 0)
 
     def assume(self, place):
         """See `Node.assume`."""

@@ -15,6 +15,7 @@ from bayesmix.families._summaries import Location
 from bayesmix.moments import normals
 from bayesmix.params import POSITIVE, REAL, Parameter
 from bayesmix.portraits import location, scale
+from bayesmix.summaries import Quartiles
 
 
 @final
@@ -65,9 +66,13 @@ class Normal(Leaf):
 
     learned_type = Location
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
-        return Location.of(numbers(column, "Normal"))
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
+        return Quartiles.of(numbers(column, "Normal"), earlier)
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Location.of(summary)
 
     def assume(self, place):
         """See `Node.assume`."""

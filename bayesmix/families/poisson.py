@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +18,7 @@ from bayesmix.families._summaries import Rate, log_ratio
 from bayesmix.moments import mixing
 from bayesmix.params import POSITIVE, Parameter
 from bayesmix.portraits import Traits
+from bayesmix.summaries import Sums
 
 #: Rows of which the largest densities are found at once.
 _AT_ONCE = 2**15
@@ -64,11 +67,15 @@ class Poisson(Leaf):
     value_kind = "count"
     learned_type = Rate
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         counts = numbers(column, "Poisson", whole=True, minimum=0)
         counts = counts[~column.missing]
-        return Rate((counts.sum() + 0.5) / max(len(counts), 1))
+        return Sums(len(counts), counts.sum())
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        return Rate((summary.total + 0.5) / max(summary.n, 1))
 
     def assume(self, place):
         """See `Node.assume`."""
@@ -81,7 +88,7 @@ class Poisson(Leaf):
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
         counts = numbers(column, "Poisson", whole=True, minimum=0)
-        return {"value": counts, "peak": _peak(counts)}
+        return {"value": counts, "peak": _each(_peak, counts)}
 
     def decode(self, values, learned):
         """See `Leaf.decode`."""
@@ -98,7 +105,7 @@ class Poisson(Leaf):
     def row_statistics(self, data, learned):
         """One, the count, and its log density at the reference rate, the column's mean."""
         value = data["value"]
-        reference = data["peak"] - _deviance(value, learned.mean)
+        reference = data["peak"] - _each(partial(_deviance, mu=learned.mean), value)
         return {"n": np.broadcast_to(1.0, len(value)), "events": value, "reference": reference}
 
     def natural(self, params, learned, xp):
@@ -129,6 +136,16 @@ class Poisson(Leaf):
     def embed(self, data, learned):
         """Square roots: they have the same spread at every rate."""
         return 2 * np.sqrt(data["value"] + 0.375)[:, None]
+
+
+def _each(function: Callable[[np.ndarray], np.ndarray], counts: np.ndarray) -> np.ndarray:
+    """A function of counts, NaN where missing: found once for each number where these are small."""
+    most = np.fmax.reduce(counts, initial=0.0)
+    if not most < 0.1 * len(counts):
+        return function(counts)
+    missing = np.isnan(counts)
+    at = np.where(missing, most + 1, counts) if missing.any() else counts
+    return np.append(function(np.arange(most + 1)), np.nan)[at.astype(np.int64)]
 
 
 def _peak(counts: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -17,6 +18,7 @@ from bayesmix.families._summaries import safe_log, safe_log_rest
 from bayesmix.params import POSITION, UNIT, Parameter
 from bayesmix.portraits import shares, value
 from bayesmix.statistics import OneHot
+from bayesmix.summaries import Counts
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,15 @@ class SpikeAndSlab(Leaf):
     value_kind = "count"
     learned_type = Range
 
-    def learn_column(self, column):
-        """See `Leaf.learn_column`."""
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
         values = numbers(column, "SpikeAndSlab", whole=True)[~column.missing]
+        found, counts = np.unique(values, return_counts=True)
+        return Counts(Counter(dict(zip(found.tolist(), counts.tolist()))))
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`."""
+        values = np.array(list(summary.counts), float)
         if not len(values):  # elements of sequences that are all empty
             lower = int(self.lower if self.lower is not None else 0 if self.upper is None else self.upper - 1)
             upper = int(lower + 1 if self.upper is None else self.upper)
@@ -89,10 +97,9 @@ class SpikeAndSlab(Leaf):
             lower = int(values.min() if self.lower is None else self.lower)
             upper = int(values.max() if self.upper is None else self.upper)
         if upper - lower < 1:
-            raise SpecError(
-                f"{column.name}: SpikeAndSlab needs a range of two values at least, not {lower} to {upper}."
-            )
-        counts = np.bincount(np.clip(values - lower, 0, upper - lower).astype(int), minlength=upper - lower + 1) + 0.5
+            raise SpecError(f"{name}: SpikeAndSlab needs a range of two values at least, not {lower} to {upper}.")
+        at, times = np.clip(values - lower, 0, upper - lower).astype(int), list(summary.counts.values())
+        counts = np.bincount(at, times, minlength=upper - lower + 1) + 0.5
         return Range(lower, upper, tuple((counts / counts.sum()).tolist()))
 
     def fixed_at(self, site, params):

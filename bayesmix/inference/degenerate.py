@@ -14,7 +14,7 @@ from bayesmix.data import SHOWN
 from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning, warn
 from bayesmix.inference.spikes import spikes
 from bayesmix.params import Params
-from bayesmix.plan import EStep
+from bayesmix.plan import Pass
 from bayesmix.structure.mixture import posterior
 from bayesmix.symmetry import Symmetry, permuted
 
@@ -26,7 +26,7 @@ _OVERLAP = 0.02
 _ROWS, _PAIRS, _ITERATIONS = 5_000, 3, 10
 
 
-def warn_of_components(e_step: EStep, params: Params, *, improper: bool = True) -> None:
+def warn_of_components(e_step: Pass, params: Params, *, improper: bool = True) -> None:
     """Warn of a mode's degenerate components, see the module; of an `improper` posterior where nothing else does."""
     _warn_of_lone_rows(e_step, params)
     _warn_of_indistinct(e_step, params)
@@ -34,18 +34,19 @@ def warn_of_components(e_step: EStep, params: Params, *, improper: bool = True) 
         _warn_of_spikes(e_step, params)
 
 
-def _warn_of_lone_rows(e_step: EStep, params: Params) -> None:
+def _warn_of_lone_rows(e_step: Pass, params: Params) -> None:
     """Warn of components of the root that hold less than a row and a half: they describe no group."""
-    bound, row_weights = e_step.bound, e_step.row_weights
-    if not bound.is_mixture or len(row_weights) < 3:
+    bound = e_step.bound
+    if not bound.is_mixture or e_step.n_rows < 3:
         return
     _, stats = e_step(params)
     held = stats[bound.site.key]["n"].ravel()
-    few = np.flatnonzero(held < FEW_ROWS * row_weights.max())
+    few = np.flatnonzero(held < FEW_ROWS * e_step.largest_weight)
     if len(held) > 1 and len(few):
         resp = bound.responsibilities(params, e_step.data)[:, few[:SHOWN]]
         which = [
-            f"component {k} holds {held[k]:.2g} rows" + (f" (row {int(own.argmax())})" if own.max() > 0.5 else "")
+            f"component {k} holds {held[k]:.2g} rows"
+            + (f" (row {int(own.argmax())})" if own.max() > 0.5 and len(own) == e_step.n_rows else "")
             for k, own in zip(few, resp.T)
         ]
         more = f" and {len(few) - SHOWN} more" if len(few) > SHOWN else ""
@@ -81,7 +82,7 @@ class Indistinct:
         )
 
 
-def indistinct(e_step: EStep, params: Params) -> Indistinct | None:
+def indistinct(e_step: Pass, params: Params) -> Indistinct | None:
     """Two components of the root that the data do not tell apart, if there are any among those that overlap most.
 
     One component in their place starts from each of them in turn and takes a few EM iterations: what it lacks then is
@@ -106,7 +107,7 @@ def indistinct(e_step: EStep, params: Params) -> Indistinct | None:
     return None
 
 
-def _overlapping(e_step: EStep, params: Params, symmetry: Symmetry) -> list[tuple[int, int]]:
+def _overlapping(e_step: Pass, params: Params, symmetry: Symmetry) -> list[tuple[int, int]]:
     """Positions of pairs of components that claim the same rows, those that do most first."""
     bound, data, row_weights = e_step.bound, e_step.data, e_step.row_weights
     if data.n_rows > _ROWS:
@@ -123,9 +124,7 @@ def _overlapping(e_step: EStep, params: Params, symmetry: Symmetry) -> list[tupl
     return sorted(alike, key=lambda pair: -share[pair])[:_PAIRS]
 
 
-def _as_one(
-    e_step: EStep, params: Params, symmetry: Symmetry, pair: tuple[int, int], kept: int, needed: float
-) -> float:
+def _as_one(e_step: Pass, params: Params, symmetry: Symmetry, pair: tuple[int, int], kept: int, needed: float) -> float:
     """Log-likelihood with two copies of one component in the place of a pair; EM leaves copies what they are.
 
     It ends where the log-likelihood will not be as high as is `needed`, were it to rise as in the last iteration.
@@ -162,7 +161,7 @@ def _own_parameters(bound: Bound, symmetry: Symmetry) -> float:
     return own
 
 
-def _warn_of_indistinct(e_step: EStep, params: Params) -> None:
+def _warn_of_indistinct(e_step: Pass, params: Params) -> None:
     if e_step.bound.is_mixture and (found := indistinct(e_step, params)) is not None:
         n = e_step.bound.site.slots["weights"].shape[-1]
         warn(
@@ -171,7 +170,7 @@ def _warn_of_indistinct(e_step: EStep, params: Params) -> None:
         )
 
 
-def _warn_of_spikes(e_step: EStep, params: Params) -> None:
+def _warn_of_spikes(e_step: Pass, params: Params) -> None:
     """Warn of an improper posterior, where a prior that is not one of the closed forms lets a component collapse."""
     bound = e_step.bound
     given = [slot for slot in bound.free_slots.values() if slot.hyper is None and not slot.depends_on_model]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,28 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.bound import Bound, prepare
-from bayesmix.errors import ConvergenceWarning, SpecError, quiet, warn
-from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
+from bayesmix.errors import ConvergenceWarning, DataError, SpecError, quiet, warn
+from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.modes import Scout, modes_of
 from bayesmix.inference.moments import moments_starts
 from bayesmix.inference.quasi_newton import Complete, QuasiNewton
+from bayesmix.inference.rows import Rows, rows_in_memory, rows_in_parts
 from bayesmix.inference.saddles import ascents, renewals
-from bayesmix.inference.start import initial_params, middle
+from bayesmix.inference.start import initial_params, middle, sample_size
 from bayesmix.params import COVARIANCE, POSITIVE, Params
-from bayesmix.plan import EStep
+from bayesmix.plan import EStep, Pass
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Stats
 
 #: Iterations that every start gets, and as many more those that are then ahead, before the best are finished.
 _SHORT_RUN, _AHEAD = 10, 6
-#: Rows on which the starts of a table of twice as many run, and iterations on all rows by which they are then judged.
-_SAMPLE, _RANKED = 20_000, 2
+#: Iterations on all rows by which starts that ran on a sample are judged.
+_RANKED = 2
 #: Iterations before leaps begin: the first ones go far and say little of the slope near the mode.
 _WARM_UP = 5
 #: How many of the starts are run to convergence.
@@ -172,6 +175,7 @@ def fit_em(
     accelerate: bool = True,
     n_jobs: int = 1,
     row_weights: Any = None,
+    memory: int | str = "256 MiB",
     validation: Any = None,
     keep_trajectory: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
@@ -195,8 +199,8 @@ def fit_em(
     ----------
     spec : Node
         With ``spec.with_flat_priors()`` the mode is the maximum of the likelihood.
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows, in memory or read in parts; see `bayesmix.fit`.
     start : dict or "moments", optional
         Parameter name -> array: one start from this point, instead of `n_starts` from the data. The names
         and shapes are those of ``fit.params``. ``"moments"``: from the answers of `fit_moments`,
@@ -215,9 +219,12 @@ def fit_em(
         or EM's own step is made instead. On slow data it takes tens of iterations where plain EM takes thousands.
     n_jobs : int
         Threads of the E-step; -1 is all processors.
-    row_weights : array_like, shape (N,), optional
-        Weight 2 is the same as the row twice. (Default priors take the column's scale from the rows as they
-        are, without weights; give priors of your own where that matters.)
+    memory : int or str
+        Of a source: bytes that rows may take between passes, as a number or as ``"2 GiB"``. What does not fit is read
+        again in each pass.
+    row_weights : array_like, shape (N,), or str, optional
+        Weights; of a source also the name of a column. Weight 2 is the same as the row twice. (Default priors take the
+        column's scale from the rows as they are, without weights; give priors of your own where that matters.)
     validation : table, optional
         Rows that judge the starts: all of them are run to the end, and the one with the highest log-likelihood of these
         rows is kept; ``fit.starts`` says what each has.
@@ -243,7 +250,8 @@ def fit_em(
     Raises
     ------
     DataError, SpecError
-        Everything that is wrong with the data or the spec, listed together; `resume` is of another spec or table.
+        Everything that is wrong with the data or the spec, listed together; `resume` is of another spec or table. Of a
+        source a `DataError` names the part; what EM had found by then is in `checkpoint`, where there is one.
     FileExistsError
         Something is at `checkpoint` already.
     KeyboardInterrupt
@@ -262,21 +270,63 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
-    path = resume if checkpoint is None else checkpoint
+    check_checkpoint(checkpoint, resume, overwrite)
+    source = source_of(data)
+    if source is None:
+        rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
+    else:
+        rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
+    return fit_rows(
+        spec,
+        rows,
+        start=start,
+        n_starts=n_starts,
+        max_iter=max_iter,
+        tol=tol,
+        accelerate=accelerate,
+        validation=validation,
+        keep_trajectory=keep_trajectory,
+        checkpoint=checkpoint,
+        resume=resume,
+        random_seed=random_seed,
+        progressbar=progressbar,
+    )
+
+
+def check_checkpoint(checkpoint: Any, resume: Any, overwrite: bool) -> None:
+    """Raise `FileExistsError` where something at `checkpoint` is neither gone on from nor may be overwritten."""
     if checkpoint is not None and resume is None:
         snapshots.check_place(Path(checkpoint), overwrite)
-    table, bound, encoded, weights, given = prepare(spec, data, row_weights)
-    e_step = EStep(bound, encoded, weights, n_jobs)
+
+
+def fit_rows(
+    spec: Node,
+    rows: Rows,
+    *,
+    start: dict[str, Any] | str | None = None,
+    n_starts: int = 16,
+    max_iter: int = 2000,
+    tol: float = 1e-8,
+    accelerate: bool = True,
+    validation: Any = None,
+    keep_trajectory: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    """`fit_em` of rows wherever they are."""
+    path = resume if checkpoint is None else checkpoint
+    bound, e_step = rows.e_step.bound, rows.e_step
     begun: list[dict[str, np.ndarray]] = []
     if resume is not None:
-        earlier, begun = snapshots.read(Path(resume), spec, bound, encoded, weights)
+        earlier, begun = snapshots.read(Path(resume), spec, rows)
         if earlier.status.complete:
-            return replace(earlier, table=table, encoded=encoded)
-    kept = None if path is None else snapshots.Snapshots(Path(path), bound, table, encoded, given)
-    best, runs = maximise(
-        bound,
-        encoded,
-        weights,
+            return replace(earlier, table=rows.table, encoded=rows.encoded)
+    kept = None if path is None else snapshots.Snapshots(Path(path), rows)
+    search = partial(
+        maximise_by,
+        e_step,
         start=start,
         begun=begun,
         keep=kept,
@@ -285,12 +335,18 @@ def fit_em(
         max_iter=max_iter,
         tol=tol,
         accelerate=accelerate,
-        e_step=e_step,
         validation=None if validation is None else bound.encode(validation),
         keep_trajectory=keep_trajectory,
         random_seed=random_seed,
         progressbar=progressbar,
     )
+    try:
+        best, runs = search()
+    except DataError as error:  # a part of the data that could be read before
+        if kept is None or not kept.write():
+            raise
+        way_out = f"What EM had found is in {path}: pass it as resume= once the data are right."
+        raise DataError([*error.faults[:-1], f"{error.faults[-1]} {way_out}"]) from error
     reached = np.array([run.objective for run in runs])
     warn_of_components(e_step, best.params)
     ended = {"converged": "converged", _INTERRUPTED: _INTERRUPTED}.get(best.status, "stopped at max_iter")
@@ -311,18 +367,13 @@ def fit_em(
             f"EM stopped at max_iter={max_iter} before it converged. Raise max_iter, or finish with bm.fit_map.",
             ConvergenceWarning,
         )
-    fit = make_fit(
-        bound,
+    fit = rows.make_fit(
         {name: np.asarray(best.params[name])[None, None] for name in bound.free_slots},
-        table=table,
-        encoded=encoded,
-        row_weights=given,
         status=status,
         history=np.array(best.history),
         starts=[run.report() for run in runs],
-        modes=modes_of(bound, encoded, weights, runs),
+        modes=modes_of(bound, e_step.data, e_step.row_weights, runs),
         trajectory=_trajectory(bound, best, validation) if keep_trajectory else None,
-        e_step=e_step,
     )
     if kept is not None:
         kept.end(fit, runs)
@@ -340,10 +391,13 @@ def _trajectory(bound: Bound, run: Run, validation: Any) -> xr.Dataset:
     return dataset
 
 
-def maximise(
-    bound: Bound,
-    data: Encoded,
-    row_weights: np.ndarray,
+def maximise(bound: Bound, data: Encoded, row_weights: np.ndarray, **options: Any) -> tuple[Run, list[Run]]:
+    """`maximise_by` for rows in memory."""
+    return maximise_by(EStep(bound, data, row_weights), **options)
+
+
+def maximise_by(
+    e_step: Pass,
     *,
     start: dict[str, Any] | str | None = None,
     begun: Sequence[dict[str, np.ndarray]] = (),
@@ -353,7 +407,6 @@ def maximise(
     max_iter: int = 2000,
     tol: float = 1e-8,
     accelerate: bool = True,
-    e_step: EStep | None = None,
     validation: Encoded | None = None,
     keep_trajectory: bool = False,
     random_seed: Any = None,
@@ -365,16 +418,16 @@ def maximise(
     `begun` are points that starts had come to. `keep` is called with all runs after every iteration on all rows. What
     an `interruptible` search has found by a `KeyboardInterrupt` it returns, the best run's status being "interrupted".
     """
+    bound = e_step.bound
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
-    given = [Run(dict(point)) for point in begun] or _given_starts(bound, data, row_weights, start, rng)
+    given = [Run(dict(point)) for point in begun] or _given_starts(e_step, start, rng)
     if not given and n_starts < 1:
         raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
     if start is None and (begun or not given):
         n_starts = max(len(given), n_starts if _has_mixture(bound) else 1)
     else:
         n_starts = len(given)
-    e_step = EStep(bound, data, row_weights) if e_step is None else e_step
     n_finished = _FINISHED if validation is None else n_starts
 
     def watch(run: Run) -> None:
@@ -384,7 +437,7 @@ def maximise(
             keep(runs)
 
     few, judged = e_step, 0
-    if not given and max_iter > _SHORT_RUN and (sample := _sample(bound, data, row_weights, rng)) is not None:
+    if not given and max_iter > _SHORT_RUN and (sample := _sample(e_step, rng)) is not None:
         few, judged = EStep(bound, *sample, e_step.n_jobs), _RANKED
     runs: list[Run] = []
     finished: list[Run] = []
@@ -433,7 +486,7 @@ def maximise(
                     finish(run)
                     progress.step(f"log posterior {max((r.objective for r in finished), default=-np.inf):.4f}")
         if finished and len(finished) < len(runs) and explore:
-            scout = Scout(bound, data, row_weights, explore, onward)
+            scout = Scout(e_step, explore, onward)
             while (another := scout.next(runs)) is not None:
                 finish(another, renew=False)  # a mode is looked for, and not what lies above it
 
@@ -465,7 +518,7 @@ def maximise(
     return best, runs
 
 
-def _best_so_far(e_step: EStep, runs: list[Run]) -> Run:
+def _best_so_far(e_step: Pass, runs: list[Run]) -> Run:
     """The best of runs that were interrupted, each taken back to EM's own step; its status says so."""
     for run in runs:
         if run.plain is not None:
@@ -476,20 +529,19 @@ def _best_so_far(e_step: EStep, runs: list[Run]) -> Run:
     return best
 
 
-def _given_starts(
-    bound: Bound, data: Encoded, row_weights: np.ndarray, start: dict[str, Any] | str | None, rng: np.random.Generator
-) -> list[Run]:
+def _given_starts(e_step: Pass, start: dict[str, Any] | str | None, rng: np.random.Generator) -> list[Run]:
     """The starts that the caller asked for; none where they are to be found from clusters."""
+    bound = e_step.bound
     if start is None:
         return []
     if not isinstance(start, str):
         return [Run(_given_start(bound, start))]
     if start != "moments":
         raise ValueError(f'start: "moments" or a dict of parameters is needed, not {start!r}.')
-    return [Run(_given_start(bound, one)) for one in moments_starts(bound, data, row_weights, rng)]
+    return [Run(_given_start(bound, one)) for one in moments_starts(bound, e_step.data, e_step.row_weights, rng)]
 
 
-def _sharpen(e_step: EStep, run: Run, max_iter: int, tol: float, watch: Callable[[Run], None] | None) -> None:
+def _sharpen(e_step: Pass, run: Run, max_iter: int, tol: float, watch: Callable[[Run], None] | None) -> None:
     """Lead a run whose objective stood still before leaps began to where its gradient vanishes too, in a few steps."""
     before = run.params
     run.status = "running"
@@ -498,7 +550,7 @@ def _sharpen(e_step: EStep, run: Run, max_iter: int, tol: float, watch: Callable
     run.status = "converged"
 
 
-def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
+def _from_clusters(e_step: Pass, rng: np.random.Generator, number: int) -> Run:
     """Start `number`; a failed one where no parameters fit the clusters."""
     bound = e_step.bound
     try:
@@ -508,22 +560,13 @@ def _from_clusters(e_step: EStep, rng: np.random.Generator, number: int) -> Run:
         return Run(middle(bound), status=_SINGULAR)
 
 
-def _sample(
-    bound: Bound, data: Encoded, row_weights: np.ndarray, rng: np.random.Generator
-) -> tuple[Encoded, np.ndarray] | None:
+def _sample(e_step: Pass, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:
     """Rows for the short runs, and their weights, which have the sum of all; None where all rows serve."""
-    components = max((site.n_components for site in bound.site.walk()), default=1)
-    n_rows = max(_SAMPLE, 200 * components)
-    if data.n_rows < 2 * n_rows:
-        return None
-    rows = np.sort(rng.choice(data.n_rows, n_rows, replace=False))
-    total, share = row_weights[rows].sum(), n_rows / data.n_rows
-    if not total > 0.5 * share * row_weights.sum():  # a few rows have most of the weight
-        return None
-    return data.take(rows), row_weights[rows] * (row_weights.sum() / total)
+    n_rows = sample_size(e_step.bound)
+    return None if e_step.n_rows < 2 * n_rows else e_step.sample(n_rows, rng)
 
 
-def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool = True) -> bool:
+def _leave_saddle(e_step: Pass, run: Run, rng: np.random.Generator, renew: bool = True) -> bool:
     """Whether a run that stopped can go on from somewhere higher; it then does. See `bayesmix.inference.saddles`.
 
     Without `renew` only from near where it stopped, which tells a saddle from a maximum.
@@ -550,12 +593,12 @@ def _leave_saddle(e_step: EStep, run: Run, rng: np.random.Generator, renew: bool
     return False
 
 
-def _objective(e_step: EStep, params: Params) -> float:
+def _objective(e_step: Pass, params: Params) -> float:
     return e_step(params)[0] + e_step.bound.log_prior(params) if not _collapsed(e_step.bound, params) else -np.inf
 
 
 def advance(
-    e_step: EStep,
+    e_step: Pass,
     run: Run,
     until: int,
     tol: float,
@@ -628,11 +671,11 @@ class _Search:
     that, or where the metric is not finite (a parameter at the edge of its support).
     """
 
-    def __init__(self, e_step: EStep):
+    def __init__(self, e_step: Pass):
         self.coordinates = Coordinates(e_step.bound)
         self.complete = Complete(e_step.bound)
         # the gradient's differences must not take longer than the passes that they save
-        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.data.n_rows > _MANY_ROWS)
+        self.newton = self.complete.cheap and (self.complete.size <= _FEW or e_step.n_rows > _MANY_ROWS)
         self.quasi: QuasiNewton | None = None
         self.here = self.image = self.gradient = np.empty(0)
         self.lost = self.idle = self.weak = self.age = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from bayesmix.build import model_of, variables_at
 from bayesmix.errors import ConvergenceWarning, warn
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.degenerate import warn_of_components
-from bayesmix.inference.em import maximise
+from bayesmix.inference.em import fit_em, maximise
 from bayesmix.inference.modes import modes_of
 from bayesmix.inference.target import Target
 from bayesmix.mstep import ascent_direction
 from bayesmix.plan import EStep
+from bayesmix.sources import source_of
 from bayesmix.spec import Node
 
 #: A mode is reached where no gradient entry exceeds this share of the log posterior's size (at least 1 nat).
@@ -31,6 +33,7 @@ def fit_map(
     max_iter: int = 1000,
     n_starts: int = 16,
     start: dict[str, Any] | str | None = None,
+    memory: int | str = "256 MiB",
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:
@@ -41,12 +44,13 @@ def fit_map(
     Parameters
     ----------
     spec : Node
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows; see `bayesmix.fit`. Of a table that is read in parts EM goes on until its gradient vanishes or nothing
+        is gained.
     row_weights : array_like, shape (N,), optional
     max_iter : int
         L-BFGS iterations.
-    n_starts, start, random_seed, progressbar
+    n_starts, start, memory, random_seed, progressbar
         Of the EM before it; see `fit_em`.
 
     Returns
@@ -65,6 +69,19 @@ def fit_map(
     >>> fit.params["mu"].round(1)
     array([0.7, 9.3])
     """
+    if source_of(data) is not None:  # EM's own steps end where the gradient vanishes
+        fit = fit_em(
+            spec,
+            data,
+            row_weights=row_weights,
+            memory=memory,
+            tol=0,
+            n_starts=n_starts,
+            start=start,
+            random_seed=random_seed,
+            progressbar=progressbar,
+        )
+        return replace(fit, status=replace(fit.status, engine="map"))
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "map")
     best, runs = maximise(

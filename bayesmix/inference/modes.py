@@ -18,6 +18,7 @@ import pandas as pd
 from bayesmix.bound import Bound
 from bayesmix.errors import MultimodalWarning, warn
 from bayesmix.params import Params
+from bayesmix.plan import Pass
 from bayesmix.relabel import in_canonical_order
 from bayesmix.spec import Encoded
 from bayesmix.threads import ALONE, without_warnings
@@ -216,20 +217,17 @@ class Scout:
 
     Parameters
     ----------
-    bound, data, row_weights
-        See `Fingerprints`.
+    e_step : Pass
     share : float
         Iterations that may be spent so, as a share of those that were spent before.
     onward : callable
         Takes a run and a number of iterations to advance it by; returns what it can still gain, in nats.
     """
 
-    def __init__(
-        self, bound: Bound, data: Encoded, row_weights: np.ndarray, share: float, onward: Callable[[Any, int], float]
-    ):
-        self.share = share if data.n_rows <= _MOST_ROWS else 0.0
+    def __init__(self, e_step: Pass, share: float, onward: Callable[[Any, int], float]):
+        self.share = share if e_step.n_rows <= _MOST_ROWS else 0.0
         self.onward = onward
-        self.fingerprints = Fingerprints(bound, data, row_weights)
+        self.fingerprints = Fingerprints(e_step.bound, e_step.data, e_step.row_weights)
         self.budget: float | None = None
 
     def next(self, runs: Sequence[Any]) -> Any:

@@ -25,7 +25,7 @@ from bayesmix.bound import Bound
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.start import Splitter
 from bayesmix.params import Params
-from bayesmix.plan import EStep
+from bayesmix.plan import Pass
 from bayesmix.spec import Encoded, Site, Stats
 from bayesmix.structure.mixture import posterior
 
@@ -41,7 +41,7 @@ _NOTHING = 0.05
 _ROWS = 5_000
 
 
-def ascents(e_step: EStep, params: Params, rng: np.random.Generator) -> Iterator[dict[str, np.ndarray]]:
+def ascents(e_step: Pass, params: Params, rng: np.random.Generator) -> Iterator[dict[str, np.ndarray]]:
     """Points along the direction in which the log posterior curves up most, nearer and nearer, on both sides.
 
     Empty where there is no such direction among those that are looked at.
@@ -61,7 +61,7 @@ def ascents(e_step: EStep, params: Params, rng: np.random.Generator) -> Iterator
 
 
 def _largest_stretch(
-    e_step: EStep, coordinates: Coordinates, here: np.ndarray, params: Params, rng: np.random.Generator
+    e_step: Pass, coordinates: Coordinates, here: np.ndarray, params: Params, rng: np.random.Generator
 ) -> tuple[float, np.ndarray]:
     """The largest eigenvalue of the Jacobian of EM's map that Arnoldi's method finds, and its direction (d,)."""
     bound = e_step.bound

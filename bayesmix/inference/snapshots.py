@@ -11,58 +11,58 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from bayesmix.bound import Bound
-from bayesmix.data import Table
 from bayesmix.errors import DataError
-from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
+from bayesmix.fit import Fit, Status, posterior_dataset
+from bayesmix.inference.rows import Rows
 from bayesmix.relabel import in_canonical_order
-from bayesmix.spec import Encoded, Node
+from bayesmix.spec import Node
 
 #: Seconds between writings, and how many times longer than a writing they are at least.
 _EVERY, _TIMES_LONGER = 1.0, 20
 #: The group of the points of all starts, and what tells which table they are of.
-_STARTS, _DIGEST = "em_starts", "digest"
+_STARTS, _DIGEST, _OBSERVED = "em_starts", "digest", "observed_data"
 
 
 class Snapshots:
     """Called with all of EM's runs after each iteration, it writes them to `path` where it is time to."""
 
-    def __init__(self, path: Path, bound: Bound, table: Table, data: Encoded, row_weights: np.ndarray | None):
-        self.path, self.bound, self.table, self.data, self.row_weights = path, bound, table, data, row_weights
+    def __init__(self, path: Path, rows: Rows):
+        self.path, self.rows, self.bound = path, rows, rows.e_step.bound
         self.next = time.monotonic() + _EVERY
+        self.runs: Sequence[Any] = ()
 
     def __call__(self, runs: Sequence[Any]) -> None:
-        began = time.monotonic()
-        if began < self.next:
-            return
+        self.runs = runs
+        if time.monotonic() >= self.next:
+            self.write()
+
+    def write(self) -> bool:
+        """Write the best point so far, and those of all starts; whether there is any."""
+        began, runs = time.monotonic(), self.runs
         begun = [run for run in runs if run.history and not run.failed]
         if begun:
             best = max(begun, key=lambda run: run.objective)
             point = in_canonical_order(self.bound, best.params)
-            fit = make_fit(
-                self.bound,
+            fit = self.rows.make_fit(
                 {name: np.asarray(point[name])[None, None] for name in self.bound.free_slots},
-                table=self.table,
-                encoded=self.data,
-                row_weights=self.row_weights,
                 status=Status("em", False, f"EM was at iteration {len(best.history)}.", complete=False),
                 history=np.array(best.history),
                 starts=[run.report() for run in runs],
                 log_likelihood=False,
+                loglik=None if self.rows.encoded is not None else best.loglik,  # without another pass
             )
             self._save(fit, begun)
         ended = time.monotonic()
         self.next = ended + max(_EVERY, _TIMES_LONGER * (ended - began))
+        return bool(begun)
 
     def end(self, fit: Fit, runs: Sequence[Any]) -> None:
         """Write the fit that EM returns."""
         self._save(fit, [] if fit.status.complete else [run for run in runs if run.history and not run.failed])
 
     def _save(self, fit: Fit, begun: Sequence[Any]) -> None:
-        from bayesmix.checkpoint import digest
-
         groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
-        groups["observed_data"] = groups["observed_data"].assign_attrs({_DIGEST: digest(self.data, fit)})
+        groups[_OBSERVED] = groups.get(_OBSERVED, xr.Dataset()).assign_attrs({_DIGEST: self.rows.digest(fit)})
         if begun:
             points = {n: np.array([run.params[n] for run in begun])[None] for n in self.bound.free_slots}
             dataset = posterior_dataset(self.bound, points).isel(chain=0, drop=True).rename(draw="start")
@@ -70,22 +70,21 @@ class Snapshots:
         replace(fit, idata=xr.DataTree.from_dict(groups)).save(self.path)
 
 
-def read(
-    path: Path, spec: Node, bound: Bound, data: Encoded, row_weights: np.ndarray
-) -> tuple[Fit, list[dict[str, np.ndarray]]]:
+def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.ndarray]]]:
     """The fit in a file, and the points of all starts.
 
     Raises `DataError` where it is of another spec or table.
     """
-    from bayesmix.checkpoint import digest
     from bayesmix.io import load, node_to_json
 
+    bound = rows.e_step.bound
     fit = load(path)
     if node_to_json(fit.spec) != node_to_json(spec):
         raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
-    attributes = fit.idata["observed_data"].attrs if "observed_data" in fit.idata.children else {}
-    weights = np.ones(data.n_rows) if fit.row_weights is None else fit.row_weights
-    if attributes.get(_DIGEST) != digest(data, fit) or not np.array_equal(weights, row_weights):
+    attributes = fit.idata[_OBSERVED].attrs if _OBSERVED in fit.idata.children else {}
+    own, given = fit.row_weights, rows.row_weights
+    same = own is given is None or (own is not None and given is not None and np.array_equal(own, given))
+    if attributes.get(_DIGEST) != rows.digest(fit) or not same:
         raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")
     if _STARTS not in fit.idata.children:
         return fit, []

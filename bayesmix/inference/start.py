@@ -13,6 +13,8 @@ from bayesmix.spec import Encoded, Site, Stats
 
 #: Rows on which cluster centres are found; all rows are then assigned to them.
 _MAX_ROWS = 4_000
+#: Rows on which the starts of a table of twice as many run; more where there are over 100 components.
+_SAMPLE = 20_000
 #: Share of each responsibility that is spread evenly, so that no component starts on a point; of every other start. A
 #: large one makes components start wide, so that neighbours may merge; a small one makes them start where they are.
 _SOFTNESS = (0.1, 0.003)
@@ -90,6 +92,11 @@ def initial_params(
     stats: Stats = {}
     bound.site.node.seed(bound.site, data, row_weights[:, None], stats, Splitter(rng, number))
     return bound.m_step(stats, middle(bound))
+
+
+def sample_size(bound: Bound) -> int:
+    """Rows that serve starts where there are twice as many or more."""
+    return max(_SAMPLE, 200 * max((site.n_components for site in bound.site.walk()), default=1))
 
 
 def middle(bound: Bound) -> dict[str, np.ndarray]:

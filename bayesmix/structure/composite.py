@@ -88,6 +88,10 @@ class Composite(Node):
         new = cls({name: node for name, node in parts}, tie=options["tie"])
         return new._changed(_positional=options["_positional"])
 
+    def column_names(self):
+        """See `Node.column_names`."""
+        return None if self._positional else tuple(self._fields)
+
     def faults(self, path: str = "") -> list[str]:
         if not self._fields:
             return [f"{path or 'Composite'}: a composite needs at least one field."]

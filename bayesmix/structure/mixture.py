@@ -268,6 +268,11 @@ class Mixture(Node):
         prefix = place.prefix if self._prefix else place.prefix.removesuffix(f"{place.path.rsplit('.')[-1]}_")
         return f"{prefix}{self._weights_name}"
 
+    def column_names(self):
+        """See `Node.column_names`."""
+        own = [group.node.column_names() for group in self.groups]
+        return None if None in own else tuple(dict.fromkeys(name for names in own for name in names))
+
     def read(self, table, place, readers):
         below = self._below(place)
         gather_faults(

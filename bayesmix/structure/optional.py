@@ -19,6 +19,7 @@ from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Node, Observed, Site, add_to, gather, places, spread
 from bayesmix.structure.mixture import Mixture
 from bayesmix.structure.sequence import cells
+from bayesmix.summaries import Sums
 
 
 @final
@@ -99,6 +100,10 @@ class Optional(Node):
     def _child_place(self, place):
         return replace(place, key=f"{place.key}/value")
 
+    def column_names(self):
+        """See `Node.column_names`."""
+        return None  # whether a row is missing depends on all columns
+
     def read(self, table, place, readers):
         gone = table.missing()
         readers.setdefault(place.key, (self, []))[1].append(
@@ -106,10 +111,13 @@ class Optional(Node):
         )
         self._child.read_from(table, self._child_place(place), readers)
 
-    def learn(self, columns):
-        """The share of missing cells, kept off 0 and 1."""
-        gone = np.concatenate([column.values for column in columns])
-        return Rate((gone.sum() + 0.5) / (len(gone) + 1))
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
+        return Sums(len(column), column.values.sum())
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`: the share of missing cells, kept off 0 and 1."""
+        return Rate((summary.total + 0.5) / (summary.n + 1))
 
     def assume(self, place):
         """See `Node.assume`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -13,6 +14,7 @@ from bayesmix.data import Column, Table, lengths_and_elements
 from bayesmix.params import Place
 from bayesmix.portraits import Portrait
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, gather, places, spread
+from bayesmix.summaries import Counts
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,19 @@ class Lengths:
     shares: tuple[float, ...]
 
     @classmethod
-    def of(cls, column: Column) -> Lengths:
-        """Of a column of lengths."""
-        values, counts = np.unique(column.values[~column.missing].astype(int), return_counts=True)
-        if not len(values):
+    def of(cls, summary: Counts) -> Lengths:
+        """From how often each length came."""
+        values = sorted(summary.counts)
+        if not values:
             return cls((0,), (1.0,))
-        return cls(tuple(values.tolist()), tuple((counts / counts.sum()).tolist()))
+        counts = np.array([summary.counts[value] for value in values])
+        return cls(tuple(values), tuple((counts / counts.sum()).tolist()))
+
+
+def count_lengths(column: Column) -> Counts:
+    """How often each length came in a column of lengths."""
+    values, counts = np.unique(column.values[~column.missing].astype(int), return_counts=True)
+    return Counts(Counter(dict(zip(values.tolist(), counts.tolist()))))
 
 
 @dataclass(frozen=True)
@@ -136,9 +145,13 @@ class Sequence(Node):
         if self._length is not None:
             self._length.read_from(lengths, place.lengths, readers)
 
-    def learn(self, columns: list[Column]) -> Lengths:
-        """The distribution of the lengths."""
-        return Lengths.of(Column.joined(columns))
+    def summarise(self, column, earlier=None):
+        """See `Node.summarise`."""
+        return count_lengths(column)
+
+    def learn_summary(self, summary, name):
+        """See `Node.learn_summary`: the distribution of the lengths."""
+        return Lengths.of(summary)
 
     def layout(self, place, learned):
         children = [self._child.lay_out(place.element, learned)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import bayesmix
+import bayesmix.dask
 import bayesmix.datasets
 import bayesmix.plots
 import bayesmix.sklearn
@@ -27,7 +28,7 @@ def public(module):
 
 NAMES = [
     (module, name)
-    for module in (bayesmix, bayesmix.plots, bayesmix.sklearn, bayesmix.datasets)
+    for module in (bayesmix, bayesmix.plots, bayesmix.sklearn, bayesmix.dask, bayesmix.datasets)
     for name in public(module)
 ]
 

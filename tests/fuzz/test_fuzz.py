@@ -22,11 +22,13 @@ import pytest
 import bayesmix as bm
 from bayesmix.bound import bind
 from bayesmix.build import model_of, variables_at
+from bayesmix.chunked import ChunkedEStep, learn
 from bayesmix.data import read
 from bayesmix.inference.start import initial_params
 from bayesmix.inference.target import Target
 from bayesmix.io import node_from_json, node_to_json
 from bayesmix.plan import EStep
+from bayesmix.sources import source_of
 from bayesmix.spec import add_stats
 from bayesmix.symmetry import permuted
 from tests.fuzz import strategies
@@ -150,6 +152,56 @@ def test_every_model(case):
 
 
 # ------------------------------------------------------------------- what is compared
+
+
+@portions()
+def test_every_table_in_parts(case):
+    """A table that is read in parts binds the spec as the whole does, and its E-step is the same."""
+    whole, found, parts = [], [], [part for part in np.split(np.arange(case.n_rows), cuts_of(case)) if len(part)]
+    for learn_it, into in ((lambda: bound_to(case.spec, case.table()), whole),
+                           (lambda: in_parts(case, parts), found)):  # fmt: skip
+        try:
+            into.append(learn_it())
+        except ValueError as error:
+            into.append(error)
+    if isinstance(whole[0], ValueError):
+        assert isinstance(found[0], type(whole[0])), found
+        return deserved(case, whole[0])
+    if isinstance(found[0], ValueError):  # more components than rows is found by what `bind` leaves to others
+        return deserved(case, found[0])
+    (bound, data), e_step = whole[0], found[0]
+    close_learned(e_step.bound.learned, bound.learned)
+    weights = weights_of(case)
+    params = initial_params(bound, data, weights, np.random.default_rng(case.seed), 0)
+    expected, stats = EStep(bound, data, weights)(params)
+    for _ in range(2):  # once read, once kept
+        loglik, own = e_step(params)
+        if np.isfinite(expected):
+            rows = bound.log_density(params, data)  # -inf where flat priors leave a symbol no probability
+            size = np.abs(rows[np.isfinite(rows)]).sum() * weights.max()
+            close(loglik, expected, "log-likelihood", atol=1e-11 * size)
+        check_statistics(own, stats, 0.0)
+
+
+def cuts_of(case):
+    return np.sort(np.random.default_rng(case.seed).integers(0, case.n_rows + 1, 3))
+
+
+def in_parts(case, parts):
+    return ChunkedEStep(learn(case.spec, source_of(lambda: [case.table(part) for part in parts]), case.weights))
+
+
+def close_learned(found, expected):
+    """What nodes learned is equal, but for the rounding of sums."""
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        assert type(found[key]) is type(value)
+        for name, own in vars(value).items():
+            other = getattr(found[key], name)
+            if isinstance(own, float) or (isinstance(own, tuple) and own and isinstance(own[0], float)):
+                close(other, own, f"{key}: {name}", rtol=1e-12)
+            else:
+                assert other == own, f"{key}: {name}"
 
 
 def close(a, b, message="", rtol=1e-8, atol=0.0):

@@ -1,0 +1,305 @@
+"""EM on a Dask cluster: rows stay on the workers as encoded arrays, and statistics travel.
+
+The parts of a source are shared out into groups. Each group becomes a task that reads, encodes and lays out its rows;
+its result stays on the worker that made it. An E-step is a task for each group beside its rows, and a tree of tasks
+that add up what these found, so that a pass moves the parameters one way and one sum of statistics the other. When a
+worker is lost, the scheduler makes its groups again on another, from the files: it knows how they were made. EM itself
+runs where `fit_em` is called, and is the EM of `bayesmix.fit_em`.
+
+Needs ``pip install 'bayesmix[dask]'``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from bayesmix.bound import Bound
+from bayesmix.chunked import ChunkedEStep, Chunks, Look, PartOfRows, added, encoded_chunks, learn, taken
+from bayesmix.data import Table, read
+from bayesmix.errors import DataError
+from bayesmix.fit import Fit
+from bayesmix.inference.em import check_checkpoint, fit_rows
+from bayesmix.inference.rows import Rows, checked
+from bayesmix.params import Params
+from bayesmix.plan import EStep
+from bayesmix.sources import ROWS, Part, Source, source_of
+from bayesmix.spec import Encoded, Node, Stats
+
+try:
+    import distributed
+except ImportError:
+    raise ImportError("bayesmix.dask needs Dask. Install it: pip install 'bayesmix[dask]'.") from None
+
+__all__ = ["fit_em"]
+
+#: Groups of parts for each thread of the cluster: several, so that none waits long for the last.
+_GROUPS = 3
+#: Sums that one task adds up.
+_FAN_IN = 8
+
+
+def fit_em(
+    spec: Node,
+    data: Any,
+    *,
+    client: Any = None,
+    start: dict[str, Any] | str | None = None,
+    n_starts: int = 16,
+    max_iter: int = 2000,
+    tol: float = 1e-8,
+    accelerate: bool = True,
+    row_weights: Any = None,
+    validation: Any = None,
+    keep_trajectory: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    """`bayesmix.fit_em` with the rows on the workers of a Dask cluster: the same result, to rounding.
+
+    Parameters
+    ----------
+    spec : Node
+    data : source or table
+        Best a path of Parquet that every worker can read, or a Dask data frame; see `bayesmix.fit`. A table in memory
+        is sent to the workers.
+    client : distributed.Client, optional
+        By default the current one, or, where there is none, a ``LocalCluster`` with a worker for each processor, which
+        is closed in the end. (In a script, the call then belongs under ``if __name__ == "__main__":``, as with every
+        ``LocalCluster``.)
+    start, n_starts, max_iter, tol, accelerate, validation, keep_trajectory, checkpoint, resume, overwrite, random_seed
+        See `bayesmix.fit_em`.
+    row_weights : str or array_like, shape (N,), optional
+        The name of a column, or the weights.
+    progressbar : bool
+
+    Returns
+    -------
+    Fit
+        It keeps no rows.
+
+    Raises
+    ------
+    DataError, SpecError
+        A `DataError` names the part: also one whose workers died, most likely for want of memory.
+
+    References
+    ----------
+    Rocklin 2015, *Proceedings of the 14th Python in Science Conference*, for Dask; Chu et al. 2006, *NIPS* 19, for sums
+    of statistics over machines.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
+    >>> x = np.random.default_rng(0).poisson(np.repeat([1, 9], 300))
+    >>> with distributed.Client(processes=False, dashboard_address=None) as client:  # threads: for a small example
+    ...     fit = bayesmix.dask.fit_em(bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, n_starts=2, random_seed=1)
+    >>> fit.params["mu"].round()
+    array([1., 9.])
+    """
+    check_checkpoint(checkpoint, resume, overwrite)
+    with _client(client) as cluster:
+        return fit_rows(
+            spec,
+            _rows(spec, data, row_weights, cluster),
+            start=start,
+            n_starts=n_starts,
+            max_iter=max_iter,
+            tol=tol,
+            accelerate=accelerate,
+            validation=validation,
+            keep_trajectory=keep_trajectory,
+            checkpoint=checkpoint,
+            resume=resume,
+            random_seed=random_seed,
+            progressbar=progressbar,
+        )
+
+
+@contextmanager
+def _client(client: Any) -> Iterator[Any]:
+    """The client given, the current one, or one with a cluster of its own."""
+    if client is None:
+        try:
+            client = distributed.get_client()
+        except ValueError:
+            with (
+                distributed.LocalCluster(threads_per_worker=1, dashboard_address=":0") as cluster,
+                distributed.Client(cluster) as own,
+            ):
+                yield own
+            return
+    yield client
+
+
+def _rows(spec: Node, data: Any, row_weights: Any, client: Any) -> Rows:
+    source = source_of(data)
+    if source is None:
+        source = _of_table(read(data))
+    groups = _shared_out(source.parts, client)
+    chunks = learn(spec, source, row_weights, looker=partial(_look, client, groups))
+    return checked(DaskEStep(chunks, client, groups))
+
+
+@dataclass(frozen=True)
+class _Rows(Part):
+    """Rows of a table in memory."""
+
+    name: str
+    table: Table
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        yield self.name, self.table
+
+
+def _of_table(table: Table) -> Source:
+    size = max(min(ROWS, -(-table.n_rows // 16)), 1)
+    pieces = [(first, table.slice(first, first + size)) for first in range(0, table.n_rows, size)]
+    parts = [
+        _Rows(f"rows from {first}", Table(piece.columns, piece.named, piece.n_rows, None, piece.backend))
+        for first, piece in pieces
+    ]
+    return Source("table", tuple(parts))
+
+
+def _shared_out(parts: Sequence[Part], client: Any) -> list[range]:
+    """Groups of parts that follow each other, as their numbers: a few for each thread of the cluster."""
+    n_threads = sum(client.nthreads().values()) or 1
+    cuts = np.linspace(0, len(parts), min(_GROUPS * n_threads, len(parts)) + 1).astype(int)
+    return [range(begin, end) for begin, end in pairwise(cuts)]
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def _look_at_all(look: Callable[[Part], Look], parts: Sequence[Part]) -> Look:
+    return _sum([look(part) for part in parts])
+
+
+def _sum(results: Sequence[Any]) -> Any:
+    total = results[0]
+    for one in results[1:]:
+        total = total + one
+    return total
+
+
+def _laid_out(bound: Bound, parts: Sequence[PartOfRows]) -> list[EStep]:
+    """The rows of some parts, ready for E-steps."""
+    found = []
+    for part in parts:
+        for chunk in encoded_chunks(bound, part):
+            piece = EStep(bound, chunk.data, chunk.row_weights)
+            piece.drop_rows()
+            found.append(piece)
+    return found
+
+
+def _e_step(pieces: Sequence[EStep], params: Params) -> tuple[float, Stats | None]:
+    return added(piece(params) for piece in pieces)
+
+
+def _added(results: Sequence[tuple[float, Stats | None]]) -> tuple[float, Stats | None]:
+    total = sum(loglik for loglik, _ in results)
+    return total, added((0.0, stats) for _, stats in results if stats is not None)[1]
+
+
+def _total(client: Any, add: Callable[[Sequence[Any]], Any], futures: list[Any], names: dict[int, list[str]]) -> Any:
+    """The sum of what futures hold, in their order: by tasks, until there are so few that they are as well added here.
+
+    Raises `DataError` where workers died at one of the groups of parts in `names`.
+    """
+    while len(futures) > _FAN_IN:
+        futures = [
+            client.submit(add, futures[i : i + _FAN_IN], pure=False)
+            if len(futures[i : i + _FAN_IN]) > 1
+            else futures[i]
+            for i in range(0, len(futures), _FAN_IN)
+        ]
+    return add(_gathered(client, futures, names))
+
+
+def _look(client: Any, groups: Sequence[range], look: Callable[[Part], Look], parts: Sequence[Part]) -> Look:
+    """See `bayesmix.chunked.Looker`."""
+    if not groups:
+        return Look()
+    names = {i: [parts[n].name for n in group] for i, group in enumerate(groups)}
+    token = uuid4().hex
+    futures = [
+        client.submit(_look_at_all, look, [parts[n] for n in group], key=f"look-{i}-{token}", pure=False)
+        for i, group in enumerate(groups)
+    ]
+    return _total(client, _sum, futures, names)
+
+
+def _gathered(client: Any, futures: list[Any], names: dict[int, list[str]]) -> list[Any]:
+    """What futures hold. Raises `DataError`, see `_total`."""
+    try:
+        return client.gather(futures)
+    except distributed.KilledWorker as error:
+        key = str(error.task)
+        number = key.split("-")[1] if key.startswith(("look-", "rows-", "pass-", "take-")) else ""
+        own = names.get(int(number), []) if number.isdigit() else []
+        which = own[0] if len(own) == 1 else f"{own[0]} to {own[-1]}" if own else "data"
+        raise DataError(
+            f"{which}: the workers that took it died one after the other, most likely for want of memory. Give workers "
+            "more memory, or write the data in smaller parts."
+        ) from error
+
+
+class DaskEStep(ChunkedEStep):
+    """E-steps over rows on the workers of a cluster: a `bayesmix.plan.Pass`.
+
+    Parameters
+    ----------
+    chunks : Chunks
+    client : distributed.Client
+    groups : sequence of range
+        Numbers of the parts that are one task.
+    """
+
+    def __init__(self, chunks: Chunks, client: Any, groups: Sequence[range]):
+        super().__init__(chunks)
+        self.client, self.groups = client, groups
+        self.names = {i: [chunks.source.parts[n].name for n in group] for i, group in enumerate(groups)}
+        token = uuid4().hex
+        # not scattered: what was scattered is lost with its worker, and a task's result is made again
+        self.rows = [
+            client.submit(_laid_out, self.bound, [chunks.alone(n) for n in group], key=f"rows-{i}-{token}", pure=False)
+            for i, group in enumerate(groups)
+        ]
+
+    def take(self, rows: np.ndarray) -> tuple[Encoded, np.ndarray]:
+        """See `Chunks.take`; workers read the rows."""
+        chunks, token, futures = self.chunks, uuid4().hex, {}
+        for i, group in enumerate(self.groups):
+            for n in group:
+                begin, end = np.searchsorted(rows, [chunks.starts[n], chunks.starts[n] + sum(chunks.sizes[n])])
+                if begin < end:
+                    futures[n] = self.client.submit(
+                        taken, chunks.alone(n), rows[begin:end], key=f"take-{i}-{token}-{n}", pure=False
+                    )
+        found = _gathered(self.client, list(futures.values()), self.names)
+        table = Table.joined([table for table, _ in found])
+        return self.bound.site.encode(table, "error"), np.concatenate([weights for _, weights in found])
+
+    def __call__(self, params: Params) -> tuple[float, Stats]:
+        """Log-likelihood and expected statistics."""
+        token = uuid4().hex
+        values = {name: np.asarray(value) for name, value in params.items()}
+        futures = [
+            self.client.submit(_e_step, rows, values, key=f"pass-{i}-{token}", pure=False)
+            for i, rows in enumerate(self.rows)
+        ]
+        loglik, stats = _total(self.client, _added, futures, self.names)
+        return loglik, stats

@@ -1,0 +1,402 @@
+"""Tables that are read in parts: files larger than memory, partitions, chunks that a program makes.
+
+A `Source` is a sequence of parts, each of which can be read by itself, again and again, by any thread or process, and
+gives tables of a bounded number of rows. Nothing here knows of specs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+
+from bayesmix.data import Table, read
+from bayesmix.errors import DataError
+
+#: Rows of a table that a part gives, at most; fewer where rows are wide.
+ROWS = 2**18
+#: Bytes of such a table, about.
+_BYTES = 2**25
+#: Names that a path to Parquet ends in.
+_ENDINGS = (".parquet", ".pq", ".parq")
+
+
+class Part(ABC):
+    """Some rows of a source, which any process can read by itself.
+
+    Attributes
+    ----------
+    name : str
+        As errors call it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        """Its rows in order, as tables of at most `ROWS` rows, each with what errors call it.
+
+        `columns` are the ones that are needed; None for all. Raises `DataError` that names the part where it cannot be
+        read.
+        """
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows in parts.
+
+    Attributes
+    ----------
+    name : str
+        As errors call it.
+    parts : tuple of Part
+    typed : bool
+        Whether a column has one type throughout, as in files.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    typed: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self.parts)} part{'s' if len(self.parts) != 1 else ''}>"
+
+
+def source_of(data: Any) -> Source | None:
+    """The source that `data` is; None for tables in memory, which `bayesmix.data.read` reads.
+
+    Parameters
+    ----------
+    data : path of a Parquet file or of a folder of them, with ``*`` in it for several; list of such paths;
+        ``pyarrow.dataset.Dataset``; Arrow ``RecordBatchReader``; Dask data frame; list of data frames; function without
+        arguments that returns an iterable of tables, a new one with each call
+
+    Raises
+    ------
+    DataError
+        There is no such file, it is no Parquet, or `data` is an iterator, which can be read once only.
+    """
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, (str, Path)):
+        return _files([data])
+    if isinstance(data, (list, tuple)) and data and all(map(_is_path, data)):
+        return _files(list(data))
+    if isinstance(data, (list, tuple)) and data and all(map(_is_frame, data)):
+        return _frames(data)
+    if hasattr(data, "to_delayed") and hasattr(data, "npartitions"):
+        return _dask(data)
+    kind = type(data).__module__.split(".")[0]
+    if kind == "pyarrow" and hasattr(data, "get_fragments"):
+        return _dataset(data)
+    if hasattr(data, "read_next_batch"):
+        return _spooled(data)
+    if callable(data):
+        return Source("chunks", (_Made("chunks", data),))
+    if isinstance(data, Iterator):
+        raise DataError(
+            "data: an iterator can be read once, and a fit reads its rows many times. Pass a function that returns a "
+            "new one with each call: bm.fit(spec, lambda: chunks()); or list(…) of records that fit in memory."
+        )
+    return None
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and value.lower().endswith(_ENDINGS))
+
+
+def _is_frame(value: Any) -> bool:
+    return not isinstance(value, Mapping) and isinstance(
+        nw.from_native(value, pass_through=True), (nw.DataFrame, nw.LazyFrame)
+    )
+
+
+def _pieces(name: str, table: Table, first: int = 0) -> Iterator[tuple[str, Table]]:
+    """A table in pieces of at most `ROWS` rows; it begins with row `first` of what has this name."""
+    for begin in range(0, table.n_rows, ROWS):
+        yield _at(name, first + begin), table.slice(begin, begin + ROWS)
+
+
+def _at(name: str, first: int) -> str:
+    """What errors call a piece that begins with this row."""
+    return f"{name}, rows from {first}" if first else name
+
+
+# ---------------------------------------------------------------- chunks that a program makes, and partitions
+
+
+@dataclass(frozen=True)
+class _Made(Part):
+    name: str
+    make: Callable[[], Iterable[Any]]
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        try:
+            chunks = enumerate(self.make())
+        except TypeError as error:
+            raise DataError(f"data: a function that returns an iterable of tables is needed ({error}).") from None
+        for number, chunk in chunks:
+            try:
+                table = read(chunk)
+            except DataError as error:
+                raise named(error, f"chunk {number}") from None
+            yield from _pieces(f"chunk {number}", table)
+
+
+@dataclass(frozen=True)
+class _Frame(Part):
+    name: str
+    frame: Any
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        try:
+            table = read(self.frame)
+        except DataError as error:
+            raise named(error, self.name) from None
+        yield from _pieces(self.name, table)
+
+
+def _frames(frames: Sequence[Any]) -> Source:
+    return Source("data frames", tuple(_Frame(f"chunk {i}", frame) for i, frame in enumerate(frames)))
+
+
+@dataclass(frozen=True)
+class _Delayed(Part):
+    """A partition of a Dask data frame, computed by the thread that reads it."""
+
+    name: str
+    delayed: Any
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        try:
+            frame = self.delayed.compute(scheduler="synchronous")
+        except Exception as error:
+            raise DataError(f"{self.name}: it cannot be computed ({_short(error)}).") from error
+        yield from _pieces(self.name, read(frame))
+
+
+def _dask(frame: Any) -> Source:
+    parts = tuple(_Delayed(f"partition {i}", each) for i, each in enumerate(frame.to_delayed()))
+    return Source("Dask data frame", parts, typed=True)
+
+
+# ---------------------------------------------------------------- Parquet and Arrow
+
+
+def arrow() -> Any:
+    """The package pyarrow, with what is needed of it."""
+    try:
+        import pyarrow
+        import pyarrow.dataset
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError("Parquet and Arrow data need pyarrow. Install it: pip install 'bayesmix[parquet]'.") from None
+    return pyarrow
+
+
+@dataclass(frozen=True)
+class _RowGroups(Part):
+    """Row groups of a Parquet file that follow each other; `keys` are columns that the file's folder stands for."""
+
+    name: str
+    path: str
+    groups: tuple[int, ...]
+    rows: int
+    filesystem: Any = None
+    keys: tuple[tuple[str, Any], ...] = ()
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        pyarrow = arrow()
+        try:
+            with pyarrow.parquet.ParquetFile(
+                self.path,
+                filesystem=self.filesystem,
+                pre_buffer=False,
+                buffer_size=2**20,
+                page_checksum_verification=True,
+            ) as file:
+                names = file.schema_arrow.names
+                # a column that is not there is told of where it is missed
+                wanted = None if columns is None else [name for name in columns if name in names]
+                wanted = wanted or None
+                first = 0
+                for batch in file.iter_batches(self.rows, self.groups, wanted, use_threads=False):
+                    table = pyarrow.Table.from_batches([batch])
+                    for key, value in self.keys:
+                        table = table.append_column(key, pyarrow.array([value] * len(table)))
+                    yield _at(self.name, first), read(table)
+                    first += len(table)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self.name}: it cannot be read ({_short(error)}).") from error
+
+
+@dataclass(frozen=True)
+class _Fragment(Part):
+    """A part of an Arrow dataset of files of another kind."""
+
+    name: str
+    fragment: Any
+    schema: Any
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        pyarrow = arrow()
+        try:
+            first = 0
+            for batch in self.fragment.to_batches(
+                schema=self.schema, batch_size=ROWS, use_threads=False, batch_readahead=1, fragment_readahead=1
+            ):
+                table = read(pyarrow.Table.from_batches([batch]))
+                yield from _pieces(self.name, table, first)
+                first += table.n_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self.name}: it cannot be read ({_short(error)}).") from error
+
+
+@dataclass(frozen=True)
+class _Batches(Part):
+    """Record batches of an Arrow file that follow each other. `folder` is removed when nothing refers to it."""
+
+    name: str
+    path: str
+    batches: range
+    folder: Any = None
+
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
+        pyarrow = arrow()
+        try:
+            with pyarrow.OSFile(self.path) as at, pyarrow.ipc.open_file(at) as file:
+                for number in self.batches:
+                    yield (
+                        f"record batch {number}",
+                        replace(read(pyarrow.Table.from_batches([file.get_batch(number)])), native=None),
+                    )
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{self.name}: it cannot be read ({_short(error)}).") from error
+
+
+def _files(paths: list[Any]) -> Source:
+    found: list[Any] = []
+    for given in paths:
+        path = Path(given).expanduser()
+        if "*" in path.name:
+            among = sorted(path.parent.glob(path.name))
+        elif path.is_dir():
+            return _dataset(arrow().dataset.dataset([str(p) for p in paths] if len(paths) > 1 else str(path),
+                                                     format="parquet", partitioning="hive"))  # fmt: skip
+        else:
+            among = [path]
+        if not among or not among[0].exists():
+            raise DataError(
+                f"data: a {type(given).__name__} is taken for the path of a Parquet file, and {str(given)!r} is none. "
+                "Pass a table, or the path of a file or of a folder of them."
+            )
+        found += among
+    return Source(_called(found), tuple(part for path in found for part in _row_groups(str(path))), typed=True)
+
+
+def _called(paths: list[Any]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+
+
+def _row_groups(path: str, filesystem: Any = None, keys: tuple[tuple[str, Any], ...] = ()) -> Iterator[Part]:
+    """Parts of a Parquet file of about `ROWS` rows each, or of one row group where that has more."""
+    pyarrow = arrow()
+    try:
+        with pyarrow.parquet.ParquetFile(path, filesystem=filesystem) as file:
+            metadata = file.metadata
+            groups = [(metadata.row_group(g).num_rows, metadata.row_group(g).total_byte_size)
+                      for g in range(metadata.num_row_groups)]  # fmt: skip
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: it cannot be read as Parquet ({_short(error)}).") from error
+    n_rows, n_bytes = sum(rows for rows, _ in groups), sum(size for _, size in groups)
+    rows = min(ROWS, max(int(_BYTES * n_rows / max(n_bytes, 1)), 1024))
+    begin = 0
+    while begin < len(groups):
+        end, total = begin + 1, groups[begin][0]
+        while end < len(groups) and total + groups[end][0] <= rows:
+            total, end = total + groups[end][0], end + 1
+        which = f"row group {begin}" if end == begin + 1 else f"row groups {begin} to {end - 1}"
+        name = path if len(groups) == end - begin else f"{path}, {which}"
+        yield _RowGroups(name, path, tuple(range(begin, end)), rows, filesystem, keys)
+        begin = end
+
+
+def _dataset(dataset: Any) -> Source:
+    pyarrow = arrow()
+    if getattr(dataset, "_scan_options", None):
+        raise DataError(
+            "data: this dataset has a filter, which reading it part by part would leave out. Pass a function instead: "
+            "bm.fit(spec, lambda: dataset.to_batches())."
+        )
+    parts: list[Part] = []
+    fragments = list(dataset.get_fragments())
+    for i, fragment in enumerate(fragments):
+        path: Any = getattr(fragment, "path", None)
+        if isinstance(fragment, pyarrow.dataset.ParquetFileFragment):
+            keys = tuple(pyarrow.dataset.get_partition_keys(fragment.partition_expression).items())
+            local = isinstance(fragment.filesystem, pyarrow.fs.LocalFileSystem)
+            parts += _row_groups(path, None if local else fragment.filesystem, keys)
+        else:
+            parts.append(_Fragment(str(path or f"fragment {i}"), fragment, dataset.schema))
+    if not parts:
+        raise DataError("data: the dataset has no files.")
+    return Source(f"dataset of {len(fragments)} file{'s' if len(fragments) != 1 else ''}", tuple(parts), typed=True)
+
+
+class _Folder:
+    """A folder for temporary files; it goes with the last reference to it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="bayesmix-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+    def __reduce__(self) -> Any:  # another process reads the file by its path, and leaves it alone
+        return type(None), ()
+
+
+def _spooled(reader: Any) -> Source:
+    """A stream of record batches, which can be read once, as a temporary file."""
+    pyarrow = arrow()
+    folder = _Folder()
+    path = str(folder.path / "rows.arrow")
+    sizes: list[int] = []
+    try:
+        options = pyarrow.ipc.IpcWriteOptions(unify_dictionaries=True)
+        with pyarrow.OSFile(path, "wb") as at, pyarrow.ipc.new_file(at, reader.schema, options=options) as file:
+            for batch in reader:
+                for first in range(0, len(batch), ROWS):
+                    piece = batch.slice(first, ROWS)
+                    file.write(piece)
+                    sizes.append(len(piece))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"data: the record batches cannot be written to a temporary file, which a second pass over them needs "
+            f"({_short(error)}). Write them to Parquet and pass its path."
+        ) from error
+    parts, begin = [], 0
+    while begin < len(sizes):
+        end, total = begin + 1, sizes[begin]
+        while end < len(sizes) and total + sizes[end] <= ROWS:
+            total, end = total + sizes[end], end + 1
+        which = f"record batch {begin}" if end == begin + 1 else f"record batches {begin} to {end - 1}"
+        parts.append(_Batches(which, path, range(begin, end), folder))
+        begin = end
+    return Source("record batches", tuple(parts), typed=True)
+
+
+def _short(error: BaseException) -> str:
+    """An error's first line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(".")
+
+
+def named(error: DataError, name: str) -> DataError:
+    """The same error, of the part of this name."""
+    return DataError([fault if fault.startswith(f"{name}: ") else f"{name}: {fault}" for fault in error.faults])

@@ -1,0 +1,143 @@
+"""EM on a Dask cluster: the result is the local one, whatever happens to workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import dask
+import distributed
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayesmix as bm
+import bayesmix.dask
+from bayesmix import sources
+
+N = 900
+SPEC = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), s=bm.Categorical(), v=bm.MvNormal()), 2)
+#: A few steps tell as much as all: they are the same ones.
+EM = dict(n_starts=1, max_iter=14, accelerate=False, random_seed=1)
+#: Runs that end where nothing is left to gain.
+WHOLE = dict(n_starts=1, tol=0, random_seed=1)
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.errors.ConvergenceWarning")
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    z = rng.integers(0, 2, N)
+    vectors = np.where(rng.random((N, 2)) < 0.1, np.nan, rng.normal(3.0 * z[:, None], 1, (N, 2)))
+    table = pd.DataFrame({"x": rng.normal(5 * z, 1), "y": rng.poisson(1 + 6 * z), "s": np.array(["a", "b"])[z]})
+    return table.assign(v=list(vectors), w=rng.integers(1, 3, N).astype(float))
+
+
+@pytest.fixture(scope="module")
+def folder(frame, tmp_path_factory):
+    where = tmp_path_factory.mktemp("rows")
+    for i, rows in enumerate(np.array_split(np.arange(N), 7)):
+        frame.iloc[rows].to_parquet(where / f"part{i}.parquet", index=False)
+    return where
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Workers that are threads: quick to begin."""
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Workers that are processes, and can die."""
+    options = dict(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with distributed.LocalCluster(**options) as found, distributed.Client(found) as client:
+        yield client
+
+
+def same(fit, local):
+    assert fit.bound.learned == local.bound.learned
+    np.testing.assert_allclose(fit.loglik, local.loglik, rtol=1e-9)
+    for name, value in local.params.items():
+        np.testing.assert_allclose(fit.params[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_the_fit_is_the_local_one(client, folder, frame, monkeypatch):
+    monkeypatch.setattr(sources, "ROWS", 64)
+    local = bm.fit_em(SPEC, frame, **EM)
+    same(bm.dask.fit_em(SPEC, folder, client=client, **EM), local)
+    same(bm.dask.fit_em(SPEC, frame, client=client, **EM), local)
+    same(bm.dask.fit_em(SPEC, [frame.iloc[:100], frame.iloc[100:]], **EM), local)  # the current client
+
+
+def test_row_weights_and_the_sample_of_starts(client, folder, frame, monkeypatch):
+    monkeypatch.setattr("bayesmix.inference.start._SAMPLE", 100)
+    local = bm.fit_em(SPEC, frame, row_weights=frame["w"], **EM)
+    same(bm.dask.fit_em(SPEC, folder, client=client, row_weights="w", **EM), local)
+    same(bm.dask.fit_em(SPEC, folder, client=client, row_weights=frame["w"].to_numpy(), **EM), local)
+
+
+def test_a_checkpoint_of_a_cluster_goes_on_anywhere(client, folder, tmp_path):
+    fit = bm.dask.fit_em(SPEC, folder, client=client, checkpoint=tmp_path / "em.zip", **EM)
+    same(bm.load(tmp_path / "em.zip"), fit)
+    same(bm.fit_em(SPEC, folder, resume=tmp_path / "em.zip"), fit)
+
+
+def test_bad_partitions_are_named(client, folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "part3.parquet").write_bytes(b"PAR1 this is no Parquet PAR1")
+    with pytest.raises(bm.DataError, match=r"part3.parquet: it cannot be read as Parquet"):
+        bm.dask.fit_em(SPEC, tmp_path, client=client)
+    pd.read_parquet(folder / "part3.parquet").assign(y=-1).to_parquet(tmp_path / "part3.parquet")
+    with pytest.raises(bm.DataError, match=r"part3.parquet: y: Poisson needs whole numbers >= 0; row 0 is -1"):
+        bm.dask.fit_em(SPEC, tmp_path, client=client)
+
+
+class _Dying(sources.Part):
+    """Rows that kill who reads them, as a worker does that has no memory left."""
+
+    name = "chunk 1"
+
+    def tables(self, columns=None):
+        os._exit(1)
+        yield
+
+
+@pytest.mark.slow
+def test_workers_that_die_of_a_partition(cluster, frame):
+    source = sources.source_of([frame.iloc[:400], frame.iloc[400:]])
+    parts = sources.Source("data frames", (source.parts[0], _Dying()))
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        cluster.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 1))
+        with pytest.raises(bm.DataError, match="chunk 1: the workers that took it died one after the other"):
+            bm.dask.fit_em(SPEC, parts, client=cluster)
+    cluster.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
+    cluster.wait_for_workers(2)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_made_up_for(cluster, folder, frame):
+    """Killed in the middle of EM's passes, with the rows that it held."""
+    local = bm.fit_em(SPEC, frame, **WHOLE)
+    cluster.wait_for_workers(2)
+    before, passes = cluster.run(os.getpid), []
+    whole = bm.dask.DaskEStep.__call__
+
+    def watched(self, params):
+        passes.append(time.monotonic())
+        if len(passes) == 5:
+            threading.Thread(target=os.kill, args=(next(iter(before.values())), 9)).start()
+        return whole(self, params)
+
+    bm.dask.DaskEStep.__call__ = watched
+    try:
+        same(bm.dask.fit_em(SPEC, folder, client=cluster, **WHOLE), local)
+    finally:
+        bm.dask.DaskEStep.__call__ = whole
+    assert len(passes) > 10
+    cluster.wait_for_workers(2)
+    assert set(cluster.run(os.getpid).values()) != set(before.values())
