@@ -13,7 +13,7 @@ from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faul
 from bayesmix.params import Params, Place, Slot
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
-from bayesmix.statistics import weighted_sum
+from bayesmix.statistics import SparseRows, weighted_sum
 from bayesmix.threads import alone
 from bayesmix.ties import warn_of_ties
 
@@ -258,7 +258,14 @@ def _row_keys(data: Encoded) -> list[tuple]:
     """For each row something hashable that equal rows have in common."""
     parts: list[list] = []
     for name in ("value", "codes", "length", "missing"):
-        if name in data.arrays:
+        if isinstance(array := data.arrays.get(name), SparseRows):
+            rows, marks = data.full(array, 0), np.full(data.n_rows, True)
+            marks[data.missing_rows()] = False
+            ends = zip(rows.indptr, rows.indptr[1:], marks)
+            parts.append(
+                [rows.indices[i:j].tobytes() + rows.entries[i:j].tobytes() if on else None for i, j, on in ends]
+            )
+        elif array is not None:
             own = [
                 np.asarray(value).tobytes() for value in np.asarray(data.arrays[name]) + (0 if name == "codes" else 0.0)
             ]

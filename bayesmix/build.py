@@ -326,7 +326,7 @@ def _add_labels(
         found[site.key] = model.register_rv(rv, name, dims=(row_dims[site.key],), initval=at)
         return found[site.key]
 
-    out: dict[Any, Any] = {("table", each.name): pt.as_tensor(each.values) for each in bound.site.observed(data)}
+    out: dict[Any, Any] = {("table", each.name): pt.as_tensor(each.written_out()) for each in bound.site.observed(data)}
     for each in bound.site.observed(data):
         if each.row_dim != "row":
             model.add_coord(each.row_dim, range(len(each.values)))
@@ -355,7 +355,7 @@ def _observe(
     arrays = sorted(bound.site.observed(data), key=lambda each: each.row_dim != "row")
     containers = {}
     for each in arrays:
-        containers[each.name] = _shared(f"{each.name}_data", each.values)
+        containers[each.name] = _shared(f"{each.name}_data", each.written_out())
         containers[each.name].tag.is_table = True
         model.add_coords({dim.name: _labels(dim.labels) for dim in each.dims if dim.name not in model.coords})
         if each.row_dim not in model.coords:
@@ -451,7 +451,7 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
     for rv in rows:
         each = arrays[rv.name]
         [container] = [v for v in ancestors([model.rvs_to_values[rv]]) if isinstance(v, SharedVariable)]
-        container.set_value(each.values)
+        container.set_value(each.written_out())
         if each.row_dim != "row":
             model.set_dim(each.row_dim, len(each.values), range(len(each.values)))
         for dim in each.dims:  # the steps of chains: as many as the longest has

@@ -56,6 +56,9 @@ _PRIOR_DRAWS = 2000
 #: Of draws; from there on no labelling means much.
 _NO_LABELS = 0.1
 
+#: Parameters up to which it is looked whether the data tell them apart: each takes passes of its own.
+_MOST_RANKED = 1000
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -714,6 +717,9 @@ def _says_nothing(slot: Any, value: np.ndarray) -> bool:
 
 
 def _rank(e: _Evidence) -> Iterator[Finding]:
+    size = sum(slot.n_free for slot in e.bound.sampled_slots.values())
+    if size > _MOST_RANKED:
+        raise SpecError(f"the rank of an information matrix of {size:,} parameters would take hours")
     rank, free = information_rank(e.bound, e.best, e.data, e.row_weights)
     if rank < free:
         flat = all(_says_nothing(slot, e.best[name]) for name, slot in e.bound.sampled_slots.items())

@@ -36,6 +36,7 @@ from bayesmix.errors import DataError
 from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.io import load, node_to_json, reading, save, sync_folder, value_from_json, value_to_json, writing
 from bayesmix.spec import Encoded, Node
+from bayesmix.statistics import SparseRows
 
 #: Version of the folder's layout; a reader refuses newer ones.
 SCHEMA = 1
@@ -451,7 +452,10 @@ def digest(data: Encoded, fit: Fit) -> str:
 
     def add(part: Encoded) -> None:
         found.update(f"{type(part).__name__} {part.n_rows} {len(part.children)}".encode())
-        arrays = {**part.arrays, "present": part.present}
+        arrays: dict[str, Any] = {**part.arrays, "present": part.present}
+        for name in list(arrays):
+            if isinstance(rows := arrays[name], SparseRows):
+                arrays |= {f"{name} {own}": getattr(rows, own) for own in ("indptr", "indices", "values")}
         for name in sorted(arrays):
             array = arrays[name]
             if isinstance(array, np.ndarray):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ from bayesmix.threads import alone
 
 #: Posterior draws that predictions average over, evenly spaced, unless the caller asks for more.
 _MAX_DRAWS = 400
+#: Numbers up to which sets of many symbols are written out as a matrix in ``observed_data``.
+_MOST_KEPT = 10**8
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,8 @@ class Fit:
     bound : Bound
         The spec with its slots; ``fit.spec`` is the spec itself.
     idata : xarray.DataTree
-        ArviZ groups: ``posterior``; ``observed_data`` (NaN or -1 where missing); and, where the engine gives
+        ArviZ groups: ``posterior``; ``observed_data`` (NaN or -1 where missing; without sets whose matrix would have
+        more than 10⁸ numbers, as its attribute ``left_out`` says); and, where the engine gives
         them, ``sample_stats``, ``log_likelihood`` (one variable ``row``), ``constant_data`` (row weights).
     status : Status
     loglik : float
@@ -802,9 +806,9 @@ class Fit:
             rows = {}
             for name in [names] if isinstance(names, str) else names:
                 array = posterior[name].isel(chain=0, draw=0)
-                for index in np.ndindex(*array.shape):
-                    labels = ", ".join(str(array[d].values[i]) for d, i in zip(array.dims, index))
-                    rows[f"{name}[{labels}]" if labels else name] = float(array.values[index])
+                labels = [[str(label) for label in array[dim].values] for dim in array.dims]
+                for parts, number in zip(product(*labels), array.values.ravel().tolist()):
+                    rows[f"{name}[{', '.join(parts)}]" if parts else name] = number
             return pd.DataFrame({"value": rows})
         return azs.summary(self.idata, **kwargs)
 
@@ -986,14 +990,18 @@ def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
 
 
 def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
-    variables, coords = {}, {"row": rows}
+    variables, coords, left_out = {}, {"row": rows}, []
     for each in bound.site.observed(encoded):
+        if each.size > _MOST_KEPT and not isinstance(each.values, np.ndarray):
+            left_out.append(each.name)
+            continue
         coords.update({dim.name: _labels(dim.labels) for dim in each.dims})
-        values = each.values
+        values = each.written_out()
         if values.dtype.kind == "i" and values.size:  # padded sequences are as wide as the longest
             values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))
         variables[each.name] = ((each.row_dim, *[dim.name for dim in each.dims]), values)
-    return xr.Dataset(variables, coords=coords)
+    attrs = {"left_out": f"too large to write out: {', '.join(left_out)}"} if left_out else {}
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
 def draw_rows(

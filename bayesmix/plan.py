@@ -20,7 +20,7 @@ from bayesmix.kernels import e_step as kernel
 from bayesmix.params import Dim, Params
 from bayesmix.repeats import repeats
 from bayesmix.spec import Encoded, NotLinear, Site, Stats, places
-from bayesmix.statistics import OneHot, Products
+from bayesmix.statistics import OneHot, Products, SparseRows
 from bayesmix.threads import ALONE
 
 #: Arrays of rows, by name.
@@ -29,6 +29,8 @@ Arrays = Mapping[str, np.ndarray]
 _BLOCK = 24000
 #: Parts of a table that threads take.
 _PARTS = 16
+#: Statistics that are many.
+_MANY = 2**14
 #: Rows of which statistics are found at once.
 _AT_ONCE = 2**15
 #: Numbers of a line of the cache; loads that cross lines take twice as long.
@@ -181,6 +183,10 @@ class Plan:
                     continue
                 symbols = np.append(codes + 1, np.zeros(kernel.ROUND, int))
                 self._emit(kernel.ONE_HOT, out, self._first(out), self.ints(symbols), stride, at)
+            elif isinstance(value, SparseRows) and value.mostly_zero:
+                rows = data.full(value, 0)
+                rows = rows if indptr is None else rows.joined(indptr)
+                self._sparse(out, rows, stride, at)
             elif isinstance(value, Products) and indptr is None:
                 where, apart = self._place(value.base, data.full(value.base, 0.0), blocks, (name, True))
                 for j, (a, b) in enumerate(value.pairs()):
@@ -188,8 +194,9 @@ class Plan:
             else:
                 array = _matrix(value, data, indptr, stride)
                 if not _is_dense(array):
-                    rows, symbols = np.nonzero(array)
-                    self._sparse(out, len(array), rows, symbols, array[rows, symbols], stride, at)
+                    where, symbols = np.nonzero(array)
+                    starts = np.searchsorted(where, np.arange(len(array) + 1))
+                    self._sparse(out, SparseRows(starts, symbols, stride, array[where, symbols]), stride, at)
                     continue
                 everywhere = blocks is None or (blocks.data.present is None and not np.asarray(value).strides[0])
                 for j in range(stride):
@@ -308,7 +315,8 @@ class Plan:
             columns += [(where + j * apart, 0, at + j, size) for j in range(size)]
             return
         found, times = np.unique(keys, return_counts=True)
-        self._sparse(out, n_rows, found // size, found % size, times.astype(float), size, at)
+        starts = np.searchsorted(found // size, np.arange(n_rows + 1))
+        self._sparse(out, SparseRows(starts, found % size, size, times.astype(float)), size, at)
 
     def _settle(self, buffer: Buffer) -> None:
         """Take the logarithm of the factor that a buffer carries, if it carries one."""
@@ -352,12 +360,10 @@ class Plan:
         self._floats.append((at, stride, columns))
         return at, stride
 
-    def _sparse(
-        self, out: Buffer, n_rows: int, rows: np.ndarray, columns: np.ndarray, values: np.ndarray, size: int, at: int
-    ) -> None:
-        indptr = np.searchsorted(rows, np.arange(n_rows + 1))
-        where, _ = self._floats_at(values[:, None])
-        self._emit(kernel.SPARSE, out, self._first(out), self.ints(indptr), self.ints(columns), where, size, at)
+    def _sparse(self, out: Buffer, rows: SparseRows, size: int, at: int) -> None:
+        where = -1 if rows.values is None else self._floats_at(rows.values[:, None])[0]
+        places = self.ints(rows.indptr), self.ints(rows.indices)
+        self._emit(kernel.SPARSE, out, self._first(out), *places, where, size, at)
 
     def _first(self, buffer: Buffer) -> int:
         """1 for the first instruction that writes to a buffer: it must clear it."""
@@ -389,6 +395,8 @@ class Plan:
         self._caps = -(-largest // kernel.ROUND) * kernel.ROUND
         n_blocks = self._bounds.shape[1] - 1
         n_parts = max(min(_PARTS, n_blocks), 1)
+        if self.size > _MANY:  # each part has statistics of its own, which are not to outweigh the rows
+            n_parts = int(np.clip((self._n_ints + self._n_floats) // self.size, 1, n_parts))
         self._cuts = np.arange(n_parts + 1) * n_blocks // n_parts
         alone = self._fuse() | self._densities
         starts, total = [0] * len(self._widths), 0
@@ -696,6 +704,8 @@ def _is_dense(value: Any) -> bool:
     """Whether a statistic becomes columns."""
     if isinstance(value, OneHot):
         return False
+    if isinstance(value, SparseRows):
+        return not value.mostly_zero
     if isinstance(value, Products):
         return True
     array = np.asarray(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,20 @@ def replicates(
     """
     from bayesmix.fit import draw_rows
 
-    own = {each.name: each for each in bound.site.observed(data)}
+    own = written(bound, data)
     for params in draws:
         encoded = bound.encode(draw_rows(bound, params, data.n_rows, rng), "ignore")
-        found = {each.name: each for each in bound.site.observed(encoded)}
+        found = written(bound, encoded)
         for name, each in found.items():
             if each.row_dim == "row" and f"{name}_missing" not in own and each.values.shape == own[name].values.shape:
                 gone = _gone(own[name].values)
                 each.values[gone] = own[name].values[gone]
         yield found
+
+
+def written(bound: Bound, data: Encoded) -> dict[str, Observed]:
+    """What a model observes of a table, by name, all of it written out."""
+    return {each.name: replace(each, values=each.written_out()) for each in bound.site.observed(data)}
 
 
 def _gone(values: np.ndarray) -> np.ndarray:
@@ -45,7 +51,7 @@ def predictive_tree(
     bound: Bound, draws: Sequence[Params], data: Encoded, observed: xr.Dataset, rng: np.random.Generator
 ) -> xr.DataTree:
     """Groups ``posterior_predictive`` and ``observed_data``. See `Fit.posterior_predictive`."""
-    own = {each.name: each for each in bound.site.observed(data) if each.row_dim == "row"}
+    own = {name: each for name, each in written(bound, data).items() if each.row_dim == "row" and name in observed}
     kept: dict[str, list] = {name: [] for name in own}
     for table in replicates(bound, draws, data, rng):
         for name in list(kept):
@@ -69,7 +75,7 @@ def predictive_table(
     leaves = {leaf.place.observed: leaf for leaf in bound.site.leaves()}
     if not 0 < prob < 1:
         raise ValueError(f"prob: a number between 0 and 1 is needed, not {prob!r}.")
-    own = {each.name: each for each in bound.site.observed(data)}
+    own = written(bound, data)
     observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
     drawn: dict[tuple[str, str], list] = {key: [] for key in observed}
     for table in replicates(bound, draws, data, rng):

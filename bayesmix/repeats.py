@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bayesmix.spec import Encoded
+from bayesmix.statistics import SparseRows
 
 #: Tables with fewer rows are small enough as they are.
 _FEWEST = 256
@@ -57,6 +58,10 @@ class _Groups:
         for array in data.arrays.values():
             if array.dtype == object:  # the user's own values, kept for PyMC; statistics are numbers
                 continue
+            if isinstance(array, SparseRows):
+                rows = data.full(array, 0)
+                groups._add_elements(cls._of_entries(rows), np.diff(rows.indptr))
+                continue
             full = data.full(np.asarray(array), 0)
             for column in full.reshape(len(full), -1).T:
                 groups.add_values(column)
@@ -67,6 +72,15 @@ class _Groups:
             else:
                 groups._add_elements(below, data.lengths)  # type: ignore[attr-defined]
         groups.compress()
+        return groups
+
+    @classmethod
+    def _of_entries(cls, rows: SparseRows) -> _Groups:
+        """Equal entries of a sparse matrix, each a row."""
+        groups = cls(len(rows.indices))
+        groups.add(rows.indices, rows.size)
+        if rows.values is not None:
+            groups.add_values(rows.values)
         return groups
 
     def members(self) -> np.ndarray:

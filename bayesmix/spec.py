@@ -44,11 +44,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bayesmix.data import Column, Table
-from bayesmix.errors import SpecError
+from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Dim, Flat, Params, Place, Shared, Slot, check_prior_like, prior_signature, show, size_of
 from bayesmix.portraits import Portrait
+from bayesmix.statistics import SparseRows
 from bayesmix.summaries import Cells, Seen, Summary, learn_from
 
+#: Numbers that a sparse array may have once it is written out for PyMC.
+MOST_WRITTEN = 10**9
 #: Sufficient statistics: site key -> name -> array with components first. They add up by `+`.
 Stats = dict[str, dict[str, np.ndarray]]
 #: What nodes learn from a column (levels, reference points), by site key: frozen dataclasses of numbers and strings.
@@ -252,10 +255,12 @@ class Encoded:
             return np.empty(0, int)
         return np.setdiff1d(np.arange(self.n_rows), self.present, assume_unique=True)
 
-    def full(self, values: np.ndarray, fill: Any) -> np.ndarray:
-        """Values of the rows that are present, with `fill` in the others: rows first."""
+    def full(self, values: Any, fill: Any) -> Any:
+        """Values of the rows that are present, with `fill` in the others: rows first (zeros in sparse ones)."""
         if self.present is None:
             return values
+        if isinstance(values, SparseRows):
+            return values.spread(self.present, self.n_rows)
         out = np.full((self.n_rows, *values.shape[1:]), fill, values.dtype)
         out[self.present] = values
         return out
@@ -325,7 +330,7 @@ class Observed:
     ----------
     name : str
         Name of the observed variable.
-    values : ndarray
+    values : ndarray or SparseRows
         Rows first; NaN (or -1 in whole numbers) where a cell is missing.
     row_dim : str
         Dim of the first axis: ``"row"``, or that of a sequence's elements.
@@ -336,10 +341,28 @@ class Observed:
     """
 
     name: str
-    values: np.ndarray
+    values: Any
     row_dim: str = "row"
     dims: tuple[Dim, ...] = ()
     shapes: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers the array has once it is written out."""
+        return int(np.prod(self.values.shape, dtype=np.int64))
+
+    def written_out(self) -> np.ndarray:
+        """The array itself. Raises `DataError` where a sparse one would take more memory than a machine has."""
+        if isinstance(self.values, np.ndarray):
+            return self.values
+        if self.size > MOST_WRITTEN:
+            rows, columns = self.values.shape
+            raise DataError(
+                f"{self.name}: a PyMC model holds sets as a matrix of {rows:,} rows and {columns:,} symbols, "
+                f"{8e-9 * self.size:,.0f} GB. Use fit_em, which needs what is in the sets alone, or take fewer rows or "
+                "symbols (the rarest as one)."
+            )
+        return np.asarray(self.values, np.int64)
 
 
 @dataclass(frozen=True)

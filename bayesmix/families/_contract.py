@@ -25,6 +25,7 @@ from bayesmix.mstep import numeric_step
 from bayesmix.params import Dim, Parameter, Params, Place, make_slot
 from bayesmix.portraits import Portrait, Traits, location, shares
 from bayesmix.spec import Encoded, Evaluation, Gap, Labeller, Learned, Node, Observed, Readers, Site, Stats, add_to
+from bayesmix.statistics import SparseRows, sums
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -114,8 +115,8 @@ class Leaf(Node):
     def row_statistics(self, data: Arrays, learned: Any) -> dict[str, np.ndarray]:
         """What the log density is linear in: name -> (N,) or (N, J), the constant 1 included where it has weight.
 
-        A `bayesmix.statistics.OneHot` or `Products` stands for a matrix that need not be written out. With `natural`,
-        ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
+        A `bayesmix.statistics.OneHot`, `Products` or `SparseRows` stands for a matrix that need not be written out.
+        With `natural`, ``log f(x_n; θ_k) = Σ_names row_statistics · natural``: the exponential family's form. Sums
         over rows that could cancel are taken about the learned reference point.
         """
 
@@ -150,7 +151,7 @@ class Leaf(Node):
 
     def suff_stats(self, data: Arrays, resp: np.ndarray, learned: Any) -> dict[str, np.ndarray]:
         """Additive statistics under `resp` (N, K): sums of `row_statistics`, K first."""
-        return {name: resp.T @ np.asarray(value) for name, value in self.row_statistics(data, learned).items()}
+        return {name: sums(value, resp) for name, value in self.row_statistics(data, learned).items()}
 
     def expected_stats(
         self, params: Arrays | None, data: Arrays, resp: np.ndarray, learned: Any
@@ -354,7 +355,11 @@ class Leaf(Node):
         return log_density.sum(tuple(range(-independent, 0))) if independent else log_density
 
     def observed(self, site: Site, data: Encoded) -> Iterator[Observed]:
-        values = data.full(np.asarray(data.arrays["value"], self.value_dtype), self.mark(site.learned))
+        values = data.arrays["value"]
+        if isinstance(values, SparseRows):
+            values = data.full(values, 0).marked(data.missing_rows(), self.mark(site.learned))
+        else:
+            values = data.full(np.asarray(values, self.value_dtype), self.mark(site.learned))
         yield Observed(site.place.observed, values, dims=site.value_dims)
 
     def graph_draw(self, site: Site, variables: Mapping[str, Any], z: Any, out: dict, label: Labeller) -> None:

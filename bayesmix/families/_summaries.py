@@ -12,6 +12,9 @@ import numpy as np
 from bayesmix.data import Column
 from bayesmix.summaries import Counts, Quartiles
 
+#: Columns up to which symbols are points of a space with an axis for each; axes that stand for more of them.
+MOST_COLUMNS, N_AXES = 256, 32
+
 
 def robust_center_and_scale(values: Quartiles, constant: float | None = None) -> tuple[float, float]:
     """Median and interquartile range / 1.349.

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import pymc as pm
 
 from bayesmix import conjugate
-from bayesmix.data import SHOWN, is_missing, sequence_like, with_type
+from bayesmix.data import SHOWN, Column, is_missing, sequence_like, with_type
 from bayesmix.errors import DataError, gather_faults
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import in_order, name_levels, safe_log, safe_log_rest
+from bayesmix.families._summaries import MOST_COLUMNS, N_AXES, in_order, name_levels, safe_log, safe_log_rest
 from bayesmix.params import UNIT, Dim, Parameter
+from bayesmix.statistics import SparseRows, is_sparse, principal_scores
 from bayesmix.summaries import Counts, Summary
+
+#: Numbers that are drawn at once.
+_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,9 @@ class BernoulliSet(Leaf):
     -----
     M-step: ``p = (Σ r [a in x] + alpha - 1) / (Σ r + alpha + beta - 2)`` under ``Beta(alpha, beta)`` priors.
 
-    The sets are encoded as a dense matrix of S numbers a row: 10,000 symbols take 80 kB a row, and as much again in a
-    PyMC model.
+    Sets of few out of many symbols are kept as the symbols that they hold, and EM's time and memory are in proportion
+    to these (beside parameters and statistics, K × S numbers each). A PyMC model needs them as a matrix of N × S
+    numbers: `build_model` refuses more than 10⁹.
 
     References
     ----------
@@ -112,7 +119,8 @@ class BernoulliSet(Leaf):
 
     def summarise(self, column, earlier=None):
         """See `Node.summarise`."""
-        counts = Counter(symbol for cell in _sets(column) for symbol in cell)
+        counts: Counter[Hashable] = Counter()
+        _each_set(column, lambda row, cell: counts.update(cell))
         return Sets(int((~column.missing).sum()), Counts(counts))
 
     def learn_summary(self, summary, name):
@@ -129,20 +137,28 @@ class BernoulliSet(Leaf):
         return {"p": Parameter(UNIT, prior, "beta", self.value_dims(learned, prefix))}
 
     def encode_column(self, column, learned):
-        """Indicators, (N, S), as floats for matrix products."""
+        """Indicators, (N, S): a matrix of floats, or `SparseRows` where most would be 0."""
         position = {level: s for s, level in enumerate(learned.levels)}
-        value = np.zeros((len(column), len(position)))
-        unknown = np.zeros(len(column), bool)
-        for row, cell in enumerate(_sets(column)):
-            found = [position.get(symbol, -1) for symbol in cell]
-            unknown[row] = -1 in found
-            if found and not unknown[row]:
-                value[row, found] = 1
+        lengths, indices, unknown = np.zeros(len(column), np.int64), array("i"), np.zeros(len(column), bool)
+
+        def add(row: int, cell: frozenset) -> None:
+            found = sorted(position.get(symbol, -1) for symbol in cell)
+            unknown[row] = bool(found) and found[0] < 0
+            if not unknown[row]:
+                lengths[row] = len(found)
+                indices.extend(found)
+
+        _each_set(column, add)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        value: Any = SparseRows(indptr, np.frombuffer(indices, np.int32), len(position))
+        # by what was learned, so that every table of one fit has one form
+        value = value if is_sparse(len(position), sum(learned.shares)) else np.asarray(value)
         return {"value": value, "unknown": unknown}
 
     def unseen_part(self, value, learned):
         """See `Leaf.unseen_part`."""
-        return next(symbol for symbol in value if symbol not in learned.levels)
+        known = set(learned.levels)
+        return next(symbol for symbol in value if symbol not in known)
 
     def decode(self, values, learned):
         """Indicators (..., S) as frozensets, shape (...)."""
@@ -165,7 +181,8 @@ class BernoulliSet(Leaf):
         log_odds = np.where(inside, np.log(within), 0.0) - log_rest
         log_density = value @ log_odds.T + log_rest.sum(-1)
         if not inside.all():
-            impossible = value @ (p == 0).T + (1 - value) @ (p == 1).T
+            never, always = (p == 0).astype(float), (p == 1).astype(float)
+            impossible = value @ (never - always).T + always.sum(-1)
             log_density[impossible > 0] = -np.inf
         return log_density
 
@@ -191,6 +208,21 @@ class BernoulliSet(Leaf):
         p = params["p"][z]
         return (rng.random(p.shape) < p).astype(np.int64)
 
+    def draw(self, site, params, z, rng, labels):
+        """See `Node.draw`: some rows at a time, for a row has as many numbers as there are symbols."""
+        values, size = site.values(params), len(site.learned.levels)
+        step = max(_AT_ONCE // size, 1)
+        sets = np.empty(len(z), object)
+        for at in range(0, len(z), step):
+            sets[at : at + step] = self.decode(self.sample(values, z[at : at + step], rng), site.learned)
+        return sets
+
+    def impute(self, site, params, evaluation, data, z, rng, out):
+        """See `Leaf.impute`."""
+        rows = data.missing_rows()
+        if len(rows):
+            out[site.place.path] = self.draw(site, params, z[rows], rng, {})
+
     def mean(self, params):
         """See `Leaf.mean`."""
         return params["p"]
@@ -200,15 +232,22 @@ class BernoulliSet(Leaf):
         return [np.array([s + 1]) for s in range(len(learned.levels))]
 
     def embed(self, data, learned):
-        """Standardised indicators, as `Bernoulli`'s; one of a rare symbol is not stretched to be far from all rows."""
-        shares = np.array(learned.shares)
-        return (data["value"] - shares) / np.maximum(np.sqrt(shares * (1 - shares)), 0.25)
+        """Standardised indicators, as `Bernoulli`'s; one of a rare symbol is not stretched to be far from all rows.
+
+        Of many symbols their principal components.
+        """
+        shares, value = np.array(learned.shares), data["value"]
+        across = 1 / np.maximum(np.sqrt(shares * (1 - shares)), 0.25)
+        if isinstance(value, SparseRows) and len(shares) > MOST_COLUMNS:
+            ones = np.ones(len(value))
+            return principal_scores(value, across, ones, ones, N_AXES)
+        return (np.asarray(value) - shares) * across
 
 
-def _sets(column):
-    """The cells as sets of symbols; empty where missing. Raises `DataError` for what is no set."""
+def _each_set(column: Column, take: Callable[[int, frozenset], Any]) -> None:
+    """Give `take` the row and the symbols of every set that is there. Raises `DataError` for what is no set."""
     if column.missing.all():
-        return [frozenset()] * len(column)
+        return
     strange = [not isinstance(cell, (set, frozenset)) and not sequence_like(cell) for cell in column.values]
     strange = np.array(strange, bool) & ~column.missing
     if strange.any():
@@ -217,13 +256,11 @@ def _sets(column):
             "Make every cell a set or a list, with None for a missing one, or use Categorical for single symbols."
         )
     cells = enumerate(zip(column.values.tolist(), column.missing))
-    return gather_faults(
-        (
-            (lambda row=row, cell=cell, gone=gone: frozenset() if gone else _as_set(column.name, row, cell))
-            for row, (cell, gone) in cells
-        ),
-        most=SHOWN,
-    )
+
+    def one(row: int, cell: Any) -> None:
+        take(row, _as_set(column.name, row, cell))
+
+    gather_faults((partial(one, row, cell) for row, (cell, gone) in cells if not gone), most=SHOWN)
 
 
 def _as_set(name, row, cell):

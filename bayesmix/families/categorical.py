@@ -13,7 +13,15 @@ from bayesmix import conjugate
 from bayesmix.data import with_type
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import Levels, codes_of, counts_of, name_levels, safe_log
+from bayesmix.families._summaries import (
+    MOST_COLUMNS,
+    N_AXES,
+    Levels,
+    codes_of,
+    counts_of,
+    name_levels,
+    safe_log,
+)
 from bayesmix.params import SIMPLEX, Dim, Parameter
 from bayesmix.statistics import OneHot
 
@@ -134,12 +142,6 @@ class Categorical(Leaf):
         # no density makes up for a symbol that a component does not have, as a far outlier's would for `safe_log`
         return {"counts": xp.where(p < np.finfo(float).tiny, _NEVER, safe_log(p, xp))}
 
-    def suff_stats(self, data, resp, learned):
-        """Weighted count of each symbol, (K, S), without the indicators."""
-        size = len(learned.levels)
-        counts = [np.bincount(data["value"], weights=column, minlength=size) for column in resp.T]
-        return {"counts": np.array(counts).reshape(resp.shape[1], size)}
-
     def map_step(self, stats, priors, params, learned):
         """See `Leaf.map_step`."""
         return {"p": conjugate.probabilities(priors["p"], stats["counts"])}
@@ -148,16 +150,29 @@ class Categorical(Leaf):
         """See `Leaf.sample`."""
         cumulative = np.cumsum(params["p"], axis=1)
         u = rng.random(len(z)) * cumulative[z, -1]
-        return (cumulative[z] < u[:, None]).sum(1)
+        out = np.empty(len(z), np.int64)
+        for k in range(len(cumulative)):
+            own = z == k
+            out[own] = np.searchsorted(cumulative[k], u[own])
+        return out
 
     def mean(self, params):
         """See `Leaf.mean`."""
         return params["p"]
 
     def embed(self, data, learned):
-        """Indicators, each divided by the root of its symbol's frequency as correspondence analysis does."""
+        """Indicators, each divided by the root of its symbol's frequency as correspondence analysis does.
+
+        Of many symbols random points that are as far apart in the mean (Johnson and Lindenstrauss 1984).
+        """
         frequencies = np.array(learned.frequencies)
-        return (np.eye(len(frequencies)) / np.sqrt(frequencies * len(frequencies)))[data["value"]]
+        points = np.eye(len(frequencies)) if len(frequencies) <= MOST_COLUMNS else _random_points(len(frequencies))
+        return (points / np.sqrt(frequencies * len(frequencies))[:, None])[data["value"]]
+
+
+def _random_points(n: int) -> np.ndarray:
+    """Points (n, N_AXES) whose squared lengths are 1 in the mean, and 2 their squared distances; always the same."""
+    return np.random.default_rng(0).standard_normal((n, N_AXES)) / np.sqrt(N_AXES)
 
 
 def _check_hashable(column):

@@ -14,17 +14,19 @@ import pytensor.tensor as pt
 from bayesmix import conjugate
 from bayesmix.data import SHOWN, Column, lengths_and_elements, listed
 from bayesmix.errors import DataError
-from bayesmix.families._summaries import Levels, codes_of, counts_of, safe_log
+from bayesmix.families._summaries import MOST_COLUMNS, N_AXES, Levels, codes_of, counts_of, safe_log
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
 from bayesmix.portraits import Portrait, shares
 from bayesmix.spec import Encoded, Evaluation, Gap, Node, Observed, Site, add_to, gather, places, spread
-from bayesmix.statistics import OneHot
+from bayesmix.statistics import OneHot, SparseRows, is_sparse, principal_scores, sums
 from bayesmix.structure.sequence import Lengths, count_lengths, draw_lengths
 from bayesmix.summaries import Counts, Summary
 
 #: Pairs of symbols above which starts look at the symbols' shares alone.
 _MANY_PAIRS = 64
+#: Transition probabilities of all components together, at most: EM keeps some tens of copies, 80 MB each.
+_MOST = 10**7
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class MarkovChain(Node):
     Notes
     -----
     M-step: both are proportional to the expected counts plus concentration - 1. A transition of probability zero makes
-    the log density -inf.
+    the log density -inf. S symbols have S² transitions for each component: of more than 10⁷ in all, a `DataError` says
+    what to do.
 
     References
     ----------
@@ -175,6 +178,14 @@ class MarkovChain(Node):
 
     def layout(self, place, learned):
         known = self.known(learned, place)
+        size, n_components = len(known.levels), place.n_components
+        if n_components * size**2 > _MOST:
+            raise DataError(
+                f"{place.path or 'data'}: a MarkovChain of {size:,} symbols has {size**2:,} transition "
+                f"probabilities for each of {n_components} components; {_MOST:,} are the most in all. Give rare "
+                "symbols one name, take fewer components, or use bm.Sequence(bm.Categorical()), which has one "
+                "probability a symbol."
+            )
         one = pm.Dirichlet.dist(1 + 2 * np.array(known.frequencies))
         symbol, source, target = (Dim(f"{place.prefix}{name}", known.levels) for name in ("symbol", "from", "to"))
         parameters = {
@@ -210,7 +221,8 @@ class MarkovChain(Node):
                 )
             missing[owner[codes < 0]] = True
             codes = np.maximum(codes, 0)
-        arrays = _arrays(codes, lengths.values.astype(np.int64), owner, len(levels))
+        pairs = sum(max(n - 1, 0) * share for n, share in zip(site.learned.lengths, site.learned.shares))
+        arrays = _arrays(codes, lengths.values.astype(np.int64), owner, len(levels), is_sparse(len(levels) ** 2, pairs))
         children = ()
         if self._length is not None:
             children = (site.children[0].encode(replace(table, columns=(lengths,), named=False), unseen),)
@@ -255,7 +267,7 @@ class MarkovChain(Node):
         first = data.arrays["first"]
         begun = first >= 0
         initial = [np.bincount(first[begun], weights=column[begun], minlength=size) for column in present.T]
-        transition = (present.T @ data.arrays["counts"]).reshape(-1, size, size)
+        transition = sums(data.arrays["counts"], present).reshape(-1, size, size)
         add_to(stats, site.key, {"initial": np.array(initial).reshape(-1, size), "transition": transition})
 
     def features(self, site, data):
@@ -263,10 +275,14 @@ class MarkovChain(Node):
         size = len(site.learned.levels)
         counts = data.arrays["counts"]
         if size * size > _MANY_PAIRS:
-            counts = counts.reshape(-1, size, size).sum(2)
-        total = counts.sum(1, keepdims=True)
-        share = (counts.sum(0) + 0.5) / (counts.sum() + 0.5 * counts.shape[1])
-        points = (counts - total * share) / np.sqrt(np.maximum(total, 1) * share)
+            counts = _without_targets(counts, size)
+        total, of_column = counts.sum(1), counts.sum(0)
+        share = (of_column + 0.5) / (of_column.sum() + 0.5 * counts.shape[1])
+        at_least = np.maximum(total, 1)
+        if isinstance(counts, SparseRows) and counts.size > MOST_COLUMNS:
+            points = principal_scores(counts, 1 / np.sqrt(share), 1 / np.sqrt(at_least), np.sqrt(total), N_AXES)
+        else:
+            points = (np.asarray(counts) - total[:, None] * share) / np.sqrt(at_least[:, None] * share)
         parts = [data.full(points, np.nan)]
         parts += [child.features(block) for child, block in zip(site.children, data.children)]
         return np.column_stack(parts)
@@ -387,15 +403,31 @@ class MarkovChain(Node):
         out[site.place.observed] = pt.switch(pt.arange(steps) < lengths[:, None], codes, -1)
 
 
-def _arrays(codes: np.ndarray, lengths: np.ndarray, owner: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    """First symbol (-1 where empty), counts of pairs (N, S²), lengths, and the symbols themselves of each row."""
+def _without_targets(counts: Any, size: int) -> Any:
+    """How often a symbol is followed by any, (N, S), from counts of pairs (N, S²)."""
+    if isinstance(counts, SparseRows):
+        return replace(counts, indices=counts.indices // size, size=size)  # an entry may come in parts
+    return counts.reshape(-1, size, size).sum(2)
+
+
+def _arrays(codes: np.ndarray, lengths: np.ndarray, owner: np.ndarray, size: int, few: bool) -> dict[str, Any]:
+    """First symbol (-1 where empty), counts of pairs (N, S²), lengths, and the symbols themselves of each row.
+
+    `few` says whether most counts are 0, and only the others kept.
+    """
     n_rows = len(lengths)
     starts = np.cumsum(lengths) - lengths
     first = np.full(n_rows, -1)
     first[lengths > 0] = codes[starts[lengths > 0]]
     same = owner[1:] == owner[:-1]
     pair = owner[1:][same] * (size * size) + codes[:-1][same] * size + codes[1:][same]
-    counts = np.bincount(pair, minlength=n_rows * size * size).reshape(n_rows, size * size).astype(float)
+    counts: Any
+    if few:
+        found, times = np.unique(pair, return_counts=True)
+        indptr = np.searchsorted(found, np.arange(n_rows + 1) * (size * size))
+        counts = SparseRows(indptr, (found % (size * size)).astype(np.int32), size * size, times.astype(float))
+    else:
+        counts = np.bincount(pair, minlength=n_rows * size * size).reshape(n_rows, size * size).astype(float)
     rows = np.empty(n_rows, object)
     rows[:] = np.split(codes, np.cumsum(lengths)[:-1]) if n_rows else []
     return {"first": first, "counts": counts, "length": lengths, "codes": rows}

@@ -46,6 +46,8 @@ _STUCK, _STUCK_BELOW_MODE = 3.0, (5.0, 10.0)
 _MIXED, _MIXED_DRAWS, _MIXED_ROWS = 1.05, 100, 30
 #: Modes of a larger share of the posterior's mass are spoken of.
 LEAST_WEIGHT = 0.01
+#: Parameters up to which modes are weighed.
+_MOST_WEIGHED = 2000
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Mode:
     share_of_starts : float
     log_mass : float
         Log of the integral of the normal approximation there, in nats (see `bayesmix.inference.laplace.log_mass`). NaN:
-        there is none, or it was not asked for. -inf: in unconstrained coordinates this is no mode of its own.
+        there is none, it was not asked for, or there are more than 2,000 parameters. -inf: in unconstrained
+        coordinates this is no mode of its own.
     weight : float
         Its share of the mass of all modes that were found.
     """
@@ -301,6 +304,8 @@ def weighed(bound: Bound, data: Encoded, row_weights: np.ndarray | None, modes: 
 
     if not len(modes) or not bound.sampled_slots:
         return modes
+    if sum(slot.n_free for slot in bound.sampled_slots.values()) > _MOST_WEIGHED:
+        return modes  # a Hessian takes a gradient for each parameter, and room for the square of their number
     if target is None:
         model = model_of(bound, data, row_weights=row_weights, initval=modes[0].params)
         target = Target(model, variables_at(bound, modes[0].params), jacobian=True)

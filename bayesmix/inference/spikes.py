@@ -131,7 +131,7 @@ def spikes(
 def _largest_tie(block: Encoded) -> tuple[np.ndarray, str] | None:
     """Positions, among the present rows, of the value that comes most often, if it comes twice."""
     values = block.arrays.get("value")
-    if values is None or len(values) < 2 or values.dtype.kind not in "fiu":
+    if not isinstance(values, np.ndarray) or len(values) < 2 or values.dtype.kind not in "fiu":
         return None
     distinct, inverse, counts = np.unique(values, axis=0, return_inverse=True, return_counts=True)
     if counts.max() < 2 or len(distinct) < 2:

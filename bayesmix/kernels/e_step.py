@@ -17,8 +17,8 @@ DENSE      first, table, constants, columns,     add columns of statistics times
                                                  where its natural parameter stands, and the stride from
                                                  one component's to the next's
 ONE_HOT    first, symbols, size, at              add the symbol's natural parameter; counts. 0 is none
-SPARSE     first, indptr, indices, values,       the same as DENSE for rows that are mostly zeros
-           size, at
+SPARSE     first, indptr, indices, values,       the same as DENSE for rows that are mostly zeros; values of
+           size, at                              -1: all others are 1
 SUM        first, sources                        add the columns that stand at ``ints[sources:]``;
                                                  responsibilities to them
 SEGMENTS   first, sources, below, indptr         add their sums over each row's elements, of level
@@ -277,6 +277,20 @@ def _set_two_of_square(target, other, peak, a, start, u, v, start_2, u_2, v_2):
 def _gather(target, table, symbols):
     for i in range(target.size):
         target[i] += table[np.uintp(symbols[i])]
+
+
+@_jit
+def _gather_known(target, table, symbols):
+    for i in range(target.size):
+        if symbols[i] > 0:
+            target[i] += table[np.uintp(symbols[i] - 1)]
+
+
+@_jit
+def _scatter_known(table, symbols, values):
+    for i in range(values.size):
+        if symbols[i] > 0:
+            table[np.uintp(symbols[i] - 1)] += values[i]
 
 
 @_jit
@@ -635,6 +649,10 @@ def _dense_down(op, ints, floats, products, resp, stats, begin, cap, n, where):
 def _one_hot_up(op, ints, nat, work, begin, cap, n):
     out, n_components, symbols_at, size, at = op[2], op[3], op[5], op[6], op[7]
     symbols = _part(ints, symbols_at + begin, n)
+    if size > n:  # a table would take longer than the rows
+        for k in range(n_components):
+            _gather_known(_part(work, out + k * cap, n), _part(nat, at + k * size, size), symbols)
+        return
     table = np.zeros(size + 1)  # no symbol comes first
     for k in range(n_components):
         _copy(table[1:], _part(nat, at + k * size, size))
@@ -645,6 +663,10 @@ def _one_hot_up(op, ints, nat, work, begin, cap, n):
 def _one_hot_down(op, ints, resp, stats, begin, cap, n):
     out, n_components, symbols_at, size, at = op[2], op[3], op[5], op[6], op[7]
     symbols = _part(ints, symbols_at + begin, n)
+    if size > n and size > _FEW:
+        for k in range(n_components):
+            _scatter_known(_part(stats, at + k * size, size), symbols, _part(resp, out + k * cap, n))
+        return
     tables = np.zeros(4 * (size + 1))
     for k in range(n_components):
         own = _part(resp, out + k * cap, n)
@@ -673,7 +695,8 @@ def _sparse_up(op, ints, floats, nat, work, begin, cap, n):
         for r in range(n):
             total = 0.0
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
-                total += floats[values_at + e] * table[ints[indices + e]]
+                value = 1.0 if values_at < 0 else floats[values_at + e]
+                total += value * table[ints[indices + e]]
             target[r] += total
 
 
@@ -685,7 +708,8 @@ def _sparse_down(op, ints, floats, resp, stats, begin, cap, n):
         table = _part(stats, at + k * size, size)
         for r in range(n):
             for e in range(ints[indptr + begin + r], ints[indptr + begin + r + 1]):
-                table[ints[indices + e]] += own[r] * floats[values_at + e]
+                value = 1.0 if values_at < 0 else floats[values_at + e]
+                table[ints[indices + e]] += own[r] * value
 
 
 @_jit

@@ -88,7 +88,7 @@ def run(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, with_ro
     weights : ndarray, shape (n_stored,) or (0,)
         Of the rows that are stored; empty where all are 1.
     code, ints, floats, bounds, caps, cuts : ndarray
-        See `bayesmix.kernels.e_step.e_step`.
+        See `bayesmix.kernels.e_step.e_step`; `code` may leave out the values of rows that are mostly zeros.
     sizes : ndarray of int, shape (5,)
         ``room``, ``used`` and ``root``, how many numbers ``work`` takes, and N.
     with_rows, down : bool
