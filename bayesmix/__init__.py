@@ -44,6 +44,7 @@ from bayesmix.inference.laplace import fit_laplace
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
+from bayesmix.inference.online import fit_online
 from bayesmix.io import load
 from bayesmix.labels import Partition
 from bayesmix.params import Flat, Shared
@@ -107,6 +108,7 @@ __all__ = [
     "fit_map",
     "fit_moments",
     "fit_nuts",
+    "fit_online",
     "infer_spec",
     "load",
     "log_density",

@@ -14,6 +14,7 @@ from bayesmix.inference.laplace import fit_laplace
 from bayesmix.inference.map import fit_map
 from bayesmix.inference.moments import fit_moments
 from bayesmix.inference.nuts import fit_nuts
+from bayesmix.inference.online import fit_online
 from bayesmix.spec import Node
 
 ENGINES: dict[str, Callable[..., Fit]] = {
@@ -22,6 +23,7 @@ ENGINES: dict[str, Callable[..., Fit]] = {
     "nuts": fit_nuts,
     "advi": fit_advi,
     "laplace": fit_laplace,
+    "online": fit_online,
     "moments": fit_moments,
 }
 
@@ -36,14 +38,14 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
     data : table or source
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
-        at random. With "em" and "map" also a source, which is read in parts: the path of a Parquet file or of a folder
-        of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
+        at random. With "em", "map" and "online" also a source, which is read in parts: the path of a Parquet file or of
+        a folder of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
         ``RecordBatchReader`` (written to a temporary file, for it can be read once), a Dask data frame, a list of data
         frames, or a function without arguments that returns an iterable of tables, the same ones with each call.
-    method : {"em", "map", "nuts", "advi", "laplace", "moments"}
-        The engine: `fit_em` (posterior mode), `fit_map` (the same, polished), `fit_nuts` (full
-        posterior), `fit_advi` and `fit_laplace` (normal approximations), `fit_moments` (from the sample's moments,
-        without a start).
+    method : {"em", "map", "nuts", "advi", "laplace", "moments", "online"}
+        The engine: `fit_em` (posterior mode), `fit_online` (nearly that, in two passes over millions of rows),
+        `fit_map` (the mode, polished), `fit_nuts` (full posterior), `fit_advi` and `fit_laplace` (normal
+        approximations), `fit_moments` (from the sample's moments, without a start).
     **kwargs
         What the engine takes.
 

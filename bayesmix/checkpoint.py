@@ -448,6 +448,11 @@ def check_place(path: Path, overwrite: bool) -> None:
 
 def digest(data: Encoded, fit: Fit) -> str:
     """A digest of encoded rows and their weights: whether a table is the one that a checkpoint is of."""
+    return digest_of(data, fit.row_weights)
+
+
+def digest_of(data: Encoded, weights: np.ndarray | None) -> str:
+    """`digest`, of weights (N,) or None."""
     found = hashlib.sha256()
 
     def add(part: Encoded) -> None:
@@ -464,6 +469,5 @@ def digest(data: Encoded, fit: Fit) -> str:
             add(child)
 
     add(data)
-    weights = fit.row_weights
     found.update(b"" if weights is None else weights.tobytes())
     return found.hexdigest()

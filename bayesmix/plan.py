@@ -684,7 +684,7 @@ def weights_of_sample(weights: np.ndarray, total: float, share: float) -> np.nda
 
 
 def _nbytes(data: Encoded) -> int:
-    arrays = sum(np.asarray(array).nbytes for array in data.arrays.values())
+    arrays = sum(array.nbytes for array in data.arrays.values())
     return arrays + sum(map(_nbytes, data.children)) + (0 if data.present is None else data.present.nbytes)
 
 

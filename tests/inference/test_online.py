@@ -1,0 +1,173 @@
+"""Online EM: near the batch mode after two passes, the recursion itself, and resumption to the last bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bayesmix as bm
+from bayesmix.inference import online
+from bayesmix.inference.rows import rows_of
+
+N = 60_000
+RNG = np.random.default_rng(8)
+GROUP = RNG.integers(3, size=N)
+TABLES = {
+    "normal": (bm.Normal(), RNG.normal(np.array([-3.0, 0.0, 4.0])[GROUP], 1.0)),
+    "poisson": (bm.Poisson(), RNG.poisson(np.array([1.0, 6.0, 15.0])[GROUP])),
+    "categorical": (
+        bm.Composite(a=bm.Categorical(), b=bm.Categorical(), c=bm.Categorical()),
+        {name: np.where(RNG.random(N) < 0.7, GROUP, RNG.integers(4, size=N)) for name in "abc"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_two_passes_come_within_a_thousandth_of_the_batch_log_likelihood(name):
+    family, table = TABLES[name]
+    spec = bm.Mixture(family, 3)
+    batch = bm.fit_em(spec, table, n_starts=4, random_seed=1)
+    # from a point that is wrong by far, not from the sample's mode
+    away = {n: 0.3 * value + 0.7 * value.mean(0, keepdims=True) for n, value in batch.params.items()}
+    assert batch.bound.log_density(away, batch.encoded).sum() < 1.01 * batch.loglik
+    found = bm.fit_online(spec, table, batch_size=250, start=away, random_seed=1)
+    assert found.status.converged
+    assert batch.loglik - found.loglik < 1e-3 * abs(batch.loglik)
+    from_sample = bm.fit_online(spec, table, n_starts=2, random_seed=1)
+    assert 0 <= batch.loglik - from_sample.loglik < 1e-4 * abs(batch.loglik) + 1e-6
+
+
+def test_the_recursion_by_hand():
+    """Three updates of a mixture of two Poissons, written out with flat priors."""
+    counts = np.array([0, 1, 7, 9, 2, 8, 0, 11, 1, 6, 3, 10])
+    spec = bm.Mixture(bm.Poisson(), 2).with_flat_priors()
+    start = {"weights": np.array([0.5, 0.5]), "mu": np.array([2.0, 7.0])}
+    with pytest.warns(bm.ConvergenceWarning):
+        fit = bm.fit_online(
+            spec, counts, start=start, batch_size=4, n_passes=1, kappa=0.7, t0=1.5, average=False, random_seed=5
+        )
+    seed = int(np.random.default_rng(5).integers(2**63))
+    parts = [data.arrays["value"] for data, _ in online.batches(rows_of(spec, counts, None), 4, seed, 0)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.sort(counts))
+
+    def statistics(x, weights, mu):
+        joint = weights * np.exp(x[:, None] * np.log(mu) - mu)
+        resp = joint / joint.sum(1, keepdims=True)
+        return np.array([resp.mean(0), (resp * x[:, None]).mean(0)])
+
+    weights, mu = start["weights"], start["mu"]
+    s = statistics(counts, weights, mu)
+    for t, part in enumerate(parts, 1):
+        gamma = (t + 1.5) ** -0.7
+        s = (1 - gamma) * s + gamma * statistics(part, weights, mu)
+        weights, mu = s[0], s[1] / s[0]
+    np.testing.assert_allclose(fit.params["weights"], weights, rtol=1e-9)
+    np.testing.assert_allclose(fit.params["mu"], mu, rtol=1e-9)
+
+
+def test_averages_are_nearer_to_the_mode_than_last_points():
+    spec, table = bm.Mixture(bm.Normal(), 3), TABLES["normal"][1]
+    mode = bm.fit_em(spec, table, n_starts=2, random_seed=1).params
+
+    def error(average, seed):
+        fit = bm.fit_online(spec, table, start=mode, batch_size=500, average=average, random_seed=seed)
+        return sum(((fit.params[n] - mode[n]) ** 2).sum() for n in mode)
+
+    assert sum(error(True, s) for s in range(4)) < 0.5 * sum(error(False, s) for s in range(4))
+
+
+class Stop(Exception):
+    """In the middle of a pass."""
+
+
+@pytest.mark.parametrize("source", [False, True])
+def test_it_resumes_to_the_last_bit(tmp_path, monkeypatch, source):
+    x = TABLES["normal"][1]
+    weights = np.random.default_rng(3).uniform(0.5, 2.0, N)
+    frames = [pd.DataFrame({"x": part}) for part in np.array_split(x, 5)]
+    data = frames if source else pd.DataFrame({"x": x})
+    spec = bm.Mixture(bm.Composite(x=bm.Normal()), 3)
+    settings = {"row_weights": weights, "batch_size": 3000, "n_starts": 1, "random_seed": 4}
+    whole = bm.fit_online(spec, data, **settings)
+    calls = []
+
+    def stops(self, state):
+        calls.append(state.step)
+        if len(calls) == 17:
+            self.write(state)
+            raise Stop
+
+    monkeypatch.setattr(online._Keeper, "__call__", stops)
+    with pytest.raises(Stop):
+        bm.fit_online(spec, data, checkpoint=tmp_path / "run", **settings)
+    resumed = bm.fit_online(spec, data, resume=tmp_path / "run", **settings)
+    assert calls[17] == 18
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value)
+    np.testing.assert_array_equal(resumed.history, whole.history)
+    again = bm.fit_online(spec, data, resume=tmp_path / "run", **settings)  # it holds the finished fit now
+    np.testing.assert_array_equal(again.params["x_mu"], whole.params["x_mu"])
+    np.testing.assert_array_equal(bm.load(tmp_path / "run").params["x_mu"], whole.params["x_mu"])
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path, monkeypatch):
+    spec, x = bm.Mixture(bm.Normal(), 2), RNG.normal(size=3000)
+    settings = {"batch_size": 300, "n_starts": 1, "random_seed": 4}
+
+    def stops(self, state):
+        self.write(state)
+        raise Stop
+
+    monkeypatch.setattr(online._Keeper, "__call__", stops)
+    with pytest.raises(Stop):
+        bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_online(spec, x + 1.0, resume=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match="was begun with batch_size=300"):
+        bm.fit_online(spec, x, resume=tmp_path / "run", **{**settings, "batch_size": 400})
+    (tmp_path / "text").write_text("no checkpoint")
+    with pytest.raises(bm.DataError, match="no checkpoint of fit_online"):
+        bm.fit_online(spec, x, resume=tmp_path / "text", **settings)
+
+
+def test_ctrl_c_returns_the_point_so_far(monkeypatch):
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
+    calls = []
+
+    def stops(bound, stats, total, params, moved=online._moved):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return moved(bound, stats, total, params)
+
+    monkeypatch.setattr(online, "_moved", stops)
+    with pytest.warns(bm.ConvergenceWarning, match="interrupted"):
+        fit = bm.fit_online(spec, x, n_starts=1, batch_size=1000, random_seed=1)
+    assert not fit.status.complete
+    assert "after 8 updates" in fit.status.message
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"kappa": 0.5}, "kappa: a number above 0.5"),
+        ({"kappa": 1.1}, "kappa"),
+        ({"t0": 0.0}, "t0: a number above 0"),
+        ({"batch_size": 0}, "batch_size: at least 1"),
+        ({"n_passes": 0}, "n_passes"),
+    ],
+)
+def test_settings_that_do_not_converge_are_refused(settings, match):
+    with pytest.raises(ValueError, match=match):
+        bm.fit_online(bm.Mixture(bm.Normal(), 2), np.arange(10.0), **settings)
+
+
+def test_steps_follow_the_rule_of_robbins_and_monro():
+    steps = np.array([online.step_size(t, 0.6, 2.0) for t in range(1, 200_000)])
+    assert steps[0] == pytest.approx(3**-0.6)
+    assert (np.diff(steps) < 0).all()
+    assert steps.sum() > 300  # without bound
+    assert (steps[100_000:] ** 2).sum() < 0.25 * (steps**2).sum()  # with one
