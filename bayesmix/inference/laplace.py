@@ -9,7 +9,7 @@ exact where that is normal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,17 @@ from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError,
 from bayesmix.fit import Fit, Status, as_frame, draw_rows, make_fit
 from bayesmix.inference.accelerate import Coordinates
 from bayesmix.inference.degenerate import warn_of_components
-from bayesmix.inference.em import maximise
+from bayesmix.inference.em import maximise, maximise_by
 from bayesmix.inference.map import climb
-from bayesmix.inference.modes import THOROUGH, Modes, dominant, with_caution
+from bayesmix.inference.modes import THOROUGH, Modes, dominant, modes_of, with_caution
+from bayesmix.inference.passes import PassTarget
+from bayesmix.inference.rows import Rows, rows_of
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
 from bayesmix.plan import EStep
 from bayesmix.psis import FEWEST, LARGEST_K, MOST, Importance, importance, normal_log_density
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node
 
 #: A direction whose curvature is below this share of the largest, in units of the coordinates' own, counts as flat.
@@ -40,6 +43,8 @@ _RANK = 1e-6
 _RANK_ROWS = 20_000
 #: Densities of rows that Pareto k may cost, about.
 _MOST_WORK = 16_000_000
+#: Draws that Pareto k is found from where each takes a pass over a source.
+_CHECKED = 200
 #: Rows that are drawn where the table has few distinct ones.
 _DRAWN_ROWS = 2_000
 #: For the rank, probabilities are mixed with this share of even ones.
@@ -161,6 +166,8 @@ def fit_laplace(
     row_weights: Any = None,
     n_starts: int = 16,
     start: dict[str, Any] | str | None = None,
+    n_jobs: int = 1,
+    memory: int | str = "256 MiB",
     log_likelihood: bool | None = None,
     random_seed: Any = None,
     progressbar: bool = False,
@@ -174,8 +181,9 @@ def fit_laplace(
     Parameters
     ----------
     spec : Node
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows; see `bayesmix.fit`. Of a table that is read in parts every gradient is a pass over it, some six of them
+        for each parameter, and Pareto k takes 200 more; draws are those of the normal distribution.
     draws : int
         Draws to store, in one chain.
     correct : bool
@@ -189,6 +197,8 @@ def fit_laplace(
         See `fit_nuts`.
     n_starts, start
         Of the EM before it; see `fit_em`.
+    n_jobs, memory
+        Of a source; see `fit_em`.
 
     Returns
     -------
@@ -221,35 +231,20 @@ def fit_laplace(
     """
     if draws < 1:
         raise ValueError(f"draws: at least 1 is needed, not {draws}.")
+    rng = np.random.default_rng(random_seed)
+    if source_of(data) is not None:
+        rows = rows_of(spec, data, row_weights, n_jobs, memory)
+        em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
+        return laplace_of_rows(rows, draws=draws, order=order, max_iter=max_iter, rng=rng, **em)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "laplace")
-    rng = np.random.default_rng(random_seed)
     em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     target, _, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
     laplace = laplace_at(target, max_iter=max_iter)
     factor = laplace.factor
     z = standard_points(draws, encoded.n_rows, len(laplace.point), rng)
     points, found = corrected(target, laplace.point + z @ factor.T, normal_log_density(z, factor), draws, correct, rng)
-    if not laplace.converged:
-        warn(
-            f"fit_laplace stopped after {len(laplace.history)} steps before it reached the mode. Raise max_iter.",
-            ConvergenceWarning,
-        )
-    if not laplace.definite:
-        warn(
-            "The log posterior is flat, or rises, in some direction at the mode: it has no normal approximation there, "
-            "and the parameters may not be identified. Use fewer components, informative priors, or fit_nuts.",
-            ApproximationWarning,
-        )
-    else:
-        warn_of_k(found, "The normal approximation")
-    flat = "" if laplace.definite else "; the Hessian is not negative definite"
-    status = Status(
-        "laplace",
-        laplace.converged and laplace.definite and found.trusted,
-        f"Laplace: log density {laplace.log_density:.3f} at the mode, log mass {laplace.log_mass:.3f}{flat}; "
-        f"{describe(found, correct)}.",
-    )
+    status = _status(laplace, found, correct)
     arrays = {name: value[None] for name, value in target.constrained(points).items()}
     fit = make_fit(
         bound,
@@ -265,6 +260,60 @@ def fit_laplace(
         modes=modes,
     )
     return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
+
+
+def laplace_of_rows(rows: Rows, *, draws: int, order: Any, max_iter: int, rng: np.random.Generator, **em: Any) -> Fit:
+    """`fit_laplace` of rows wherever they are: gradients and the Hessian are sums over chunks or workers."""
+    e_step = rows.e_step
+    bound = e_step.bound
+    require_free(bound, "laplace")
+    best, runs = maximise_by(e_step, explore=0.0, **em)
+    modes = modes_of(bound, e_step.data, e_step.row_weights, runs)
+    warn_of_components(e_step, best.params)
+    target = PassTarget(e_step, best.params, order=order)
+    laplace = laplace_at(target, max_iter=max_iter)
+    z = standard_points(draws, e_step.n_rows, len(laplace.point), rng)
+    z, checked = z[:draws], z[-_CHECKED:]
+    target.logliks.clear()
+    points = laplace.point + checked @ laplace.factor.T
+    found = importance(np.array([target(u)[0] for u in points]), normal_log_density(checked, laplace.factor))
+    status = _status(laplace, found, False)
+    arrays = {name: value[None] for name, value in target.constrained(laplace.point + z @ laplace.factor.T).items()}
+    fit = rows.make_fit(
+        {name: arrays[name] for name in bound.free_slots},
+        status=replace(status, message=f"{status.message} {target.n_passes} passes over the rows after EM."),
+        history=np.array(laplace.history),
+        starts=[run.report() for run in runs],
+        pareto_k=found.pareto_k,
+        modes=modes,
+        loglik=float(np.mean(target.logliks)),
+        log_likelihood=False,
+    )
+    return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
+
+
+def _status(laplace: Laplace, found: Importance, correct: bool) -> Status:
+    """What to say of an approximation and of its importance weights, with the warnings that belong to it."""
+    if not laplace.converged:
+        warn(
+            f"fit_laplace stopped after {len(laplace.history)} steps before it reached the mode. Raise max_iter.",
+            ConvergenceWarning,
+        )
+    if not laplace.definite:
+        warn(
+            "The log posterior is flat, or rises, in some direction at the mode: it has no normal approximation there, "
+            "and the parameters may not be identified. Use fewer components, informative priors, or fit_nuts.",
+            ApproximationWarning,
+        )
+    else:
+        warn_of_k(found, "The normal approximation")
+    flat = "" if laplace.definite else "; the Hessian is not negative definite"
+    return Status(
+        "laplace",
+        laplace.converged and laplace.definite and found.trusted,
+        f"Laplace: log density {laplace.log_density:.3f} at the mode, log mass {laplace.log_mass:.3f}{flat}; "
+        f"{describe(found, correct)}.",
+    )
 
 
 def heaviest(

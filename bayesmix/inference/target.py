@@ -44,12 +44,16 @@ class Target:
             moved = raw if transform is None else transform.forward(raw, *rv.owner.inputs)
             self._forwards[model.rvs_to_values[rv].name] = (rv, QuickFunction([raw], moved))
         self.point = self._moved(at)
+        self._function = self._made(jacobian)
+
+    def _made(self, jacobian: bool) -> Tape:
+        """The log posterior and its gradient as a function."""
         # simplified before it is differentiated: a Cholesky factor of L L^T is L, and needs no gradient of its own
-        logp: Any = rewrite_graph(model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
+        logp: Any = rewrite_graph(self.model.logp(jacobian=jacobian), include=["canonicalize", "stabilize"])
         logp = with_log_likelihood(logp)
-        gradients: Any = pt.grad(logp, model.value_vars, disconnected_inputs="ignore")
+        gradients: Any = pt.grad(logp, self.model.value_vars, disconnected_inputs="ignore")
         flat, replaced = self._joined([logp, pt.concatenate([gradient.ravel() for gradient in gradients])])
-        self._function = Tape([flat], replaced, [self.start])
+        return Tape([flat], replaced, [self.start])
 
     def _joined(self, outputs: list) -> tuple[Any, list]:
         """One vector in place of the model's value variables, and the outputs as expressions of it."""
