@@ -38,8 +38,8 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
     data : table or source
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
-        at random. With "em", "map" and "online" also a source, which is read in parts: the path of a Parquet file or of
-        a folder of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
+        at random. With all but "advi" and "moments" also a source, which is read in parts: the path of a Parquet file
+        or of a folder of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
         ``RecordBatchReader`` (written to a temporary file, for it can be read once), a Dask data frame, a list of data
         frames, or a function without arguments that returns an iterable of tables, the same ones with each call.
     method : {"em", "map", "nuts", "advi", "laplace", "moments", "online"}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from scipy.optimize import minimize
 
 from bayesmix.bound import prepare, require_free
+from bayesmix.checkpoint import digest_of
 from bayesmix.discrete import completed
-from bayesmix.errors import ConvergenceWarning, warn
+from bayesmix.errors import ConvergenceWarning, DataError, warn
 from bayesmix.fit import Fit, Status, make_fit
+from bayesmix.inference import snapshots
 from bayesmix.inference.laplace import corrected, describe, heaviest, standard_points, warn_of_k
-from bayesmix.inference.minibatch import Batches, climb_by_batches
+from bayesmix.inference.minibatch import Batches, Climb, climb_by_batches, gradient_noise
 from bayesmix.inference.modes import with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.progress import Progress
+from bayesmix.seeds import entropy_of
 from bayesmix.spec import Node
 
 #: Largest gradient of the bound, in nats per Laplace standard deviation, at which a small gain means the end.
@@ -38,6 +44,9 @@ def fit_advi(
     row_weights: Any = None,
     n_starts: int = 16,
     log_likelihood: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     random_seed: Any = None,
     progressbar: bool = False,
 ) -> Fit:
@@ -65,7 +74,9 @@ def fit_advi(
     minibatch : int, optional
         Rows to look at in one step: for tables of hundreds of thousands. The bound is then climbed by Adam, with points
         drawn anew at each step, until the means of two windows of 50 steps differ by less than a hundredth of a Laplace
-        standard deviation (see `bayesmix.inference.minibatch`); Pareto k is found on all rows.
+        standard deviation (see `bayesmix.inference.minibatch`); Pareto k is found on all rows. The gradients' noise,
+        and what it would be without the control variate, are in ``fit.idata["variational"]``, in nats per Laplace
+        standard deviation.
     n_points : int, optional
         Fixed points; by default 64, or four for each of the d coordinates if that is more.
     max_iter : int
@@ -75,6 +86,13 @@ def fit_advi(
     order : str, sequence of str, or None
         Variables whose components are kept ascending (PyMC's ``ordered`` transform). Where the components overlap, it
         cuts the posterior at their tie, and the approximation to what remains is another one.
+    checkpoint : path, optional
+        With `minibatch`: a file to keep the climb in, at the end of every window.
+    resume : path, optional
+        Such a file, with the same spec, data and settings: the climb goes on, to the same digits as without a break,
+        and with the seed that it began with.
+    overwrite : bool
+        Whether `checkpoint` may take the place of another file.
     row_weights, n_starts, log_likelihood, random_seed, progressbar
         See `fit_nuts`.
 
@@ -110,8 +128,26 @@ def fit_advi(
     for name, number in (("draws", draws), ("minibatch", 1 if minibatch is None else minibatch)):
         if number < 1:
             raise ValueError(f"{name}: at least 1 is needed, not {number}.")
+    if minibatch is None and (checkpoint is not None or resume is not None):
+        raise ValueError("checkpoint: only a climb by minibatches is kept. Pass minibatch=.")
+    path = resume if checkpoint is None else checkpoint
+    if checkpoint is not None and resume is None:
+        snapshots.check_place(Path(checkpoint), overwrite)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
+    about: dict[str, Any] = {"minibatch": minibatch, "approximation": approximation}
+    begun: Climb | None = None
+    if path is not None:
+        random_seed = np.random.SeedSequence(entropy_of(random_seed)).entropy
+        about |= {"seed": random_seed, "digest": digest_of(encoded, given)}
+    if resume is not None:
+        begun, earlier = Climb.read(Path(resume))
+        random_seed = earlier["seed"]
+        for name, value in {**about, "seed": random_seed}.items():
+            if earlier[name] != value:
+                what = "another table or other row weights" if name == "digest" else f"{name}={earlier[name]!r}"
+                raise DataError(f"resume: {resume} is of {what}. Pass what it was begun with.")
+        about = earlier
     rng = np.random.default_rng(random_seed)
     em = {"n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     target, at, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
@@ -120,12 +156,17 @@ def fit_advi(
     def draw_points() -> np.ndarray:
         return fixed_points(len(target.start), n_points, rng)
 
+    groups: dict[str, xr.Dataset] = {}
     with Progress("ADVI", None, progressbar) as progress:
         if minibatch is None:
             found, history, converged = ascend(target, family, draw_points(), max_iter, tol, progress)
         else:
             batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
-            found, history, converged = climb_by_batches(batches, family, draw_points, max_iter, rng, progress)
+            keep = None if path is None else (lambda climb: climb.write(Path(path), about))
+            found, history, converged = climb_by_batches(
+                batches, family, draw_points, max_iter, rng, progress, begun, keep
+            )
+            groups["variational"] = _noise_dataset(*gradient_noise(batches, family, found))
     if not converged:
         warn(
             f"ADVI stopped after {len(history)} iterations before the bound settled. Raise max_iter.",
@@ -155,8 +196,17 @@ def fit_advi(
         log_likelihood=log_likelihood,
         pareto_k=weighed.pareto_k,
         modes=modes,
+        groups=groups,
     )
     return fit if len(modes.heavy) < 2 else with_caution(fit, modes, "Approximated the heaviest alone")
+
+
+def _noise_dataset(corrected: np.ndarray, plain: np.ndarray) -> xr.Dataset:
+    """The noise of minibatches' gradients as a group of the results."""
+    return xr.Dataset(
+        {"gradient_sd": ("coordinate", corrected), "gradient_sd_without_control": ("coordinate", plain)},
+        coords={"coordinate": np.arange(len(corrected))},
+    )
 
 
 def fixed_points(dimension: int, n_points: int | None, rng: np.random.Generator) -> np.ndarray:
@@ -187,6 +237,10 @@ class _FullRank:
         lower[self.rows, self.columns] = packed
         return lower
 
+    def unit(self) -> np.ndarray:
+        """Directions (d, d), columns, one Laplace standard deviation long."""
+        return self.factor
+
     def transform(self, lam: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Points u (M, d) of standard normal points z (M, d)."""
         return self.start_at + (lam[: self.size] + z @ self._lower(lam).T) @ self.factor.T
@@ -216,6 +270,10 @@ class _MeanField:
     @property
     def start(self) -> np.ndarray:
         return np.zeros(2 * self.size)
+
+    def unit(self) -> np.ndarray:
+        """See `_FullRank.unit`."""
+        return np.diag(self.scale)
 
     def transform(self, lam: np.ndarray, z: np.ndarray) -> np.ndarray:
         """Points u (M, d) of standard normal points z (M, d)."""

@@ -12,13 +12,18 @@ are as good as L-BFGS on all rows.
 
 from __future__ import annotations
 
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.build import RowsRV, model_of, variables_at
-from bayesmix.errors import SpecError
+from bayesmix.errors import DataError, SpecError
 from bayesmix.inference.target import Target
 from bayesmix.params import Params
 from bayesmix.progress import Progress
@@ -26,6 +31,8 @@ from bayesmix.spec import Encoded
 
 #: Steps whose mean is one iterate; the search ends where two iterates differ by less, in Laplace standard deviations.
 _WINDOW, _STILL = 50, 0.01
+#: Batches that the noise of gradients is found from.
+_NOISE_BATCHES = 30
 #: Adam's step in those units, at first, and its memories.
 _STEP, _FIRST, _SECOND = 0.05, 0.9, 0.99
 
@@ -100,25 +107,117 @@ class Batches:
         return value + self.offset[0] + float(self.offset[1] @ (u - self.at)), gradient + self.offset[1]
 
 
+@dataclass
+class Climb:
+    """Where a climb is, at the end of a window: all that the next one depends on.
+
+    Attributes
+    ----------
+    lam, first, second : ndarray
+        The iterate, and Adam's moments.
+    before : ndarray or None
+        Mean of the last window.
+    history : list of float
+        Mean bound of every window.
+    order : ndarray of int
+        Batches that are left of this turn.
+    step : int
+    settled : bool
+        Whether the last two windows agreed.
+    generator : dict
+        State of the random numbers.
+    """
+
+    lam: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+    before: np.ndarray | None = None
+    history: list[float] = field(default_factory=list)
+    order: np.ndarray = field(default_factory=lambda: np.empty(0, int))
+    step: int = 0
+    settled: bool = False
+    generator: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path, about: dict[str, Any]) -> None:
+        """Write it to a file, with what else must be known to go on."""
+        from bayesmix.io import writing
+
+        document = {**about, "step": self.step, "settled": self.settled, "generator": self.generator}
+        arrays = {"lam": self.lam, "first": self.first, "second": self.second, "order": self.order}
+        if self.before is not None:
+            arrays["before"] = self.before
+        with writing(path) as file:
+            np.savez(
+                file,
+                allow_pickle=False,
+                climb=np.array(json.dumps(document)),
+                history=np.array(self.history),
+                **arrays,
+            )
+
+    @classmethod
+    def read(cls, path: Path) -> tuple[Climb, dict[str, Any]]:
+        """What `write` wrote. Raises `DataError` where it is something else."""
+        if not path.exists():
+            raise FileNotFoundError(2, "No such checkpoint", str(path))
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                about = json.loads(str(file["climb"]))
+                arrays = {name: file[name] for name in ("lam", "first", "second", "order")}
+                before = file["before"] if "before" in file.files else None
+                history = file["history"].tolist()
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"resume: {path} is no checkpoint of fit_advi.") from error
+        lam, first, second, order = (arrays[name] for name in ("lam", "first", "second", "order"))
+        step, settled, generator = about.pop("step"), about.pop("settled"), about.pop("generator")
+        return cls(lam, first, second, before, history, order, step, settled, generator), about
+
+
+def gradient_noise(batches: Batches, family: Any, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations (d,) of a batch's gradient at the centre, with and without the control variate.
+
+    In nats per Laplace standard deviation: a step of Newton's method from one batch would be off by so many of them.
+    """
+    centre = family.transform(lam, np.zeros((1, batches.target.start.size)))[0]
+    unit = family.unit()
+    corrected, plain = [], []
+    for number in range(min(len(batches.rows), _NOISE_BATCHES)):
+        batches.take(number)
+        found = batches(centre)[1]
+        corrected.append(found @ unit)
+        plain.append((found - batches.offset[1]) @ unit)
+    if len(corrected) < 2:
+        return np.zeros(unit.shape[1]), np.zeros(unit.shape[1])
+    return np.std(corrected, axis=0, ddof=1), np.std(plain, axis=0, ddof=1)
+
+
 def climb_by_batches(
-    batches: Batches, family: Any, draw_points: Any, max_iter: int, rng: np.random.Generator, progress: Progress
+    batches: Batches,
+    family: Any,
+    draw_points: Any,
+    max_iter: int,
+    rng: np.random.Generator,
+    progress: Progress,
+    begun: Climb | None = None,
+    keep: Callable[[Climb], None] | None = None,
 ) -> tuple[np.ndarray, list[float], bool]:
     """Maximise the evidence lower bound by Adam with averaged iterates.
 
-    Returns the mean of the last window, the mean bound of every window, and whether two windows agreed.
+    Returns the mean of the last window, the mean bound of every window, and whether two windows agreed. `keep` is
+    called at the end of every window with what is needed to go on from there (`begun`), to the same digits.
 
     References
     ----------
     Kingma and Ba 2015, *ICLR*; Dhaka, Catalina, Andersen et al. 2020, *NeurIPS*, for averages and for ending where
     iterates have settled; Johnson and Zhang 2013, *NeurIPS*, for the control variate.
     """
-    lam = family.start
-    first, second = np.zeros_like(lam), np.zeros_like(lam)
-    history: list[float] = []
-    before: Any = None
-    settled, order = False, np.empty(0, int)
+    state = Climb(family.start, np.zeros_like(family.start), np.zeros_like(family.start)) if begun is None else begun
+    lam, first, second, before = state.lam, state.first, state.second, state.before
+    history, settled, order = state.history, state.settled, state.order
+    if state.generator:
+        rng.bit_generator.state = state.generator
     total, bounds = np.zeros_like(lam), []
-    for step in range(1, max_iter * _WINDOW + 1):
+    for step in range(state.step + 1, 1 if settled else max_iter * _WINDOW + 1):
         if not len(order):
             order = rng.permutation(len(batches.rows))
         batches.take(int(order[0]))
@@ -141,6 +240,9 @@ def climb_by_batches(
             progress.step(f"bound {history[-1]:.3f}")
             settled = before is not None and bool(np.abs(here - before).max() < _STILL)
             before, total, bounds = here, np.zeros_like(lam), []
+            if keep is not None:
+                keep(Climb(lam, first, second, before, history, order, step, settled, dict(rng.bit_generator.state)))
             if settled:
                 break
+    assert before is not None
     return before, history, settled

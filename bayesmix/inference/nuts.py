@@ -23,6 +23,7 @@ from bayesmix.inference.chains import STATS, Drawn, sample, stacked
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
 from bayesmix.inference.laplace import laplace_at
+from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.modes import (
     THOROUGH,
     Modes,
@@ -33,6 +34,7 @@ from bayesmix.inference.modes import (
     stuck_chains,
     with_caution,
 )
+from bayesmix.inference.rows import rows_of
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
@@ -40,6 +42,7 @@ from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, location_slot, relabelled
 from bayesmix.seeds import entropy_of
+from bayesmix.sources import source_of
 from bayesmix.spec import Node
 
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
@@ -64,6 +67,9 @@ def fit_nuts(
     combine: str | None = None,
     row_weights: Any = None,
     n_starts: int = 16,
+    subsample: int | None = None,
+    n_jobs: int = 1,
+    memory: int | str = "256 MiB",
     log_likelihood: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
@@ -77,8 +83,10 @@ def fit_nuts(
     Parameters
     ----------
     spec : Node
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows; see `bayesmix.fit`. Of a table that is read in parts each gradient is a pass over it, or with
+        `subsample` one over the sample; the highest mode alone is sampled, draws are relabelled, and there are no
+        checkpoints.
     draws, tune, chains, cores, target_accept
         As in `pymc.sample`: 1000 draws by default.
     nuts_sampler : {"nutpie", "pymc"}
@@ -113,6 +121,12 @@ def fit_nuts(
         Whether `checkpoint` may take the place of another one.
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
+    subsample : int, optional
+        Rows that NUTS draws from; value, gradient and curvature at the mode are those of all rows (see
+        `bayesmix.inference.large`). 400 of the draws are held against all rows, which ``fit.pareto_k`` is of; where
+        their weights differ they are drawn again by them, and the fit has these.
+    n_jobs, memory
+        Of a source; see `fit_em`.
     **sampler_kwargs
         Passed on to `nutpie.sample` or `pymc.sample`.
 
@@ -175,6 +189,23 @@ def fit_nuts(
         check_place(Path(checkpoint), overwrite)
     if nuts_sampler != "nutpie" and (checkpoint is not None or resume is not None):
         raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
+    if subsample is not None or source_of(data) is not None:
+        if kept is not None or checkpoint is not None or sampler_kwargs or nuts_sampler != "nutpie":
+            raise ValueError("data: of a table that is read in parts, or with subsample, no checkpoint is kept.")
+        rows = rows_of(spec, data, row_weights, n_jobs, memory)
+        require_free(rows.e_step.bound, "nuts")
+        return nuts_of_rows(
+            rows,
+            subsample=subsample,
+            draws=settings["draws"],
+            tune=tune,
+            chains=chains,
+            cores=cores,
+            target_accept=target_accept,
+            n_starts=n_starts,
+            seeds=np.random.SeedSequence(entropy_of(random_seed)).spawn(2),
+            progressbar=progressbar,
+        )
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
     entropy = np.random.SeedSequence(entropy_of(random_seed) if kept is None else kept.seed).entropy

@@ -14,6 +14,7 @@ import bayesmix as bm
 from bayesmix.bound import prepare
 from bayesmix.errors import ApproximationWarning
 from bayesmix.inference.laplace import information_rank, laplace_of, log_mass
+from bayesmix.inference.minibatch import Batches, Climb
 from bayesmix.psis import importance
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -193,3 +194,62 @@ def test_the_rank_counts_what_rows_can_tell_Normal_MvNormal():
     vectors = np.column_stack([SEPARATED, np.random.default_rng(0).normal(size=400)])
     fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), vectors, random_seed=1)
     assert information_rank(fit.bound, fit.params, fit.encoded) == (11, 11)
+
+
+# ------------------------------------------------------------ minibatches
+
+
+def _many(n: int = 6000) -> np.ndarray:
+    rng = np.random.default_rng(12)
+    return rng.normal(np.where(rng.random(n) < 0.4, -1.5, 1.5), 1.0)
+
+
+def test_batches_are_unbiased_and_the_control_variate_takes_noise_away():
+    """The mean over all batches is the whole posterior's gradient, exactly, at any point."""
+    x, spec = _many(), bm.Mixture(bm.Normal(), 2)
+    fit = bm.fit_em(spec, x, n_starts=2, random_seed=1)
+    weights = np.random.default_rng(1).uniform(0.5, 2.0, len(x))
+    _, full = laplace_of(fit.bound, fit.encoded, fit.params, weights)
+    rng = np.random.default_rng(2)
+    batches = Batches(fit.bound, fit.encoded, weights, 1000, fit.params, full, None, rng)
+    u = full.start + 0.02 * rng.standard_normal(len(full.start))
+    values, gradients = [], []
+    for number in range(len(batches.rows)):
+        batches.take(number)
+        value, gradient = batches(u)
+        values.append(value)
+        gradients.append(gradient)
+    expected = full(u)
+    np.testing.assert_allclose(np.mean(values), expected[0], rtol=1e-10)
+    np.testing.assert_allclose(np.mean(gradients, axis=0), expected[1], rtol=1e-6, atol=1e-5)
+    plain = [gradient - batches.offsets[number][1] for number, gradient in enumerate(gradients)]
+    assert (np.std(gradients, axis=0) < 0.2 * np.std(plain, axis=0)).all()
+
+
+def test_minibatches_resume_to_the_last_bit_and_report_their_noise(tmp_path, monkeypatch):
+    x, spec = _many(), bm.Mixture(bm.Normal(), 2)
+    settings = {"minibatch": 1000, "n_starts": 2, "draws": 200, "random_seed": 3}
+    whole = bm.fit_advi(spec, x, checkpoint=tmp_path / "whole", **settings)
+    noise = whole.idata["variational"]
+    assert (noise["gradient_sd"] < 0.5 * noise["gradient_sd_without_control"]).all()
+    write = Climb.write
+
+    def stops(self, path, about):
+        write(self, path, about)
+        if len(self.history) == 2:
+            raise RuntimeError("stopped")
+
+    monkeypatch.setattr(Climb, "write", stops)
+    with pytest.raises(RuntimeError, match="stopped"):
+        bm.fit_advi(spec, x, checkpoint=tmp_path / "run", **settings)
+    monkeypatch.setattr(Climb, "write", write)
+    resumed = bm.fit_advi(spec, x, resume=tmp_path / "run", **{**settings, "random_seed": None})
+    np.testing.assert_array_equal(resumed.history, whole.history)
+    for name in whole.posterior:
+        np.testing.assert_array_equal(resumed.posterior[name], whole.posterior[name])
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_advi(spec, x + 1, resume=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match="minibatch=1000"):
+        bm.fit_advi(spec, x, resume=tmp_path / "run", **{**settings, "minibatch": 500})
+    with pytest.raises(ValueError, match="Pass minibatch="):
+        bm.fit_advi(spec, x, checkpoint=tmp_path / "other")

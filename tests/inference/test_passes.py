@@ -8,9 +8,11 @@ import pytest
 
 import bayesmix as bm
 from bayesmix.build import model_of, variables_at
+from bayesmix.inference.large import Surrogate
 from bayesmix.inference.passes import PassTarget
 from bayesmix.inference.rows import rows_of
 from bayesmix.inference.target import Target
+from bayesmix.mstep import hessian_by_differences
 
 N = 3000
 RNG = np.random.default_rng(2)
@@ -76,3 +78,53 @@ def test_discrete_parameters_are_refused():
     assert rows.e_step.bound.discrete_slots
     with pytest.raises(bm.SpecError, match="discrete parameters need all rows in memory"):
         PassTarget(rows.e_step, {})
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return bm.fit_nuts(SPEC, FRAME, draws=1000, tune=500, chains=2, n_starts=2, random_seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subsample", [None, 600])
+def test_nuts_of_parts_is_nuts_of_the_table(exact, subsample):
+    fit = bm.fit_nuts(SPEC, PARTS, draws=500, tune=400, chains=2, n_starts=2, subsample=subsample, random_seed=2)
+    assert fit.status.converged, fit.status
+    if subsample is not None:
+        assert fit.pareto_k < 0.7
+        assert "Against all rows Pareto k" in fit.status.message
+    for name in exact.bound.free_slots:
+        sd, mean = (getattr(exact.posterior[name], what)(("chain", "draw")) for what in ("std", "mean"))
+        own = fit.posterior[name]
+        # 400 draws and more: the standard error of a mean is a twentieth of an sd
+        assert (abs(own.mean(("chain", "draw")) - mean) < 0.25 * sd).all()
+        np.testing.assert_allclose(own.std(("chain", "draw")) / sd, 1.0, atol=0.2)
+
+
+def test_the_surrogate_has_the_value_gradient_and_curvature_of_all_rows():
+    start = bm.fit_em(SPEC, FRAME, n_starts=2, random_seed=1)
+    rows = rows_of(SPEC, PARTS, None)
+    full = PassTarget(rows.e_step, start.params)
+    data, weights = rows.e_step.sample(500, np.random.default_rng(3))
+    model = model_of(rows.e_step.bound, data, row_weights=weights, initval=start.params)
+    few = Target(model, variables_at(rows.e_step.bound, start.params), jacobian=True)
+    at = full.start
+    hessian = full.hessian(at)
+    surrogate = Surrogate(full, few, at, hessian)
+    np.testing.assert_allclose(surrogate(at)[0], full(at)[0], rtol=1e-12)
+    np.testing.assert_allclose(surrogate(at)[1], full(at)[1], atol=1e-6)
+    scale = np.sqrt(np.abs(np.diag(hessian)))
+    curvature = hessian_by_differences(lambda u: surrogate(u)[1], at)
+    np.testing.assert_allclose(curvature / scale / scale[:, None], hessian / scale / scale[:, None], atol=1e-5)
+    # two standard deviations away it is nearer to the truth than the sample, and than the quadratic
+    factor = np.linalg.cholesky(np.linalg.inv(-hessian))
+    steps = [2 * factor @ z / np.linalg.norm(z) * np.sqrt(len(z)) for z in RNG.standard_normal((20, len(at)))]
+    errors = {"surrogate": [], "quadratic": [], "sample": []}
+    for step in steps:
+        truth = full(at + step)[0] - full(at)[0]
+        errors["surrogate"].append(surrogate(at + step)[0] - surrogate(at)[0] - truth)
+        errors["quadratic"].append(full(at)[1] @ step + 0.5 * step @ hessian @ step - truth)
+        errors["sample"].append(few(at + step)[0] - few(at)[0] - truth)
+    size = {name: float(np.sqrt(np.mean(np.square(found)))) for name, found in errors.items()}
+    assert size["surrogate"] < 0.6 * size["quadratic"]
+    assert size["surrogate"] < 0.1 * size["sample"]
