@@ -39,9 +39,9 @@ def fit(spec: Node, data: Any, method: str = "em", **kwargs: Any) -> Fit:
         A pandas, polars or pyarrow table, a dict of columns, an array of shape (N,) or (N, D), or a list of
         records (tuples or dicts); N rows. Missing cells (`None`, NaN, `pd.NA`, null) are integrated out as missing
         at random. With all but "advi" and "moments" also a source, which is read in parts: the path of a Parquet file
-        or of a folder of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an Arrow
-        ``RecordBatchReader`` (written to a temporary file, for it can be read once), a Dask data frame, a list of data
-        frames, or a function without arguments that returns an iterable of tables, the same ones with each call.
+        or of a folder of them (``*`` in it for several) or a list of such paths, a ``pyarrow.dataset.Dataset``, an
+        Arrow ``RecordBatchReader`` (written to a temporary file, for it can be read once), a Dask data frame, a list of
+        data frames, or a function without arguments that returns an iterable of tables, the same ones with each call.
     method : {"em", "map", "nuts", "advi", "laplace", "moments", "online"}
         The engine: `fit_em` (posterior mode), `fit_online` (nearly that, in two passes over millions of rows),
         `fit_map` (the mode, polished), `fit_nuts` (full posterior), `fit_advi` and `fit_laplace` (normal

@@ -121,9 +121,7 @@ def subsample(n: int) -> None:
         found, seconds = timed(partial(bm.fit_nuts, SPEC, parts(frame), **settings))
         means, sds = distance(found, full)
         print(f"NUTS on {size:,} of {n:,} rows: {seconds:.1f} s beside {full_seconds:.1f} s. {found.status}")
-        print(
-            f"    largest difference of a mean {means:.2f} sds, of an sd {sds:.0%} (a fit of 400 draws: 0.2 and 15 % by chance)"
-        )
+        print(f"    largest difference of a mean {means:.2f} sds, of an sd {sds:.0%}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ On a sample S of the rows, with weights that add up to those of all, the log pos
           R_S(u) = \ell_S(u) - \ell_S(\hat u) - g_S^\top \delta - \tfrac12 \delta^\top H_S \delta,
 
 with :math:`\delta = u - \hat u`: value, gradient and Hessian at the mode are those of all rows, and only what a
-quadratic leaves over comes from the sample. That is of the order of :math:`N \delta^3 \sim N^{-1/2}`. Some of the draws are then weighed by the log posterior of all rows: their Pareto k says
-whether the approximation can be trusted, and where it can and the weights are not all alike, they are drawn again by
-these weights.
+quadratic leaves over comes from the sample. That is of the order of :math:`N \delta^3 \sim N^{-1/2}`. Some of the draws
+are then weighed by the log posterior of all rows: their Pareto k says whether the approximation can be trusted, and
+where it can and the weights are not all alike, they are drawn again by these weights.
 
 References
 ----------
