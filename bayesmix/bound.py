@@ -196,7 +196,8 @@ def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Enco
     """
     if (source := source_of(data)) is not None:
         raise DataError(
-            f"data: {source.name} is read in parts, which this engine cannot do: fit_em and fit_map can. Pass a table "
+            f"data: {source.name} is read in parts, which this engine cannot do: fit_em, fit_map, "
+            "fit_online, fit_laplace and fit_nuts can. Pass a table "
             "that fits in memory, such as a sample of the rows."
         )
     table = read(data)

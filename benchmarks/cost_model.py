@@ -16,7 +16,8 @@ import time
 import numpy as np
 
 import bayesmix as bm
-from bayesmix.inference.rows import rows_of
+from bayesmix.bound import prepare
+from bayesmix.inference.rows import rows_in_memory
 
 #: Passes: EM's iterations of a start that is finished, after a sample; of Laplace (mode, Hessian of 25 parameters, k);
 #: leapfrogs of NUTS (four chains of 1,000 draws, 7 steps each); of a sample's NUTS the passes on all rows.
@@ -30,7 +31,7 @@ def nanoseconds_a_row(n: int = 400_000) -> float:
     rng = np.random.default_rng(1)
     table = {"x": rng.normal(size=n), "y": rng.normal(size=n), "n": rng.poisson(3.0, n).astype(float)}
     spec = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Normal(), n=bm.Poisson()), 3)
-    rows = rows_of(spec, table, None)
+    rows = rows_in_memory(prepare(spec, table, None))
     params = bm.fit_em(spec, {name: values[:5000] for name, values in table.items()}, n_starts=1, random_seed=1).params
     rows.e_step(params)
     begun = time.perf_counter()

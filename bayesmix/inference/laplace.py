@@ -26,7 +26,7 @@ from bayesmix.inference.em import maximise, maximise_by
 from bayesmix.inference.map import climb
 from bayesmix.inference.modes import THOROUGH, Modes, dominant, modes_of, with_caution
 from bayesmix.inference.passes import PassTarget
-from bayesmix.inference.rows import Rows, rows_of
+from bayesmix.inference.rows import Rows, rows_in_parts
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
@@ -232,8 +232,8 @@ def fit_laplace(
     if draws < 1:
         raise ValueError(f"draws: at least 1 is needed, not {draws}.")
     rng = np.random.default_rng(random_seed)
-    if source_of(data) is not None:
-        rows = rows_of(spec, data, row_weights, n_jobs, memory)
+    if (source := source_of(data)) is not None:
+        rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
         em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
         return laplace_of_rows(rows, draws=draws, order=order, max_iter=max_iter, rng=rng, **em)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)

@@ -34,7 +34,7 @@ from bayesmix.inference.modes import (
     stuck_chains,
     with_caution,
 )
-from bayesmix.inference.rows import rows_of
+from bayesmix.inference.rows import rows_in_memory, rows_in_parts
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
@@ -189,10 +189,14 @@ def fit_nuts(
         check_place(Path(checkpoint), overwrite)
     if nuts_sampler != "nutpie" and (checkpoint is not None or resume is not None):
         raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
-    if subsample is not None or source_of(data) is not None:
+    source = source_of(data)
+    if subsample is not None or source is not None:
         if kept is not None or checkpoint is not None or sampler_kwargs or nuts_sampler != "nutpie":
             raise ValueError("data: of a table that is read in parts, or with subsample, no checkpoint is kept.")
-        rows = rows_of(spec, data, row_weights, n_jobs, memory)
+        if source is None:
+            rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
+        else:
+            rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
         require_free(rows.e_step.bound, "nuts")
         return nuts_of_rows(
             rows,

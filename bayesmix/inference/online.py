@@ -24,18 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.bound import Bound
+from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DataError, quiet, warn
 from bayesmix.fit import Fit, Status
 from bayesmix.inference import snapshots
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import _collapsed, _given_start, maximise_by
-from bayesmix.inference.rows import Rows, rows_of
+from bayesmix.inference.rows import Rows, rows_in_memory, rows_in_parts
 from bayesmix.inference.start import sample_size
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Stats
 
 #: Iterations of EM on the sample that passes begin with.
@@ -173,7 +174,11 @@ def fit_online(
     path = resume if checkpoint is None else checkpoint
     if checkpoint is not None and resume is None:
         snapshots.check_place(Path(checkpoint), overwrite)
-    rows = rows_of(spec, data, row_weights, n_jobs, memory)
+    source = source_of(data)
+    if source is None:
+        rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
+    else:
+        rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
     bound = rows.e_step.bound
     rng = np.random.default_rng(random_seed)
     seed = int(rng.integers(2**63))

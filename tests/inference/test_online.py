@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 import bayesmix as bm
+from bayesmix.bound import prepare
 from bayesmix.inference import online
-from bayesmix.inference.rows import rows_of
+from bayesmix.inference.rows import rows_in_memory
 
 N = 60_000
 RNG = np.random.default_rng(8)
@@ -48,7 +49,8 @@ def test_the_recursion_by_hand():
             spec, counts, start=start, batch_size=4, n_passes=1, kappa=0.7, t0=1.5, average=False, random_seed=5
         )
     seed = int(np.random.default_rng(5).integers(2**63))
-    parts = [data.arrays["value"] for data, _ in online.batches(rows_of(spec, counts, None), 4, seed, 0)]
+    rows = rows_in_memory(prepare(spec, counts, None))
+    parts = [data.arrays["value"] for data, _ in online.batches(rows, 4, seed, 0)]
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.sort(counts))
 
     def statistics(x, weights, mu):

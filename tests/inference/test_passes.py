@@ -10,9 +10,10 @@ import bayesmix as bm
 from bayesmix.build import model_of, variables_at
 from bayesmix.inference.large import Surrogate
 from bayesmix.inference.passes import PassTarget
-from bayesmix.inference.rows import rows_of
+from bayesmix.inference.rows import rows_in_parts
 from bayesmix.inference.target import Target
 from bayesmix.mstep import hessian_by_differences
+from bayesmix.sources import source_of
 
 N = 3000
 RNG = np.random.default_rng(2)
@@ -40,7 +41,7 @@ def test_the_log_posterior_is_that_of_the_model_of_all_rows(name, jacobian):
     spec = SPECS[name]
     weights = RNG.uniform(0.5, 2.0, N)
     start = bm.fit_em(spec, FRAME, row_weights=weights, n_starts=2, max_iter=500, random_seed=1)
-    rows = rows_of(spec, PARTS, weights)
+    rows = rows_in_parts(spec, source_of(PARTS), weights)
     target = PassTarget(rows.e_step, start.params, jacobian=jacobian)
     model = model_of(start.bound, start.encoded, row_weights=weights, initval=start.params)
     whole = Target(model, variables_at(start.bound, start.params), jacobian=jacobian)
@@ -74,7 +75,7 @@ def test_laplace_of_parts_is_laplace_of_the_table():
 
 def test_discrete_parameters_are_refused():
     counts = np.array([4] * 60 + list(range(12)) * 5)
-    rows = rows_of(bm.SpikeAndSlab(), [pd.DataFrame({"x": counts})], None)
+    rows = rows_in_parts(bm.Composite(x=bm.SpikeAndSlab()), source_of([pd.DataFrame({"x": counts})]), None)
     assert rows.e_step.bound.discrete_slots
     with pytest.raises(bm.SpecError, match="discrete parameters need all rows in memory"):
         PassTarget(rows.e_step, {})
@@ -103,7 +104,7 @@ def test_nuts_of_parts_is_nuts_of_the_table(exact, subsample):
 
 def test_the_surrogate_has_the_value_gradient_and_curvature_of_all_rows():
     start = bm.fit_em(SPEC, FRAME, n_starts=2, random_seed=1)
-    rows = rows_of(SPEC, PARTS, None)
+    rows = rows_in_parts(SPEC, source_of(PARTS), None)
     full = PassTarget(rows.e_step, start.params)
     data, weights = rows.e_step.sample(500, np.random.default_rng(3))
     model = model_of(rows.e_step.bound, data, row_weights=weights, initval=start.params)
