@@ -472,9 +472,7 @@ def test_a_filter_of_a_dataset_is_not_left_out_silently(path):
 
 @pytest.mark.parametrize("method", ["advi", "moments"])
 def test_other_engines_say_that_they_need_rows_in_memory(method, path):
-    with pytest.raises(
-        bm.DataError, match="in parts, which this engine cannot do: fit_em, fit_map, fit_online"
-    ):
+    with pytest.raises(bm.DataError, match="in parts, which this engine cannot do: fit_em, fit_map, fit_online"):
         bm.fit(SPEC, path, method=method)
 
 
