@@ -162,7 +162,7 @@ def nuts_of_rows(
             complete,
         )
     if not status.converged:
-        warn(status.message, ConvergenceWarning, stacklevel=3)
+        warn(status.message, ConvergenceWarning)
     return replace(fit, status=status)
 
 
@@ -187,7 +187,6 @@ def _corrected(
             f"The sample's posterior is too far from that of all rows: Pareto k {weighed.pareto_k:.2f}. Draws are left "
             "as they are. Raise subsample.",
             ApproximationWarning,
-            stacklevel=4,
         )
         message = f"Against all rows Pareto k is {weighed.pareto_k:.2f}: draws are not to be trusted."
         return replace(fit, pareto_k=weighed.pareto_k), Status("nuts", False, message)

@@ -230,7 +230,6 @@ def fit_online(
             f"Online EM ended while the log-likelihood was rising, by {gain:.2g} nats a row in the last quarter. Raise "
             "n_passes, or finish with fit_em(…, start=fit.params).",
             ConvergenceWarning,
-            stacklevel=2,
         )
     fit = rows.make_fit(
         {name: np.asarray(params[name])[None, None] for name in bound.free_slots},
