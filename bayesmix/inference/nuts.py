@@ -191,8 +191,22 @@ def fit_nuts(
         raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
     source = source_of(data)
     if subsample is not None or source is not None:
-        if kept is not None or checkpoint is not None or sampler_kwargs or nuts_sampler != "nutpie":
-            raise ValueError("data: of a table that is read in parts, or with subsample, no checkpoint is kept.")
+        asked = {
+            "order": order not in ("auto", None),
+            "relabel": relabel not in ("auto", "kl"),
+            "modes": modes not in ("auto", "dominant"),
+            "combine": combine is not None,
+            "log_likelihood": bool(log_likelihood),
+            "checkpoint": checkpoint is not None,
+            "resume": resume is not None,
+            "nuts_sampler": nuts_sampler != "nutpie",
+            **dict.fromkeys(sampler_kwargs, True),
+        }
+        if others := [name for name, given in asked.items() if given]:
+            raise ValueError(
+                f"{', '.join(others)}: not for a table that is read in parts, nor with subsample. The highest mode is "
+                "sampled there by nutpie, and draws are relabelled by Stephens' algorithm. Leave it out."
+            )
         if source is None:
             rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
         else:

@@ -129,3 +129,12 @@ def test_the_surrogate_has_the_value_gradient_and_curvature_of_all_rows():
     size = {name: float(np.sqrt(np.mean(np.square(found)))) for name, found in errors.items()}
     assert size["surrogate"] < 0.6 * size["quadratic"]
     assert size["surrogate"] < 0.1 * size["sample"]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"order": "mu"}, {"relabel": None}, {"modes": "all"}, {"combine": "stacking"}, {"nuts_sampler": "pymc"}]
+)
+def test_nuts_of_parts_says_what_it_does_not_do(asked):
+    for data, more in ((PARTS, {}), (PARTS[0], {"subsample": 100})):
+        with pytest.raises(ValueError, match=rf"{next(iter(asked))}: not for a table that is read in parts"):
+            bm.fit_nuts(SPEC, data, **asked, **more)
