@@ -209,9 +209,9 @@ def fit_em(
     max_iter : int
         Iterations a start may take.
     tol : float
-        Nats. A run has converged when what it can still gain is below `tol`: extrapolated from its last two gains
+        Nats. A run has converged when what it can still gain is below ``tol``: extrapolated from its last two gains
         (Aitken), or, accelerated, when a step gains no more and no entry of the log posterior's gradient is above 5e-7
-        (in proportion to the root of `tol`; or above its rounding). With 0 it goes on until no parameter moves,
+        (in proportion to the root of ``tol``; or above its rounding). With 0 it goes on until no parameter moves,
         nothing is gained, or the gradient is below 1e-9.
     accelerate : bool
         Leap to where the steps made so far point, in coordinates without constraints: by quasi-Newton steps, or
@@ -823,7 +823,7 @@ def _leap(
 
 
 def _settled(history: list[float], tol: float) -> bool:
-    """Whether what plain EM can still gain is below `tol`."""
+    """Whether what plain EM can still gain is below ``tol``."""
     if tol == 0:  # nothing gained for many iterations: what moves still is rounding
         return len(history) > 20 and history[-1] - history[-20] <= 0
     return _remaining_gain(history) < tol
