@@ -977,6 +977,7 @@ def make_fit(
     return Fit(bound, idata, status, loglik, history, starts or [], table, encoded, trajectory, None, pareto_k, modes)
 
 
+@alone
 def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
     """Draws with the slots' dims and labels."""
     coords: dict[str, Any] = {}

@@ -284,7 +284,7 @@ def _checked_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
 
 
 def _take(table: Table, rows: np.ndarray) -> Table:
-    columns = tuple(replace(c, values=c.values[rows], missing=c.missing[rows]) for c in table.columns)
+    columns = tuple(column.take(rows) for column in table.columns)
     index = None if table.index is None else table.index[rows]
     return replace(table, columns=columns, n_rows=len(rows), index=index, native=None)
 

@@ -91,12 +91,12 @@ def source_of(data: Any) -> Source | None:
         return _files(list(data))
     if isinstance(data, (list, tuple)) and data and all(map(_is_frame, data)):
         return _frames(data)
-    if hasattr(data, "to_delayed") and hasattr(data, "npartitions"):
+    kind = type(data)  # of a frame itself an attribute may be a column
+    if hasattr(kind, "to_delayed") and hasattr(kind, "npartitions"):
         return _dask(data)
-    kind = type(data).__module__.split(".")[0]
-    if kind == "pyarrow" and hasattr(data, "get_fragments"):
+    if kind.__module__.split(".")[0] == "pyarrow" and hasattr(kind, "get_fragments"):
         return _dataset(data)
-    if hasattr(data, "read_next_batch"):
+    if hasattr(kind, "read_next_batch"):
         return _spooled(data)
     if callable(data):
         return Source("chunks", (_Made("chunks", data),))

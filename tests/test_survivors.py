@@ -11,10 +11,12 @@ import bayesmix as bm
 from bayesmix import conjugate, relabel
 from bayesmix.bound import prepare
 from bayesmix.families._summaries import robust_center_and_scale
-from bayesmix.inference import em
+from bayesmix.inference import em, start
 from bayesmix.inference.accelerate import Anderson
 from bayesmix.mstep import ascent_direction
+from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, in_canonical_order, non_permutation_rate, relabelled
+from bayesmix.summaries import Quartiles
 
 
 def bound_of(spec, table):
@@ -79,7 +81,7 @@ def test_a_probability_without_rows_is_a_half_and_symbols_without_rows_are_equal
 
 
 def test_of_no_values_the_median_is_zero_and_the_scale_what_was_given():
-    nothing = np.array([np.nan, np.nan])
+    nothing = Quartiles.of(np.array([np.nan, np.nan]))
     assert robust_center_and_scale(nothing) == (0.0, 1.0)
     assert robust_center_and_scale(nothing, 2.5) == (0.0, 2.5)
 
@@ -154,27 +156,34 @@ def test_plain_em_stops_when_less_than_the_tolerance_is_left_to_gain():
     assert ended[1e-2] < ended[1e-5]
 
 
-def test_a_sample_for_the_starts_has_the_weight_of_all_rows_unless_few_rows_have_most_of_it(monkeypatch):
-    monkeypatch.setattr(em, "_SAMPLE", 500)
+def test_a_sample_for_the_starts_has_the_weight_of_all_rows_unless_few_rows_have_most_of_it():
     x = np.random.default_rng(0).normal(size=2000)
     _, bound, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 2), x, None)
     weights = np.random.default_rng(1).uniform(0.5, 1.5, 2000)
-    data, own = em._sample(bound, encoded, weights, np.random.default_rng(2))
+    data, own = EStep(bound, encoded, weights).sample(500, np.random.default_rng(2))
     assert data.n_rows == len(own) == 500
     assert own.sum() == pytest.approx(weights.sum())
     few = np.where(np.arange(2000) < 3, 1e6, 1e-6)
-    assert em._sample(bound, encoded, few, np.random.default_rng(2)) is None
-    short = encoded.take(np.arange(999))
-    assert em._sample(bound, short, weights[:999], np.random.default_rng(2)) is None
+    assert EStep(bound, encoded, few).sample(500, np.random.default_rng(2)) is None
+
+
+def test_tables_of_less_than_two_samples_are_taken_whole(monkeypatch):
+    monkeypatch.setattr(start, "_SAMPLE", 500)
+    x = np.random.default_rng(0).normal(size=2000)
+    _, bound, encoded, weights, _ = prepare(bm.Mixture(bm.Normal(), 2), x, None)
+    data, own = em._sample(EStep(bound, encoded, weights), np.random.default_rng(2))
+    assert data.n_rows == len(own) == 500
+    short = EStep(bound, encoded.take(np.arange(999)), weights[:999])
+    assert em._sample(short, np.random.default_rng(2)) is None
 
 
 def test_every_start_gets_its_short_run_and_only_the_best_are_finished():
     x = np.random.default_rng(0).normal(size=300) + np.repeat([0.0, 3.0, 9.0], 100)
     fit = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, n_starts=12, random_seed=1)
     assert len(fit.starts) == 12
-    for start in fit.starts:
-        assert np.isfinite(start["objective"])
-        assert start["iterations"] >= 10 or start["status"] == "converged"
+    for each in fit.starts:
+        assert np.isfinite(each["objective"])
+        assert each["iterations"] >= 10 or each["status"] == "converged"
     assert any(start["status"].startswith("not finished") for start in fit.starts)
     assert fit.history[-1] == max(start["objective"] for start in fit.starts)
 
