@@ -20,6 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Rows whose products are summed at once.
+_AT_ONCE = 2**12
+
 
 @dataclass(frozen=True)
 class Pattern:
@@ -157,8 +160,11 @@ def suff_stats(
         weights, deviation = resp[group.rows], group.seen(value) - center[o]
         n = weights.sum(0)
         sums = weights.T @ deviation
-        products = np.array([(deviation * r[:, None]).T @ deviation for r in weights.T])
-        products = products.reshape(n_components, len(o), len(o))
+        products = np.zeros((n_components, len(o), len(o)))
+        for at in range(0, len(deviation), _AT_ONCE):
+            part, own = deviation[at : at + _AT_ONCE], weights[at : at + _AT_ONCE]
+            for k in range(n_components):
+                products[k] += (part * own[:, k, None]).T @ part
         first[:, o] += sums
         second[:, o[:, None], o] += products
         if not len(m):

@@ -48,9 +48,9 @@ class Splitter:
         if n == 1 or not len(points):  # all sequences are empty
             return np.ones((len(points), n))
         points = np.where(np.isnan(points), 0.0, points)
-        points = points - points.mean(0)
+        points -= points.mean(0)
         if self.stretch:
-            points = points * self.rng.exponential(size=points.shape[1]) ** 0.5
+            points *= self.rng.exponential(size=points.shape[1]) ** 0.5
         centers = self._centers(points, weights, n)
         nearest = _squared_distances(points, centers).argmin(1)
         resp = np.full((len(points), n), self.softness / n)
@@ -82,7 +82,10 @@ class Splitter:
 
 
 def _squared_distances(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    return ((points**2).sum(1)[:, None] - 2 * points @ centers.T + (centers**2).sum(1)).clip(0)
+    distance = points @ (-2 * centers.T)
+    distance += np.einsum("nf,nf->n", points, points)[:, None]  # without an array of the squares
+    distance += (centers**2).sum(1)
+    return distance.clip(0, out=distance)
 
 
 def initial_params(
