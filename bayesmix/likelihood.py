@@ -66,7 +66,7 @@ class Rows:
 
     def inputs(self) -> list[Any]:
         """The row weights and the plan's arrays as inputs of a graph (shared variables, always the same ones)."""
-        values = self._values()
+        values = self.table()
         if not self.arrays:
             self.arrays = {
                 name: pytensor.shared(value, name=f"rows_{name}", shape=(None,) * value.ndim, borrow=True)
@@ -74,7 +74,8 @@ class Rows:
             }
         return list(self.arrays.values())
 
-    def _values(self) -> dict[str, np.ndarray]:
+    def table(self) -> dict[str, np.ndarray]:
+        """What `bayesmix.kernels.whole_table` takes besides the parameters, by name."""
         return {"weights": self.gathered, **self.plan.arrays()}  # type: ignore[union-attr]
 
     def swap(self, data: Encoded, weights: np.ndarray | None = None) -> None:
@@ -82,7 +83,7 @@ class Rows:
         arrays = self.arrays
         self.__init__(self.bound, data, weights)  # type: ignore[misc]
         if arrays:
-            for name, value in self._values().items():
+            for name, value in self.table().items():
                 arrays[name].set_value(value, borrow=True)
         self.arrays = arrays
 
@@ -210,6 +211,10 @@ class LogLikelihood(_OfRows):
     def run_into(self, arguments, results):
         """`perform`, into arrays made beforehand."""
         results[0][...], results[1][...] = self.rows.plan.total(arguments[0], self.rows.gathered)
+
+    def table(self) -> dict[str, np.ndarray]:
+        """What `bayesmix.kernels.whole_table` takes besides the parameters."""
+        return self.rows.table()
 
     def pullback(self, inputs, outputs, cotangents):
         """The statistics are the gradient."""

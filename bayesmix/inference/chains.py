@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix.checkpoint import Chain, ChainWriter, Run
+from bayesmix.inference.native import nutpie_model
 from bayesmix.inference.target import Target
 from bayesmix.progress import Progress
 from bayesmix.threads import ALONE
@@ -152,6 +153,7 @@ class _Sampler:
         self.writer: ChainWriter | None = None
         self.place: Any = None
         self.sampler: Any = None
+        self.model: Any = None  # as long as the sampler, which has addresses of its arrays
 
     def __len__(self) -> int:
         return sum(len(block["u"]) for block in self.blocks) - self.there.n_draws
@@ -160,28 +162,14 @@ class _Sampler:
         """Start to draw, in a thread."""
         with ALONE:  # what it imports puts the warnings filters aside
             import nutpie
-            import pandas as pd
-            from nutpie.compiled_pyfunc import from_pyfunc
 
-        size = len(self.start)
-        origin = np.zeros(size) if self.scale is not None else self.start.copy()
-        compiled = from_pyfunc(
-            ndim=size,
-            make_logp_fn=lambda: self.target if self.scale is None else self._scaled,
-            make_expand_fn=lambda *seeds: lambda v: {"unconstrained": self._point(v)},
-            expanded_dtypes=[np.dtype("float64")],
-            expanded_shapes=[(size,)],
-            expanded_names=["unconstrained"],
-            dims={"unconstrained": ("coordinate",)},
-            coords={"coordinate": pd.Index(np.arange(size))},
-            make_initial_point_fn=lambda seed: origin.copy(),
-        )
+        self.model = self._compiled()
         if self.run is not None:
             self.writer = self.run.writer(self.number)
             self.place = self.writer.place
             options = {"store_mass_matrix": True, **options}
         self.sampler = nutpie.sample(
-            compiled,
+            self.model,
             **{
                 **options,
                 "draws": self.missing,
@@ -193,6 +181,28 @@ class _Sampler:
                 "blocking": False,
                 "return_raw_trace": True,
             },
+        )
+
+    def _compiled(self) -> Any:
+        """What nutpie samples."""
+        size = len(self.start)
+        origin = np.zeros(size) if self.scale is not None else self.start.copy()
+        native = self.target.native(None if self.scale is None else self.start, self.scale)
+        if native is not None:
+            return nutpie_model(native, origin)
+        import pandas as pd
+        from nutpie.compiled_pyfunc import from_pyfunc
+
+        return from_pyfunc(
+            ndim=size,
+            make_logp_fn=lambda: self.target if self.scale is None else self._scaled,
+            make_expand_fn=lambda *seeds: lambda v: {"unconstrained": self._point(v)},
+            expanded_dtypes=[np.dtype("float64")],
+            expanded_shapes=[(size,)],
+            expanded_names=["unconstrained"],
+            dims={"unconstrained": ("coordinate",)},
+            coords={"coordinate": pd.RangeIndex(size)},
+            make_initial_point_fn=lambda seed: origin.copy(),
         )
 
     def _point(self, v: np.ndarray) -> np.ndarray:

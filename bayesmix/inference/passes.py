@@ -98,3 +98,6 @@ class PassTarget(Target):
         self.logliks.append(loglik)
         value = float(prior) + loglik
         return (value, gradient) if np.isfinite(value) else (-np.inf, np.zeros(len(u)))
+
+    def native(self, origin: np.ndarray | None = None, scale: np.ndarray | None = None) -> None:
+        """None: a pass is Python's."""

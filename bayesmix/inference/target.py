@@ -13,6 +13,7 @@ from pytensor.graph.replace import clone_replace
 from pytensor.graph.rewriting.utils import rewrite_graph
 
 from bayesmix.compilation import QuickFunction
+from bayesmix.inference.native import NativeDensity, NotCompiled
 from bayesmix.likelihood import with_log_likelihood
 from bayesmix.mstep import hessian_by_differences
 from bayesmix.tape import Tape
@@ -91,6 +92,13 @@ class Target:
         """Log density and gradient (d,) at `u` (d,)."""
         value, gradient = self._function(u)
         return float(value), gradient
+
+    def native(self, origin: np.ndarray | None = None, scale: np.ndarray | None = None) -> NativeDensity | None:
+        """The same function of v, u = origin + scale v, for one thread of nutpie's; None where a step needs Python."""
+        try:
+            return NativeDensity(self._function, origin, scale)
+        except NotCompiled:
+            return None
 
     def hessian(self, u: np.ndarray) -> np.ndarray:
         """Hessian (d, d) at `u`, central differences of the gradient."""

@@ -3,7 +3,7 @@
 `bayesmix.plan.Plan` does the same from Python, with threads and with memory that it keeps. Here nothing is kept, so
 that any number of threads may call at once, and nothing of a table is known when it is compiled: its columns, its
 instructions and its sizes are arguments. The callers' code has a call in it and not the kernel, which LLVM would
-optimise again for every model (4 to 8 s each).
+optimise again for every model (4 to 8 s each). `bayesmix.kernels.log_density` calls it with memory of its own.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from numba.core import types
 from bayesmix.kernels.e_step import e_step
 
 _SYMBOL = "bayesmix_whole_table"
-_integers, _doubles = types.CPointer(types.int64), types.CPointer(types.float64)
+integers, doubles = types.CPointer(types.int64), types.CPointer(types.float64)
 _signature = types.float64(
-    *(_doubles, types.intp, _doubles, types.intp),  # natural parameters, row weights
-    *(_integers, types.intp, types.intp, _integers, types.intp, _doubles, types.intp),  # code, ints, floats
-    *(_integers, types.intp, types.intp, _integers, _integers, types.intp, _integers),  # bounds, caps, cuts, sizes
-    *(_doubles, types.intp, _doubles, types.boolean),  # rows, statistics, down
+    *(doubles, types.intp, doubles, types.intp),  # natural parameters, row weights
+    *(integers, types.intp, types.intp, integers, types.intp, doubles, types.intp),  # code, ints, floats
+    *(integers, types.intp, types.intp, integers, integers, types.intp, integers),  # bounds, caps, cuts, sizes
+    *(doubles, types.intp, doubles, types.boolean),  # rows, statistics, down
+    *(doubles, types.intp),  # memory to work in, or none
 )
-_by_name = types.ExternalFunction(_SYMBOL, _signature)
+by_name = types.ExternalFunction(_SYMBOL, _signature)
 _jit = nb.njit(error_model="numpy", nogil=True)
 
 
 def _whole_table(
     natural_at, size, weights_at, n_weights, code_at, n_code, width, ints_at, n_ints, floats_at, n_floats,
     bounds_at, n_levels, n_bounds, caps_at, cuts_at, n_cuts, sizes_at, rows_at, n_rows, stats_at, down,
+    memory_at, n_memory,
 ):  # fmt: skip
     """See `run`, of whose arrays these are addresses and lengths."""
     natural, weights = nb.carray(natural_at, (size,)), nb.carray(weights_at, (n_weights,))
@@ -44,7 +46,8 @@ def _whole_table(
     rows, stats = nb.carray(rows_at, (n_rows,)), nb.carray(stats_at, (size,))
     room, used, root = sizes_at[0], sizes_at[1], sizes_at[2]
     # what stands beyond a block has no weight, but must be a number
-    work, resp = _aligned(sizes_at[3]), _aligned(used)
+    memory = nb.carray(memory_at, (n_memory,)) if n_memory else np.zeros(memory_size(sizes_at))
+    work, resp = _aligned(memory, 0, sizes_at[3]), _aligned(memory, sizes_at[3] + 8, used)
     n_parts = n_cuts - 1
     logliks, parts = np.zeros(n_parts), np.zeros((n_parts, size))
     e_step(
@@ -58,10 +61,15 @@ def _whole_table(
 
 
 @_jit
-def _aligned(size):
-    """Zeros that begin with a line of the cache."""
-    room = np.zeros(size + 8)
-    first = (8 - room.ctypes.data // 8 % 8) % 8
+def memory_size(sizes):
+    """How many numbers, all zeros at first, a caller must give who has the function work in its memory."""
+    return sizes[3] + sizes[1] + 16
+
+
+@_jit
+def _aligned(room, first, size):
+    """Part of the memory that begins with a line of the cache."""
+    first += (8 - (room.ctypes.data // 8 + first) % 8) % 8
     return room[first : first + size]
 
 
@@ -99,11 +107,11 @@ def run(natural, weights, code, ints, floats, bounds, caps, cuts, sizes, with_ro
     ints, floats, sizes = np.ascontiguousarray(ints), np.ascontiguousarray(floats), np.ascontiguousarray(sizes)
     cuts = np.ascontiguousarray(cuts)
     rows, stats = np.empty(bounds[0, -1] if with_rows else 0), np.zeros(natural.size)
-    loglik = _by_name(
+    loglik = by_name(
         natural.ctypes, natural.size, weights.ctypes, weights.size,
         code.ctypes, code.shape[0], code.shape[1], ints.ctypes, ints.size, floats.ctypes, floats.size,
         bounds.ctypes, bounds.shape[0], bounds.shape[1], caps.ctypes, cuts.ctypes, cuts.size, sizes.ctypes,
-        rows.ctypes, rows.size, stats.ctypes, down,
+        rows.ctypes, rows.size, stats.ctypes, down, stats.ctypes, 0,
     )  # fmt: skip
     return loglik, rows, stats
 
