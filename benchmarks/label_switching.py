@@ -130,14 +130,15 @@ def switching_fit(spec: Any, data: Any, seed: int, *, draws: int = 1000, tune: i
     rng = np.random.default_rng(seed)
     mode, runs = maximise(bound, encoded, weights, n_starts=16, random_seed=rng)
     model = model_of(bound, encoded, index=table.index, row_weights=given, initval=mode.params)
+    target = Target(model, variables_at(bound, mode.params), jacobian=True)
     starts = []
     for c in range(chains):
         params = dict(mode.params)
         for symmetry in bound.symmetries if c else ():  # the first chain stays, the others must not
             params.update(permuted(bound, symmetry, params, random_order(symmetry, rng, stay=False)))
-        target = Target(model, variables_at(bound, params), jacobian=True)
-        factor = laplace_factor(target.hessian(target.start))
-        starts.append(target.start + factor @ rng.standard_normal(len(target.start)).clip(-2, 2))
+        start = target.unconstrained(variables_at(bound, params))
+        factor = laplace_factor(target.hessian(start))
+        starts.append(start + factor @ rng.standard_normal(len(start)).clip(-2, 2))
     arrays, stats, _ = _nutpie(
         model,
         target,

@@ -93,13 +93,14 @@ def test_a_spike_that_is_given_gets_the_share_of_its_own_value_SpikeAndSlab():
 
 
 def test_points_for_the_starts_have_one_scale_BernoulliSet_MarkovChain():
-    """Every coordinate, of symbols common enough, has variance one about mean zero but for the shares' prior row."""
+    """Each symbol less its share, in units of its binomial sd; shares are those with half a row of each kind added."""
     rng = np.random.default_rng(0)
     rows = [frozenset(np.flatnonzero(rng.random(3) < (0.2, 0.5, 0.7)).tolist()) for _ in range(400)]
     _, bound, encoded, _, _ = prepare(bm.BernoulliSet(), {"s": rows}, None)
     points = bound.site.features(encoded)
-    np.testing.assert_allclose(points.mean(0), 0, atol=3e-3)
-    np.testing.assert_allclose(points.std(0), 1, rtol=3e-3)
+    holds = np.array([[symbol in row for symbol in range(3)] for row in rows], float)
+    share = (holds.sum(0) + 0.5) / (len(rows) + 1)
+    np.testing.assert_allclose(points, (holds - share) / np.sqrt(share * (1 - share)), rtol=1e-12)
 
     chains = [list("abab"), list("ba"), list("bbb")]  # of pairs aa, ab, ba, bb: 0, 2, 2, 2
     _, bound, encoded, _, _ = prepare(bm.MarkovChain(), {"c": chains}, None)

@@ -502,8 +502,9 @@ def maximise_by(
     if not finished:
         reasons = "; ".join(sorted({run.status for run in runs}))
         raise SpecError(
-            f"every start of EM failed ({reasons}). Use the default priors, which keep components from collapsing, "
-            "or fewer components."
+            f"every start of EM failed ({reasons}). Use the default priors, which keep components from collapsing "
+            "as long as fewer than a million rows are equal, or fewer components; for a value that many rows have, "
+            "a component that is a point (bm.Categorical, bm.SpikeAndSlab, or a fixed small spread)."
         )
     if validation is None:
         best = max(finished, key=lambda run: run.objective)
