@@ -623,6 +623,8 @@ def advance(
                 return
             loglik, stats, objective = -np.inf, {}, -np.inf
         fell = _fell(run, objective)
+        if fell and run.plain is None:
+            fell = not run.history[-1] - objective <= _rounding(bound, run.params, stats)
         new = None
         if np.isfinite(objective):
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -799,6 +801,18 @@ def _fell(run: Run, objective: float) -> bool:
         return run.plain is not None and not np.isfinite(objective)
     allowed = 1e-12 * abs(objective) if run.plain is not None else 1e-9 * max(1.0, abs(run.history[-1]))
     return objective < run.history[-1] - allowed
+
+
+def _rounding(bound: Bound, params: Params, stats: Stats) -> float:
+    """What rounding may move a log-likelihood by: terms can be far larger than their sum, as those of large counts."""
+    total = 0.0
+    with np.errstate(all="ignore"):
+        for site in bound.site.distinct():
+            if site.slots and site.key in stats:
+                for name, value in site.node.natural(site.values(params), site.learned, np).items():
+                    terms = np.abs(np.asarray(value) * stats[site.key][name])
+                    total += float(terms[np.isfinite(terms)].sum())
+    return 8 * np.finfo(float).eps * total
 
 
 def _leap(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pymc as pm
 import pytest
 
 import bayesmix as bm
@@ -172,3 +173,25 @@ def test_starts_on_a_sample_keep_a_rare_component_and_all_rows_judge_Normal():
     np.testing.assert_array_equal(one.history, two.history)
     value = weights @ one.log_density(x) + one.bound.log_prior(one.params)
     np.testing.assert_allclose(one.history[-1], value, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.DegenerateWarning")
+def test_counts_of_billions_do_not_fall_by_rounding():
+    """Terms of 5e10 nats a row add up to -12: their last digits are no fall of the log posterior."""
+    costs = [
+        *(196551700.27207786, 12060167.933251267, 36098967.51226614, 5340361.596549689, 107020915.95344673),
+        *(93880260.78000619, 93228809.03456827, 3729162.041475374, 27443287.836841445, 20017069.33575621),
+        *(29322105.506727554, 212641549.51146388, 162975914.00321266, 577425.2424253821),
+    ]
+    counts = [None, 299989570, 300015345, 299989597, 1300038471, 2299992702, None]
+    counts += [299993334, 1299967275, None, 2299969437, 2300129028, 2299956314, 300014430]
+    answers = [[True] if i in (1, 3, 4, 5, 7, 13) else None for i in range(14)]
+    fields = {
+        "answers": bm.HierarchicalMixture(bm.Bernoulli(), n_topics=1, n_mixtures=2, length=bm.Geometric()),
+        "cost": bm.Exponential(),
+        "count": bm.Poisson(mu=pm.Gamma.dist(3, 1e-9)),
+    }
+    spec = bm.Mixture(bm.Composite(**fields), 3, weights=np.full(3, 1 / 3))
+    table = {"answers": answers, "cost": costs, "count": counts}
+    for seed in range(1, 6):
+        assert np.isfinite(bm.fit_em(spec, table, random_seed=seed, n_starts=2).loglik)
