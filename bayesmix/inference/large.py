@@ -88,6 +88,9 @@ class Surrogate:
         bent = self.curvature @ step
         return value + self.value + float((self.gradient + 0.5 * bent) @ step), gradient + self.gradient + bent
 
+    def native(self, origin: np.ndarray | None = None, scale: np.ndarray | None = None) -> None:
+        """None: the expansion is Python's."""
+
 
 def nuts_of_rows(
     rows: Rows,
