@@ -13,7 +13,7 @@ quantities: it sees faults that no single parameter shows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -119,11 +119,40 @@ def calibrate(
     >>> found.passed, found.ranks.shape
     (True, (20, 6))
     """
-    if method not in _SAMPLERS:
-        raise ValueError(f"method: one of {', '.join(_SAMPLERS)} is needed, not {method!r}.")
-    for name, value in (("replications", replications), ("draws", draws), ("thin", thin)):
-        if value < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    return calibrate_part(
+        spec,
+        data,
+        method=method,
+        replications=replications,
+        n_rows=n_rows,
+        draws=draws,
+        thin=thin,
+        tune=tune,
+        order=order,
+        n_starts=n_starts,
+        random_seed=random_seed,
+        progressbar=progressbar,
+    )
+
+
+def calibrate_part(
+    spec: Node,
+    data: Any,
+    *,
+    method: str,
+    replications: int,
+    n_rows: int | None,
+    draws: int,
+    thin: int,
+    tune: int,
+    order: str | Sequence[str] | None,
+    n_starts: int,
+    random_seed: Any,
+    progressbar: bool,
+    part: slice = slice(None),
+) -> Calibration:
+    """`calibrate`, or some of its tables: every table has a seed of its own."""
+    check_arguments(method, replications, draws, thin)
     table = read(data)
     bound = bind(spec, table)
     require_free(bound, method)
@@ -138,7 +167,17 @@ def calibrate(
         n_draws=draws,
         random_seed=random_seed,
         progressbar=progressbar,
+        part=part,
     )
+
+
+def check_arguments(method: str, replications: int, draws: int, thin: int) -> None:
+    """Raise `ValueError` for what `calibrate` cannot take."""
+    if method not in _SAMPLERS:
+        raise ValueError(f"method: one of {', '.join(_SAMPLERS)} is needed, not {method!r}.")
+    for name, value in (("replications", replications), ("draws", draws), ("thin", thin)):
+        if value < 1:
+            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -288,14 +327,19 @@ def ranks_of(
     n_draws: int,
     random_seed: Any = None,
     progressbar: bool = False,
+    part: slice = slice(None),
 ) -> Calibration:
-    """`calibrate` for a spec that is bound and any sampler: rows, rng -> draws (L, *shape) by name, and divergences."""
+    """`calibrate` for a spec that is bound and any sampler: rows, rng -> draws (L, *shape) by name, and divergences.
+
+    `part` picks some of the tables, whose results are the same alone.
+    """
     seeds = spawned(random_seed, replications + 1)
     truths = prior_draws(bound, replications, np.random.default_rng(seeds[0]))
+    pairs = list(zip(truths, seeds[1:]))[part]
     ranks, responsibilities, failed, divergences = [], [], [], 0
     names: list[str] = []
-    with Progress("calibration", replications, progressbar) as progress, quiet(), np.errstate(all="ignore"):
-        for truth, seed in zip(truths, seeds[1:]):
+    with Progress("calibration", len(pairs), progressbar) as progress, quiet(), np.errstate(all="ignore"):
+        for truth, seed in pairs:
             rng = np.random.default_rng(seed)
             try:
                 data = bound.encode(draw_rows(bound, truth, n_rows, rng))
@@ -310,16 +354,36 @@ def ranks_of(
             responsibilities.append(_ranks(resp, np.array([own for _, own in each]), rng))
             divergences += diverged
             progress.step(f"{len(failed)} failed")
-    if not ranks:
-        raise SpecError(f"no simulated table could be fitted: {failed[0]}")
-    return Calibration(
+    calibration = Calibration(
         method,
         n_rows,
         n_draws,
-        pd.DataFrame(np.array(ranks), columns=names),
+        pd.DataFrame(np.array(ranks), columns=names) if ranks else pd.DataFrame(),
         np.array(responsibilities),
         tuple(failed),
         divergences,
+    )
+    return calibration if part != slice(None) else joined([calibration])
+
+
+def joined(parts: Sequence[Calibration]) -> Calibration:
+    """One calibration of several on different tables.
+
+    Raises
+    ------
+    SpecError
+        No table could be fitted.
+    """
+    ranked = [part for part in parts if len(part.ranks)]
+    failed = tuple(reason for part in parts for reason in part.failed)
+    if not ranked:
+        raise SpecError(f"no simulated table could be fitted: {failed[0]}")
+    return replace(
+        parts[0],
+        ranks=pd.concat([part.ranks for part in ranked], ignore_index=True),
+        responsibility_ranks=np.concatenate([part.responsibility_ranks for part in ranked]),
+        failed=failed,
+        divergences=sum(part.divergences for part in parts),
     )
 
 

@@ -486,6 +486,11 @@ class ChunkedEStep:
         assert stats is not None
         return loglik, stats
 
+    def sum_of(self, function: Callable[[Encoded, np.ndarray], Any]) -> Any:
+        """The sum over all chunks of a function of encoded rows and their weights; the rows are read for it."""
+        found = in_order(lambda n: sum_over(function, self.chunks.part(n)), range(len(self.chunks.sizes)), self.n_jobs)
+        return total_of(one for one in found if one is not None)
+
     def _part(self, params: Params, number: int) -> tuple[float, Stats | None]:
         """The same for one part."""
         if number in self._kept:
@@ -510,6 +515,19 @@ class ChunkedEStep:
         if kept is not None:
             self._kept[number] = kept
         return found
+
+
+def sum_over(function: Callable[[Encoded, np.ndarray], Any], chunks: Iterable[Chunk]) -> Any:
+    """The sum over chunks of a function of encoded rows and their weights; None where there are none."""
+    return total_of(function(chunk.data, chunk.row_weights) for chunk in chunks)
+
+
+def total_of(values: Iterable[Any]) -> Any:
+    """The sum of values, whatever they are; None where there are none."""
+    total = None
+    for value in values:
+        total = value if total is None else total + value
+    return total
 
 
 def added(results: Iterable[tuple[float, Stats]]) -> tuple[float, Stats | None]:

@@ -1,10 +1,12 @@
-"""EM on a Dask cluster: rows stay on the workers as encoded arrays, and statistics travel.
+"""Engines on a Dask cluster: rows stay on the workers as encoded arrays, and statistics travel.
 
 The parts of a source are shared out into groups. Each group becomes a task that reads, encodes and lays out its rows;
 its result stays on the worker that made it. An E-step is a task for each group beside its rows, and a tree of tasks
 that add up what these found, so that a pass moves the parameters one way and one sum of statistics the other. When a
 worker is lost, the scheduler makes its groups again on another, from the files: it knows how they were made. EM itself
-runs where `fit_em` is called, and is the EM of `bayesmix.fit_em`.
+runs where `fit_em` is called, and is the EM of `bayesmix.fit_em`. Selection is EM for each number of components;
+Laplace's approximation and NUTS take a pass for each gradient. Calibration has small tables instead, each of which is
+one worker's.
 
 Needs ``pip install 'bayesmix[dask]'``.
 """
@@ -22,15 +24,31 @@ from uuid import uuid4
 
 import numpy as np
 
-from bayesmix.bound import Bound
-from bayesmix.chunked import ChunkedEStep, Chunks, Look, PartOfRows, added, encoded_chunks, learn, taken
+from bayesmix.bound import Bound, require_free
+from bayesmix.calibration import Calibration, calibrate_part, check_arguments, joined
+from bayesmix.chunked import (
+    ChunkedEStep,
+    Chunks,
+    Look,
+    PartOfRows,
+    added,
+    encoded_chunks,
+    learn,
+    sum_over,
+    taken,
+    total_of,
+)
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit
 from bayesmix.inference.em import check_checkpoint, fit_rows
+from bayesmix.inference.laplace import laplace_of_rows
+from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.rows import Rows, checked
 from bayesmix.params import Params
 from bayesmix.plan import EStep
+from bayesmix.seeds import entropy_of, spawned
+from bayesmix.select import Selection, select_rows
 from bayesmix.sources import ROWS, Part, Source, source_of
 from bayesmix.spec import Encoded, Node, Stats
 
@@ -39,7 +57,7 @@ try:
 except ImportError:
     raise ImportError("bayesmix.dask needs Dask. Install it: pip install 'bayesmix[dask]'.") from None
 
-__all__ = ["fit_em"]
+__all__ = ["calibrate", "fit_em", "fit_laplace", "fit_nuts", "select"]
 
 #: Groups of parts for each thread of the cluster: several, so that none waits long for the last.
 _GROUPS = 3
@@ -127,6 +145,252 @@ def fit_em(
         )
 
 
+def select(
+    spec: Node,
+    data: Any,
+    n_components: Any = range(1, 9),
+    *,
+    client: Any = None,
+    criterion: str = "bic",
+    of: str | None = None,
+    row_weights: Any = None,
+    n_starts: int = 16,
+    random_seed: Any = None,
+    progressbar: bool = False,
+    **kwargs: Any,
+) -> Selection:
+    """`bayesmix.select` with the rows on the workers of a Dask cluster: BIC and ICL of EM's modes.
+
+    Parameters
+    ----------
+    spec : Node
+    data : source or table
+        See `fit_em`.
+    n_components, of, n_starts, random_seed, progressbar
+        See `bayesmix.select`.
+    client : distributed.Client, optional
+        See `fit_em`.
+    criterion : {"bic", "icl"}
+    row_weights : str or array_like, shape (N,), optional
+    **kwargs
+        What `fit_em` takes.
+
+    Returns
+    -------
+    Selection
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
+    >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
+    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    ...     found = bayesmix.dask.select(
+    ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, [1, 2, 3], client=client, n_starts=2, random_seed=1
+    ...     )
+    >>> found.best
+    2
+    """
+    with _client(client) as cluster:
+        return select_rows(
+            spec,
+            lambda resized: _rows(resized, data, row_weights, cluster),
+            n_components,
+            criterion=criterion,
+            of=of,
+            n_starts=n_starts,
+            random_seed=random_seed,
+            progressbar=progressbar,
+            **kwargs,
+        )
+
+
+def fit_laplace(
+    spec: Node,
+    data: Any,
+    *,
+    client: Any = None,
+    draws: int = 1000,
+    order: str | Sequence[str] | None = None,
+    max_iter: int = 1000,
+    row_weights: Any = None,
+    n_starts: int = 16,
+    start: dict[str, Any] | str | None = None,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    """`bayesmix.fit_laplace` with gradients and the Hessian summed over the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    spec : Node
+    data : source or table
+        See `fit_em`.
+    client : distributed.Client, optional
+        See `fit_em`.
+    draws, order, max_iter, n_starts, start, random_seed, progressbar
+        See `bayesmix.fit_laplace`.
+    row_weights : str or array_like, shape (N,), optional
+
+    Returns
+    -------
+    Fit
+        It keeps no rows.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
+    >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
+    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    ...     fit = bayesmix.dask.fit_laplace(
+    ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, n_starts=2, random_seed=1
+    ...     )
+    >>> fit.pareto_k < 0.7
+    True
+    """
+    if draws < 1:
+        raise ValueError(f"draws: at least 1 is needed, not {draws}.")
+    rng = np.random.default_rng(random_seed)
+    em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
+    with _client(client) as cluster:
+        rows = _rows(spec, data, row_weights, cluster)
+        return laplace_of_rows(rows, draws=draws, order=order, max_iter=max_iter, rng=rng, **em)
+
+
+def fit_nuts(
+    spec: Node,
+    data: Any,
+    *,
+    client: Any = None,
+    draws: int = 1000,
+    tune: int = 500,
+    chains: int = 4,
+    target_accept: float = 0.8,
+    subsample: int | None = None,
+    row_weights: Any = None,
+    n_starts: int = 16,
+    random_seed: Any = None,
+    progressbar: bool = False,
+) -> Fit:
+    """`bayesmix.fit_nuts` with the rows on the workers of a Dask cluster: each gradient is a sum over them.
+
+    Worth it where a pass over the rows takes much longer than the way to the workers and back, some hundredths of a
+    second. With `subsample` the workers give the mode, its curvature and the check, and NUTS draws from a sample here.
+
+    Parameters
+    ----------
+    spec : Node
+    data : source or table
+        See `fit_em`.
+    client : distributed.Client, optional
+        See `fit_em`.
+    draws, tune, chains, target_accept, subsample, n_starts, random_seed, progressbar
+        See `bayesmix.fit_nuts`.
+    row_weights : str or array_like, shape (N,), optional
+
+    Returns
+    -------
+    Fit
+        It keeps no rows.
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
+    >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
+    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    ...     fit = bayesmix.dask.fit_nuts(
+    ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, subsample=200, n_starts=2, random_seed=1
+    ...     )
+    >>> fit.posterior["mu"].mean(("chain", "draw")).values.round()
+    array([ 1., 20.])
+    """
+    for name, value in (("draws", draws), ("chains", chains)):
+        if value < 1:
+            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    with _client(client) as cluster:
+        rows = _rows(spec, data, row_weights, cluster)
+        require_free(rows.e_step.bound, "nuts")
+        return nuts_of_rows(
+            rows,
+            subsample=subsample,
+            draws=draws,
+            tune=tune,
+            chains=chains,
+            cores=None,
+            target_accept=target_accept,
+            n_starts=n_starts,
+            seeds=spawned(random_seed, 2),
+            progressbar=progressbar,
+        )
+
+
+def calibrate(
+    spec: Node,
+    data: Any,
+    *,
+    client: Any = None,
+    method: str = "nuts",
+    replications: int = 100,
+    n_rows: int | None = None,
+    draws: int = 99,
+    thin: int = 5,
+    tune: int = 300,
+    order: str | Sequence[str] | None = None,
+    n_starts: int = 4,
+    random_seed: Any = None,
+) -> Calibration:
+    """`bayesmix.calibrate` with the simulated tables shared out over the workers of a Dask cluster.
+
+    Every table has a seed of its own: the ranks are those of `bayesmix.calibrate`.
+
+    Parameters
+    ----------
+    spec : Node
+    data : table
+        In memory.
+    client : distributed.Client, optional
+        See `fit_em`.
+    method, replications, n_rows, draws, thin, tune, order, n_starts, random_seed
+        See `bayesmix.calibrate`.
+
+    Returns
+    -------
+    Calibration
+
+    Examples
+    --------
+    >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
+    >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 15))
+    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    ...     found = bayesmix.dask.calibrate(
+    ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, replications=20, draws=49, random_seed=1
+    ...     )
+    >>> found.ranks.shape
+    (20, 4)
+    """
+    check_arguments(method, replications, draws, thin)
+    options = {
+        "method": method,
+        "replications": replications,
+        "n_rows": n_rows,
+        "draws": draws,
+        "thin": thin,
+        "tune": tune,
+        "order": order,
+        "n_starts": n_starts,
+        "random_seed": np.random.SeedSequence(entropy_of(random_seed)).entropy,  # one for all tasks
+        "progressbar": False,
+    }
+    with _client(client) as cluster:
+        n_tasks = min(replications, _GROUPS * (sum(cluster.nthreads().values()) or 1))
+        cuts = np.linspace(0, replications, n_tasks + 1).astype(int)
+        table = cluster.scatter(data, hash=False)
+        futures = [
+            cluster.submit(calibrate_part, spec, table, part=slice(int(begin), int(end)), pure=False, **options)
+            for begin, end in pairwise(cuts)
+        ]
+        return joined(_gathered(cluster, futures, {}))
+
+
 @contextmanager
 def _client(client: Any) -> Iterator[Any]:
     """The client given, the current one, or one with a cluster of its own."""
@@ -207,6 +471,15 @@ def _laid_out(bound: Bound, parts: Sequence[PartOfRows]) -> list[EStep]:
 
 def _e_step(pieces: Sequence[EStep], params: Params) -> tuple[float, Stats | None]:
     return added(piece(params) for piece in pieces)
+
+
+def _sum_over(bound: Bound, parts: Sequence[PartOfRows], function: Callable[[Encoded, np.ndarray], Any]) -> Any:
+    """The sum over the rows of some parts; None where they have none."""
+    return total_of(found for part in parts if (found := sum_over(function, encoded_chunks(bound, part))) is not None)
+
+
+def _sum_of_found(results: Sequence[Any]) -> Any:
+    return total_of(one for one in results if one is not None)
 
 
 def _added(results: Sequence[tuple[float, Stats | None]]) -> tuple[float, Stats | None]:
@@ -292,6 +565,22 @@ class DaskEStep(ChunkedEStep):
         found = _gathered(self.client, list(futures.values()), self.names)
         table = Table.joined([table for table, _ in found])
         return self.bound.site.encode(table, "error"), np.concatenate([weights for _, weights in found])
+
+    def sum_of(self, function: Callable[[Encoded, np.ndarray], Any]) -> Any:
+        """See `ChunkedEStep.sum_of`; workers read the rows."""
+        token = uuid4().hex
+        futures = [
+            self.client.submit(
+                _sum_over,
+                self.bound,
+                [self.chunks.alone(n) for n in group],
+                function,
+                key=f"take-{i}-{token}",
+                pure=False,
+            )
+            for i, group in enumerate(self.groups)
+        ]
+        return _total(self.client, _sum_of_found, futures, self.names)
 
     def __call__(self, params: Params) -> tuple[float, Stats]:
         """Log-likelihood and expected statistics."""

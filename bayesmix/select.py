@@ -8,8 +8,9 @@ only.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from bayesmix.bound import Bound, bind
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError, heard
 from bayesmix.evidence import METHODS, log_evidence
-from bayesmix.inference.em import _SAME_MODE, fit_em
+from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
+from bayesmix.inference.rows import Rows, rows_in_parts
 from bayesmix.params import Params
 from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
+from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.structure.mixture import choose
 from bayesmix.threads import ALONE, without_warnings
@@ -110,8 +113,8 @@ def select(
     ----------
     spec : Node
         With any number of components; it is not changed. One component is a mixture of one.
-    data : table
-        N rows; see `bayesmix.fit`.
+    data : table or source
+        N rows; see `bayesmix.fit`. Of a table that is read in parts only EM's mode is found, with BIC and ICL.
     n_components : iterable of int, or dict
         Numbers to try. A dict varies several mixtures, on a grid: name of the mixture, as in `of`, -> numbers.
     method : str
@@ -130,7 +133,7 @@ def select(
     random_seed : int, SeedSequence or Generator, optional
     progressbar : bool
     **kwargs
-        What the engine takes.
+        What the engine takes; of a source `n_jobs` and `memory` too (see `fit_em`).
 
     Returns
     -------
@@ -190,8 +193,61 @@ def select(
         raise ValueError(f'criterion: "loo" needs draws, which method={method!r} does not give. Take "nuts".')
     if criterion == "evidence" and evidence is None:
         raise ValueError('criterion: "evidence" needs evidence="auto", or one of its methods.')
+    common: dict[str, Any] = {
+        "criterion": criterion,
+        "of": of,
+        "n_starts": n_starts,
+        "random_seed": random_seed,
+        "progressbar": progressbar,
+    }
+    if (source := source_of(data)) is not None:
+        if method != "em" or evidence not in ("auto", None):
+            raise ValueError(
+                f"data: {source.name} is read in parts, of which select finds BIC and ICL: leave method= and evidence= "
+                "out, or pass a table that fits in memory, such as a sample of the rows."
+            )
+        reading = {name: kwargs.pop(name) for name in ("n_jobs", "memory") if name in kwargs}
+        rows_of = partial(rows_in_parts, source=source, row_weights=row_weights, **reading)
+        return select_rows(spec, rows_of, n_components, **common, **kwargs)
     table = read(data)
-    bound = bind(spec, table)
+
+    def row(resized: Node, varied: Site, n_starts: int, seed: np.random.SeedSequence) -> tuple[dict[str, Any], Fit]:
+        return _row(resized, table, varied, method, evidence, row_weights, n_starts, seed, kwargs)
+
+    return _selected(bind(spec, table), n_components, row, **common)
+
+
+def select_rows(
+    spec: Node, rows_of: Callable[[Node], Rows], n_components: Any, *, criterion: str, **kwargs: Any
+) -> Selection:
+    """`select` of rows wherever they are, by EM: `rows_of` binds a spec to them."""
+    if criterion not in ("bic", "icl"):
+        raise ValueError(f'criterion: of rows that are read in parts "bic" or "icl" is needed, not {criterion!r}.')
+    own = {name: kwargs.pop(name) for name in ("of", "n_starts", "random_seed", "progressbar")}
+
+    def row(resized: Node, varied: Site, n_starts: int, seed: np.random.SeedSequence) -> tuple[dict[str, Any], Fit]:
+        rows = rows_of(resized)
+        e_step: Any = rows.e_step
+        mode = fit_rows(resized, rows, n_starts=n_starts, random_seed=seed.spawn(3)[0], **kwargs)
+        site = next(site for site in mode.bound.site.walk() if site.key == varied.key)
+        found = e_step.sum_of(partial(_entropy_of_rows, mode.bound, site, mode.params))
+        return _criteria(mode, site, float(e_step.chunks.total_weight), found), mode
+
+    return _selected(rows_of(spec).e_step.bound, n_components, row, criterion=criterion, **own)
+
+
+def _selected(
+    bound: Bound,
+    n_components: Any,
+    row: Callable[[Node, Site, int, np.random.SeedSequence], tuple[dict[str, Any], Fit]],
+    *,
+    criterion: str,
+    of: str | None,
+    n_starts: int,
+    random_seed: Any,
+    progressbar: bool,
+) -> Selection:
+    """The table, of which `row` makes the row and the fit of one spec."""
     sites, axes = _varied(bound, n_components, of)
     grid = list(itertools.product(*axes))
     seeds = spawned(random_seed, len(grid))
@@ -203,9 +259,7 @@ def select(
             with heard() as notes:
                 try:
                     resized = _resized(bound.site, {site.key: n for site, n in zip(sites, counts)})
-                    rows[key], fits[key] = _row(
-                        resized, table, sites[0], method, evidence, row_weights, n_starts, seed, kwargs
-                    )
+                    rows[key], fits[key] = row(resized, sites[0], n_starts, seed)
                 except Exception as error:  # becomes a row with its reason
                     fault = error
                     faults.append(error)
@@ -279,14 +333,10 @@ def _row(
     if method != "em":
         given = {name: value for name, value in common.items() if name in _keywords(method)}
         fitted = fit_by(spec, table, method, random_seed=second, **given, **kwargs)
-    row = information(mode)
     site = next(site for site in mode.bound.site.walk() if site.key == varied.key)
-    row.update(_labels_entropy(mode, site))
-    row["icl"] = row["bic"] + 2 * row["entropy"]
-    row["smallest_weight"] = float(np.min(mode.params[site.slots["weights"].name]))
+    weights, data = _weights(mode), mode._data(None, "error")[1]
+    row = _criteria(mode, site, weights.sum(), _entropy_of_rows(mode.bound, site, mode.params, data, weights))
     row["converged"] = fitted.status.converged
-    reached = np.array([start["objective"] for start in mode.starts])
-    row["starts_agreed"] = int((reached > reached.max() - _SAME_MODE).sum())
     notes = []
     if "log_likelihood" in fitted.idata.children and fitted.posterior.sizes["draw"] > 1:
         row.update(_loo(fitted))
@@ -379,31 +429,42 @@ def n_parameters(bound: Bound) -> int:
     return sum(slot.n_free for slot in bound.free_slots.values())
 
 
-def information(mode: Fit) -> dict[str, Any]:
-    """Free parameters, log-likelihood and BIC of a point estimate."""
-    p, weights = n_parameters(mode.bound), _weights(mode)
-    return {"n_parameters": p, "loglik": mode.loglik, "bic": p * np.log(weights.sum()) - 2 * mode.loglik}
+def information(mode: Fit, total_weight: float | None = None) -> dict[str, Any]:
+    """Free parameters, log-likelihood and BIC of a point estimate; N is the sum of the row weights."""
+    p, total = n_parameters(mode.bound), _weights(mode).sum() if total_weight is None else total_weight
+    return {"n_parameters": p, "loglik": mode.loglik, "bic": p * np.log(total) - 2 * mode.loglik}
 
 
 def _weights(fit: Fit) -> np.ndarray:
     return np.ones(fit.idata["observed_data"].sizes["row"]) if fit.row_weights is None else fit.row_weights
 
 
-def _labels_entropy(mode: Fit, site: Site) -> dict[str, float]:
-    """Of the labels of one mixture given the rows, in nats, and relative to its largest value.
+def _criteria(mode: Fit, site: Site, total_weight: float, entropy: np.ndarray) -> dict[str, Any]:
+    """What EM's mode says of one number of components; `entropy` is the sum over rows of `_entropy_of_rows`."""
+    row = information(mode, total_weight)
+    largest = float(entropy[1])
+    row["entropy"], row["entropy_relative"] = float(entropy[0]), float(entropy[0]) / largest if largest > 0 else 0.0
+    row["icl"] = row["bic"] + 2 * row["entropy"]
+    row["smallest_weight"] = float(np.min(mode.params[site.slots["weights"].name]))
+    row["converged"] = mode.status.converged
+    reached = np.array([start["objective"] for start in mode.starts])
+    row["starts_agreed"] = int((reached > reached.max() - _SAME_MODE).sum())
+    return row
+
+
+def _entropy_of_rows(bound: Bound, site: Site, params: Params, data: Encoded, weights: np.ndarray) -> np.ndarray:
+    """Of the labels of one mixture given the rows, in nats, and its largest value; (2,).
 
     Components that each component around has of its own are told apart by both labels.
     """
-    data = mode._data(None, "error")[1]
     out: dict[Any, np.ndarray] = {}
-    mode.bound.site.expect(mode.params, mode.bound.site.evaluate(mode.params, data), data, _weights(mode)[:, None], out)
+    bound.site.expect(params, bound.site.evaluate(params, data), data, weights[:, None], out)
     resp = out["label", site.place.path, site.slots["weights"].name]  # (N, components around, components)
     resp = resp.sum(1) if site.node.shared else resp.reshape(len(resp), -1)
     total = resp.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -float(np.where(resp > 0, resp * np.log(resp / total), 0.0).sum()) + 0.0
-    largest = float(total.sum()) * np.log(resp.shape[1])
-    return {"entropy": entropy, "entropy_relative": entropy / largest if largest > 0 else 0.0}
+    return np.array([entropy, float(total.sum()) * np.log(resp.shape[1])])
 
 
 def _loo(fit: Fit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pandas as pd
 import pymc as pm
 
 import bayesmix as bm
-from bayesmix.calibration import Calibration, band
+from bayesmix.calibration import Calibration, band, joined
 
 _rng = np.random.default_rng(2024)
 _N = 30
@@ -116,17 +116,6 @@ def store(path: Path, found: dict[tuple[str, str], Calibration]) -> None:
         arrays[f"{key}|names"] = np.array(list(each.ranks.columns))
         arrays[f"{key}|responsibilities"] = each.responsibility_ranks.astype(np.uint8)
     np.savez_compressed(path, **arrays)
-
-
-def joined(first: Calibration, second: Calibration) -> Calibration:
-    """The tables of both."""
-    return replace(
-        first,
-        ranks=pd.concat([first.ranks, second.ranks], ignore_index=True),
-        responsibility_ranks=np.concatenate([first.responsibility_ranks, second.responsibility_ranks]),
-        failed=first.failed + second.failed,
-        divergences=first.divergences + second.divergences,
-    )
 
 
 INTRODUCTION = """# Calibration
@@ -235,7 +224,7 @@ def main() -> None:
                 each = bm.calibrate(
                     case.spec, case.data, method=method, order=case.order, replications=BATCH, random_seed=wanted
                 )
-                each = found[case.name, method] = each if before is None else joined(before, each)
+                each = found[case.name, method] = each if before is None else joined([before, each])
                 print(f"{case.name} ({time.perf_counter() - begin:.0f} s): {each}", flush=True)
                 store(out / "ranks.npz", found)
                 (out / "README.md").write_text(page(found))

@@ -141,3 +141,83 @@ def test_a_worker_that_is_killed_is_made_up_for(cluster, folder, frame):
     assert len(passes) > 10
     cluster.wait_for_workers(2)
     assert set(cluster.run(os.getpid).values()) != set(before.values())
+
+
+# ------------------------------------------------------------------ other engines
+
+
+SMALL = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson()), 2)
+
+
+def test_selection_is_the_one_of_the_table_in_memory(client, folder, frame):
+    table = frame[["x", "y"]]
+    parts = [part for part in np.array_split(np.arange(N), 5)]
+    given = dict(n_starts=2, random_seed=3)
+    there = bm.select(SMALL, table, [1, 2, 3], evidence=None, **given)
+    in_parts = bm.select(SMALL, [table.iloc[rows] for rows in parts], [1, 2, 3], **given)
+    on_workers = bayesmix.dask.select(SMALL, table, [1, 2, 3], client=client, **given)
+    for found in (in_parts, on_workers):
+        assert found.best == there.best == 2
+        columns = ["n_parameters", "loglik", "bic", "icl", "entropy", "entropy_relative", "smallest_weight"]
+        for name in columns:
+            np.testing.assert_allclose(found.table[name].astype(float), there.table[name].astype(float), rtol=1e-6)
+
+
+def test_selection_of_an_inner_mixture_with_row_weights(client, frame):
+    spec = bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(), 2), y=bm.Poisson()), 2)
+    table = frame[["x", "y"]]
+    given = dict(of="x", n_starts=2, random_seed=3)
+    there = bm.select(spec, table, [1, 2], evidence=None, row_weights=frame["w"], **given)
+    found = bayesmix.dask.select(spec, frame[["x", "y", "w"]], [1, 2], client=client, row_weights="w", **given)
+    np.testing.assert_allclose(found.table["icl"], there.table["icl"], rtol=1e-6)
+
+
+def test_what_selection_of_parts_cannot_do_is_said(client, frame):
+    parts = [frame[["x", "y"]]]
+    with pytest.raises(ValueError, match="of which select finds BIC and ICL"):
+        bm.select(SMALL, parts, [1, 2], method="nuts")
+    with pytest.raises(ValueError, match='criterion: of rows that are read in parts "bic" or "icl" is needed'):
+        bayesmix.dask.select(SMALL, frame[["x", "y"]], [1, 2], client=client, criterion="loo")
+
+
+def test_laplace_and_nuts_by_sums_over_workers(client, frame):
+    table = frame[["x", "y"]]
+    parts = [table.iloc[rows] for rows in np.array_split(np.arange(N), 5)]
+    for engine, given in (
+        ("fit_laplace", dict(draws=100, n_starts=2)),
+        ("fit_nuts", dict(draws=30, tune=30, chains=2, n_starts=2)),
+        ("fit_nuts", dict(draws=100, tune=100, chains=2, n_starts=2, subsample=300)),
+    ):
+        local = getattr(bm, engine)(SMALL, parts, random_seed=5, **given)
+        found = getattr(bayesmix.dask, engine)(SMALL, table, client=client, random_seed=5, **given)
+        assert found.status.engine == local.status.engine
+        for name in ("mu", "sigma"):
+            ours, theirs = (np.asarray(fit.posterior[f"x_{name}"]) for fit in (found, local))
+            # to rounding, which a chain of leapfrog steps makes larger
+            sd = theirs.std((0, 1))
+            assert (np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))) < 0.4 * sd).all()
+            if engine == "fit_laplace":
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_calibration_has_the_ranks_of_one_process(client):
+    x = np.random.default_rng(0).normal(np.repeat([-3.0, 3.0], 10), 1)
+    given = dict(replications=7, draws=9, thin=1, tune=50, random_seed=2)
+    local = bm.calibrate(bm.Mixture(bm.Normal(), 2), x, **given)
+    found = bayesmix.dask.calibrate(bm.Mixture(bm.Normal(), 2), x, client=client, **given)
+    pd.testing.assert_frame_equal(found.ranks, local.ranks)
+    np.testing.assert_array_equal(found.responsibility_ranks, local.responsibility_ranks)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ApproximationWarning")  # few rows of two of the symbols
+def test_a_worker_that_is_killed_during_laplace_is_made_up_for(cluster, folder, frame):
+    given = dict(draws=50, n_starts=1, random_seed=1)
+    spec = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), s=bm.Categorical()), 2)
+    table = frame[["x", "y", "s"]]
+    local = bayesmix.dask.fit_laplace(spec, table, client=cluster, **given)
+    pid = next(iter(cluster.run(os.getpid).values()))
+    killer = threading.Timer(0.5, lambda: os.kill(pid, 9))
+    killer.start()
+    found = bayesmix.dask.fit_laplace(spec, table, client=cluster, **given)
+    killer.join()
+    np.testing.assert_allclose(found.posterior["x_mu"], local.posterior["x_mu"], rtol=1e-9)

@@ -43,7 +43,7 @@ _RANK = 1e-6
 _RANK_ROWS = 20_000
 #: Densities of rows that Pareto k may cost, about.
 _MOST_WORK = 16_000_000
-#: Draws that Pareto k is found from where each takes a pass over a source.
+#: Draws that Pareto k is found from at first where each takes a pass over a source; then `FEWEST`, where it is large.
 _CHECKED = 200
 #: Rows that are drawn where the table has few distinct ones.
 _DRAWN_ROWS = 2_000
@@ -183,7 +183,8 @@ def fit_laplace(
     spec : Node
     data : table or source
         N rows; see `bayesmix.fit`. Of a table that is read in parts every gradient is a pass over it, some six of them
-        for each parameter, and Pareto k takes 200 more; draws are those of the normal distribution.
+        for each parameter, and Pareto k takes 200 more, or 1,000 where these do not settle it; draws are those of the
+        normal distribution.
     draws : int
         Draws to store, in one chain.
     correct : bool
@@ -273,10 +274,14 @@ def laplace_of_rows(rows: Rows, *, draws: int, order: Any, max_iter: int, rng: n
     target = PassTarget(e_step, best.params, order=order)
     laplace = laplace_at(target, max_iter=max_iter)
     z = standard_points(draws, e_step.n_rows, len(laplace.point), rng)
-    z, checked = z[:draws], z[-_CHECKED:]
+    z, checked = z[:draws], z[: -FEWEST - 1 : -1]
     target.logliks.clear()
-    points = laplace.point + checked @ laplace.factor.T
-    found = importance(np.array([target(u)[0] for u in points]), normal_log_density(checked, laplace.factor))
+    log_target: list[float] = []
+    for size in (_CHECKED, FEWEST):  # of few draws k may be large by chance: a pass for each of more where it is
+        log_target += [target(laplace.point + laplace.factor @ each)[0] for each in checked[len(log_target) : size]]
+        found = importance(np.array(log_target), normal_log_density(checked[:size], laplace.factor))
+        if found.trusted:
+            break
     status = _status(laplace, found, False)
     arrays = {name: value[None] for name, value in target.constrained(laplace.point + z @ laplace.factor.T).items()}
     fit = rows.make_fit(

@@ -185,6 +185,9 @@ def _corrected(
     exact = np.array([full(u)[0] for u in flat[picked]])
     weighed = importance(exact, np.array([target(u)[0] for u in flat[picked]]))
     spread = float(np.std(weighed.log_weights[np.isfinite(weighed.log_weights)]))
+    if spread < _ALIKE:
+        message = f"Against all rows log weights have sd {spread:.3f}: draws are as they are."
+        return replace(fit, pareto_k=weighed.pareto_k), Status("nuts", True, message)
     if not weighed.trusted:
         warn(
             f"The sample's posterior is too far from that of all rows: Pareto k {weighed.pareto_k:.2f}. Draws are left "
@@ -193,9 +196,6 @@ def _corrected(
         )
         message = f"Against all rows Pareto k is {weighed.pareto_k:.2f}: draws are not to be trusted."
         return replace(fit, pareto_k=weighed.pareto_k), Status("nuts", False, message)
-    if spread < _ALIKE:
-        message = f"Against all rows log weights have sd {spread:.3f}: draws are as they are."
-        return replace(fit, pareto_k=weighed.pareto_k), Status("nuts", True, message)
     again = picked[weighed.resample(len(picked), rng)]
     kept = {name: values.reshape(-1, *values.shape[2:])[again][None] for name, values in declared.items()}
     message = (
