@@ -9,7 +9,7 @@
 # make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
 # make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
-# make calibrate   simulation-based calibration of every family and structure (an hour or more); see docs/calibration
+# make calibrate   simulation-based calibration of every family and structure (half an hour); see docs/calibration
 # make docs        the pages of docs/ as a site in docs/_build/html (half a minute); warnings and broken links are errors
 # make notebooks   runs every notebook and keeps the outputs in its file (about five minutes)
 # The environment is made in .venv by the first target that needs it. PYTHON=... chooses the interpreter.
