@@ -33,7 +33,7 @@ from bayesmix.inference.spikes import spikes
 from bayesmix.inference.target import Target
 from bayesmix.params import SIMPLEX
 from bayesmix.plan import EStep
-from bayesmix.psis import LARGEST_K
+from bayesmix.psis import INEXACT_K, LARGEST_K
 from bayesmix.spec import Evaluation, Site
 from bayesmix.symmetry import symmetries
 from bayesmix.threads import alone
@@ -463,6 +463,14 @@ def _rest(e: _Evidence) -> Iterator[Finding]:
             f"Pareto k {k:.2f} is not below {LARGEST_K}: the approximation is too far from the posterior.",
             "",
             'Use method="nuts".',
+        )
+    elif k is not None and k > INEXACT_K:
+        yield Finding(
+            "pareto_k",
+            "caution",
+            f"Pareto k {k:.2f} is above {INEXACT_K}: the approximation is of use, but its intervals may be off.",
+            "",
+            'Use method="nuts" where they matter.',
         )
 
 

@@ -15,6 +15,8 @@ import numpy as np
 
 #: Pareto k from which weights are not to be trusted (Vehtari et al. 2024, section 3).
 LARGEST_K = 0.7
+#: Pareto k above which an approximation is of use but not exact (Yao et al. 2018).
+INEXACT_K = 0.5
 #: Draws that k is estimated from, at least and at most. From 1,000 it has an error of 0.15 and sees little of the tail;
 #: from 16,000 two close Gaussians stand out (0.7 to 1.1) from well-separated ones (below 0.45).
 FEWEST, MOST = 1_000, 16_000

@@ -400,3 +400,11 @@ def test_and_one_that_a_parameter_is_an_expression_of():
     assert any("expression of your own variables" in each for each in report.unchecked)
     with pytest.raises(TypeError, match=r"bm\.check\(idata, model\)"):
         bm.check(idata)
+
+
+@pytest.mark.parametrize(("k", "severity"), [(0.45, None), (0.6, "caution"), (0.75, "serious")])
+def test_pareto_k_is_flagged_in_two_steps(k, severity):
+    x = np.random.default_rng(0).normal(np.repeat([-4.0, 4.0], 60), 1)
+    fit = replace(bm.fit_laplace(bm.Mixture(bm.Normal(), 2), x, draws=200, random_seed=1), pareto_k=k)
+    found = [each.severity for each in fit.check().findings if each.code == "pareto_k"]
+    assert found == ([] if severity is None else [severity])

@@ -31,7 +31,7 @@ from bayesmix.inference.start import with_mode_inside
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
 from bayesmix.plan import EStep
-from bayesmix.psis import FEWEST, LARGEST_K, MOST, Importance, importance, normal_log_density
+from bayesmix.psis import FEWEST, INEXACT_K, LARGEST_K, MOST, Importance, importance, normal_log_density
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node
 
@@ -368,7 +368,9 @@ def describe(found: Importance, correct: bool) -> str:
     """Pareto k, and what was done about it, for a status."""
     if not found.trusted:
         return f"Pareto k {found.pareto_k:.2f}, so draws are not to be trusted: use fit_nuts"
-    return f"Pareto k {found.pareto_k:.2f}" + (", draws corrected by importance sampling" if correct else "")
+    done = ", draws corrected by importance sampling" if correct else ""
+    far = ", of use but not exact: fit_nuts is" if found.pareto_k > INEXACT_K else ""
+    return f"Pareto k {found.pareto_k:.2f}{done}{far}"
 
 
 def warn_of_k(found: Importance, what: str) -> None:
