@@ -121,7 +121,7 @@ def fit_em(
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
     >>> x = np.random.default_rng(0).poisson(np.repeat([1, 9], 300))
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:  # threads: for a small example
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:  # threads: for a small example
     ...     fit = bayesmix.dask.fit_em(bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, n_starts=2, random_seed=1)
     >>> fit.params["mu"].round()
     array([1., 9.])
@@ -183,7 +183,7 @@ def select(
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
     >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     found = bayesmix.dask.select(
     ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, [1, 2, 3], client=client, n_starts=2, random_seed=1
     ...     )
@@ -240,7 +240,7 @@ def fit_laplace(
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
     >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     fit = bayesmix.dask.fit_laplace(
     ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, n_starts=2, random_seed=1
     ...     )
@@ -296,7 +296,7 @@ def fit_nuts(
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
     >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 300))
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     fit = bayesmix.dask.fit_nuts(
     ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, subsample=200, n_starts=2, random_seed=1
     ...     )
@@ -360,7 +360,7 @@ def calibrate(
     --------
     >>> import numpy as np, bayesmix as bm, bayesmix.dask, distributed
     >>> x = np.random.default_rng(0).poisson(np.repeat([1, 20], 15))
-    >>> with distributed.Client(processes=False, dashboard_address=None) as client:
+    >>> with distributed.Client(processes=False, dashboard_address=":0") as client:
     ...     found = bayesmix.dask.calibrate(
     ...         bm.Mixture(bm.Poisson(), 2), {"x": x}, client=client, replications=20, draws=49, random_seed=1
     ...     )

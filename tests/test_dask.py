@@ -46,7 +46,7 @@ def folder(frame, tmp_path_factory):
 @pytest.fixture(scope="module")
 def client():
     """Workers that are threads: quick to begin."""
-    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=None) as found:
+    with distributed.Client(processes=False, n_workers=2, threads_per_worker=1, dashboard_address=":0") as found:
         yield found
 
 

@@ -323,6 +323,7 @@ def slow(monkeypatch):
         return quick(self, u)
 
     monkeypatch.setattr(Target, "__call__", call)
+    monkeypatch.setattr(Target, "native", lambda *_: None)  # which no sleep could hold up
     return pace
 
 
@@ -375,6 +376,27 @@ def test_ctrl_c_returns_the_draws_that_there_are(tmp_path, slow, monkeypatch, wi
     if with_checkpoint:
         assert np.array_equal(bm.load(tmp_path / "run").posterior["mu"], fit.posterior["mu"])
         assert nuts(resume=tmp_path / "run").posterior.sizes["draw"] == 60
+
+
+def test_ctrl_c_is_heard_between_calls_by_address(tmp_path):
+    """Without the pace of Python: the draws before it are those of a whole run, in memory and on the disk."""
+    x = np.random.default_rng(0).normal(np.repeat([-4.0, 4.0], 40_000), 1)
+    settings = {**SHORT, "draws": 400, "tune": 50, "order": "mu"}
+
+    def drawn():
+        try:
+            return sum(map(len, (chain["mu"] for chain in arrays(tmp_path / "run")))) > 20
+        except (OSError, ValueError, KeyError):
+            return False
+
+    thread = interrupting(drawn)
+    fit = bm.fit_nuts(SPEC, x, checkpoint=tmp_path / "run", cores=3, **settings)
+    thread.join()
+    assert not fit.status.complete
+    n = fit.posterior.sizes["draw"]
+    assert 0 < n < 400
+    whole = bm.fit_nuts(SPEC, x, **{**settings, "draws": n + 20})
+    np.testing.assert_array_equal(fit.posterior["mu"].values, whole.posterior["mu"].values[:, :n])
 
 
 def test_ctrl_c_before_the_first_draw_is_an_interrupt(slow, monkeypatch):
