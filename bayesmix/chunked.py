@@ -489,7 +489,7 @@ class ChunkedEStep:
     def sum_of(self, function: Callable[[Encoded, np.ndarray], Any]) -> Any:
         """The sum over all chunks of a function of encoded rows and their weights; the rows are read for it."""
         found = in_order(lambda n: sum_over(function, self.chunks.part(n)), range(len(self.chunks.sizes)), self.n_jobs)
-        return total_of(one for one in found if one is not None)
+        return total_of(found)
 
     def _part(self, params: Params, number: int) -> tuple[float, Stats | None]:
         """The same for one part."""
@@ -523,10 +523,10 @@ def sum_over(function: Callable[[Encoded, np.ndarray], Any], chunks: Iterable[Ch
 
 
 def total_of(values: Iterable[Any]) -> Any:
-    """The sum of values, whatever they are; None where there are none."""
+    """The sum of values, whatever they are, in their order; None stands for nothing."""
     total = None
     for value in values:
-        total = value if total is None else total + value
+        total = value if total is None else total if value is None else total + value
     return total
 
 

@@ -383,9 +383,8 @@ def calibrate(
     with _client(client) as cluster:
         n_tasks = min(replications, _GROUPS * (sum(cluster.nthreads().values()) or 1))
         cuts = np.linspace(0, replications, n_tasks + 1).astype(int)
-        table = cluster.scatter(data, hash=False)
-        futures = [
-            cluster.submit(calibrate_part, spec, table, part=slice(int(begin), int(end)), pure=False, **options)
+        futures = [  # the table goes with each task: what was scattered is lost with its worker
+            cluster.submit(calibrate_part, spec, data, part=slice(int(begin), int(end)), pure=False, **options)
             for begin, end in pairwise(cuts)
         ]
         return joined(_gathered(cluster, futures, {}))
@@ -448,14 +447,7 @@ def _shared_out(parts: Sequence[Part], client: Any) -> list[range]:
 
 
 def _look_at_all(look: Callable[[Part], Look], parts: Sequence[Part]) -> Look:
-    return _sum([look(part) for part in parts])
-
-
-def _sum(results: Sequence[Any]) -> Any:
-    total = results[0]
-    for one in results[1:]:
-        total = total + one
-    return total
+    return total_of(look(part) for part in parts)
 
 
 def _laid_out(bound: Bound, parts: Sequence[PartOfRows]) -> list[EStep]:
@@ -475,11 +467,7 @@ def _e_step(pieces: Sequence[EStep], params: Params) -> tuple[float, Stats | Non
 
 def _sum_over(bound: Bound, parts: Sequence[PartOfRows], function: Callable[[Encoded, np.ndarray], Any]) -> Any:
     """The sum over the rows of some parts; None where they have none."""
-    return total_of(found for part in parts if (found := sum_over(function, encoded_chunks(bound, part))) is not None)
-
-
-def _sum_of_found(results: Sequence[Any]) -> Any:
-    return total_of(one for one in results if one is not None)
+    return total_of(sum_over(function, encoded_chunks(bound, part)) for part in parts)
 
 
 def _added(results: Sequence[tuple[float, Stats | None]]) -> tuple[float, Stats | None]:
@@ -512,7 +500,7 @@ def _look(client: Any, groups: Sequence[range], look: Callable[[Part], Look], pa
         client.submit(_look_at_all, look, [parts[n] for n in group], key=f"look-{i}-{token}", pure=False)
         for i, group in enumerate(groups)
     ]
-    return _total(client, _sum, futures, names)
+    return _total(client, total_of, futures, names)
 
 
 def _gathered(client: Any, futures: list[Any], names: dict[int, list[str]]) -> list[Any]:
@@ -580,7 +568,7 @@ class DaskEStep(ChunkedEStep):
             )
             for i, group in enumerate(self.groups)
         ]
-        return _total(self.client, _sum_of_found, futures, self.names)
+        return _total(self.client, total_of, futures, self.names)
 
     def __call__(self, params: Params) -> tuple[float, Stats]:
         """Log-likelihood and expected statistics."""
