@@ -23,6 +23,7 @@ import pymc as pm
 from scipy.special import gammaln
 from scipy.stats import binom
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, bind, require_free
 from bayesmix.build import RowsRV, model_of, variables_at
 from bayesmix.compilation import QUICK
@@ -152,7 +153,9 @@ def calibrate_part(
     part: slice = slice(None),
 ) -> Calibration:
     """`calibrate`, or some of its tables: every table has a seed of its own."""
-    check_arguments(method, replications, draws, thin)
+    check_arguments(
+        method, replications=replications, n_rows=n_rows, draws=draws, thin=thin, tune=tune, n_starts=n_starts
+    )
     table = read(data)
     bound = bind(spec, table)
     require_free(bound, method)
@@ -171,13 +174,11 @@ def calibrate_part(
     )
 
 
-def check_arguments(method: str, replications: int, draws: int, thin: int) -> None:
+def check_arguments(method: str, **numbers: Any) -> None:
     """Raise `ValueError` for what `calibrate` cannot take."""
     if method not in _SAMPLERS:
         raise ValueError(f"method: one of {', '.join(_SAMPLERS)} is needed, not {method!r}.")
-    for name, value in (("replications", replications), ("draws", draws), ("thin", thin)):
-        if value < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    arguments.check(**numbers)
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,7 @@ class Calibration:
             posterior's middle, and ``spread`` of the ranks: 0 and 1 where calibrated; a spread above 1 is of a
             posterior that is too narrow.
         """
+        arguments.check(prob=prob)
         middle, uniform = self.n_draws / 2, np.sqrt(self.n_draws * (self.n_draws + 2) / 12)
         lines = {
             name: {
@@ -258,6 +260,7 @@ class Calibration:
 
     def coverage(self, prob: float = _PROB) -> float:
         """Share of the parameters' central posterior intervals, all together, that hold the true value."""
+        arguments.check(prob=prob)
         return self._covered(self.ranks.drop(columns=_LOGLIK).to_numpy(), prob)
 
     def _covered(self, ranks: np.ndarray, prob: float) -> float:

@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, require_free
 from bayesmix.calibration import Calibration, calibrate_part, check_arguments, joined
 from bayesmix.chunked import (
@@ -247,8 +248,7 @@ def fit_laplace(
     >>> fit.pareto_k < 0.7
     True
     """
-    if draws < 1:
-        raise ValueError(f"draws: at least 1 is needed, not {draws}.")
+    arguments.check(draws=draws, max_iter=max_iter)
     rng = np.random.default_rng(random_seed)
     em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     with _client(client) as cluster:
@@ -303,9 +303,7 @@ def fit_nuts(
     >>> fit.posterior["mu"].mean(("chain", "draw")).values.round()
     array([ 1., 20.])
     """
-    for name, value in (("draws", draws), ("chains", chains)):
-        if value < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    arguments.check(draws=draws, tune=tune, chains=chains, target_accept=target_accept, subsample=subsample)
     with _client(client) as cluster:
         rows = _rows(spec, data, row_weights, cluster)
         require_free(rows.e_step.bound, "nuts")
@@ -367,7 +365,9 @@ def calibrate(
     >>> found.ranks.shape
     (20, 4)
     """
-    check_arguments(method, replications, draws, thin)
+    check_arguments(
+        method, replications=replications, n_rows=n_rows, draws=draws, thin=thin, tune=tune, n_starts=n_starts
+    )
     options = {
         "method": method,
         "replications": replications,
@@ -403,6 +403,10 @@ def _client(client: Any) -> Iterator[Any]:
             ):
                 yield own
             return
+    if not isinstance(client, distributed.Client):
+        raise TypeError(
+            f"client: a distributed.Client is needed, not {client!r}. Make one: distributed.Client(address)."
+        )
     yield client
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bayesmix import arguments
 from bayesmix.check import Report, check
 from bayesmix.diagnostics import convergence
 from bayesmix.errors import DataError
@@ -175,10 +176,7 @@ def _plain(text: str) -> str:
 
 def describe(fit: Fit, *, n_fields: int = 6, prob: float = 0.89, data: Any = None) -> Description:
     """See `Fit.describe`."""
-    if n_fields < 1:
-        raise ValueError(f"n_fields: a whole number of at least 1 is needed, not {n_fields!r}.")
-    if not 0 < prob < 1:
-        raise ValueError(f"prob: a number between 0 and 1 is needed, not {prob!r}.")
+    arguments.check(n_fields=n_fields, prob=prob)
     fit._warn_of_labels()
     draws = fit._draws(_DRAWS)
     root = stacked([_root(fit.bound.site.node.portraits(fit.bound.site, params)) for params in draws])

@@ -9,6 +9,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, bind_learned
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import as_frame, draw_rows
@@ -54,6 +55,7 @@ def sample(spec: Node, size: int, *, random_seed: Any = None) -> pd.DataFrame:
     >>> bm.sample(coin, 3, random_seed=1)["x"].tolist()
     ['tails', 'tails', 'heads']
     """
+    arguments.check(size=size)
     bound = _of_numbers(spec)
     return as_frame(draw_rows(bound, bound.with_fixed({}), size, np.random.default_rng(random_seed)), None)
 

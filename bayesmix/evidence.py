@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.build import model_of, variables_at
 from bayesmix.errors import ApproximationWarning, SpecError, warn
@@ -151,6 +152,7 @@ def log_evidence(
         method = "bridge" if several and fit.status.engine == "nuts" else "importance"
     if method not in METHODS:
         raise ValueError(f"method: one of {', '.join(METHODS)} is needed, not {method!r}.")
+    arguments.check(draws=draws)
     require_proper(fit.bound)
     if method == "bridge" and fit.posterior.sizes["draw"] < 50:
         raise ValueError(

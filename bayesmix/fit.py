@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from bayesmix import labels, predictive, streaming
+from bayesmix import arguments, labels, predictive, streaming
 from bayesmix.bound import Bound
 from bayesmix.build import _labels
 from bayesmix.data import Table, read
@@ -201,7 +201,7 @@ class Fit:
     def _draws(self, n_draws: int | None) -> list[dict[str, np.ndarray]]:
         """Parameter values of `n_draws` evenly spaced draws, at least one."""
         if n_draws is not None:
-            _check_count("n_draws", n_draws)
+            arguments.check(n_draws=n_draws)
         posterior = self.posterior
         arrays = {n: posterior[n].values.reshape(-1, *posterior[n].shape[2:]) for n in self.bound.free_slots}
         total = posterior.sizes["chain"] * posterior.sizes["draw"]
@@ -550,7 +550,7 @@ class Fit:
 
     def _repeated(self, n_draws: int) -> list[dict[str, np.ndarray]]:
         """`n_draws` parameter values, each of them repeated where the posterior has fewer."""
-        _check_count("n_draws", n_draws)
+        arguments.check(n_draws=n_draws)
         params = self._draws(n_draws)
         return [params[i * len(params) // n_draws] for i in range(n_draws)] if len(params) < n_draws else params
 
@@ -714,7 +714,7 @@ class Fit:
         Imputation or Path
             Its ``draws``, ``summary()`` and ``table()``.
         """
-        _check_count("n_draws", n_draws)
+        arguments.check(n_draws=n_draws)
         if streaming.is_streamed(data, to):
             if to is None:
                 raise ValueError(
@@ -746,7 +746,7 @@ class Fit:
         frame
             Of the library that the training table came from (pandas otherwise), a column a field.
         """
-        _check_count("size", size)
+        arguments.check(size=size)
         rng = np.random.default_rng(random_seed)
         params = self._draws(max(size, _MAX_DRAWS))
         which = np.sort(rng.integers(0, len(params), size))
@@ -907,11 +907,6 @@ def _most_frequent(values: np.ndarray) -> float:
 def _check_whole(per_draw: bool) -> None:
     if per_draw:
         raise ValueError("per_draw: of a table that is read in parts only means over draws are found.")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: a whole number of at least 1 is needed, not {value!r}.")
 
 
 def make_fit(

@@ -12,6 +12,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.data import Table, is_missing
 from bayesmix.families._summaries import in_order
@@ -88,6 +89,7 @@ class Imputation:
             Index ``field``, ``row`` (the frame's own labels); columns mean, sd, low, high (NaN for symbols),
             mode, and ``p_mode``, the posterior probability of the mode (NaN for real numbers).
         """
+        arguments.check(prob=prob)
         lines = []
         for field, values in self.draws.items():
             for j, row in enumerate(self.rows[field]):

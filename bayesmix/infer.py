@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bayesmix import families
+from bayesmix import arguments, families
 from bayesmix.data import TIMES, Column, lengths_and_elements, read, sequence_like
 from bayesmix.errors import DataError
 from bayesmix.families._summaries import codes_of, counts_of, in_order
@@ -232,8 +232,7 @@ def infer_spec(data: Any, n_components: int = 3) -> InferredSpec:
     )
     >>> fit = bm.fit(bm.infer_spec(table, 3), table, random_seed=1)
     """
-    if isinstance(n_components, bool) or not isinstance(n_components, (int, np.integer)) or n_components < 1:
-        raise ValueError(f"n_components: a whole number of at least 1 is needed, not {n_components!r}.")
+    arguments.check(n_components=n_components)
     n_components = int(n_components)
     table = read(data)
     if table.columns and not table.n_rows:

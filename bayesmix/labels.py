@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import linear_sum_assignment
 
+from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Params
@@ -105,8 +106,7 @@ def intervals(
 ) -> xr.Dataset:
     """Posterior mean and equal-tailed interval of every responsibility. See `Fit.responsibility_intervals`."""
     site, key = mixture_of(bound, of)
-    if not 0 < prob < 1:
-        raise ValueError(f"prob: a number between 0 and 1 is needed, not {prob!r}.")
+    arguments.check(prob=prob)
     axis = site.slots["weights"].event[0]
     step = max(_AT_ONCE // (len(draws) * len(axis)), 1)
     parts = []

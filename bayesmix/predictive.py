@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Observed, Site
@@ -73,8 +74,7 @@ def predictive_table(
 ) -> pd.DataFrame:
     """Statistics of every field, observed and drawn. See `Fit.predictive_checks`."""
     leaves = {leaf.place.observed: leaf for leaf in bound.site.leaves()}
-    if not 0 < prob < 1:
-        raise ValueError(f"prob: a number between 0 and 1 is needed, not {prob!r}.")
+    arguments.check(prob=prob)
     own = written(bound, data)
     observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
     drawn: dict[tuple[str, str], list] = {key: [] for key in observed}

@@ -23,6 +23,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from bayesmix import arguments
 from bayesmix.api import ENGINES, fit
 from bayesmix.bound import Bound, bind, check_row_weights
 from bayesmix.data import Column, Table, is_missing, read
@@ -123,8 +124,8 @@ class _MixtureEstimator(BaseEstimator):
     def _component(self, table: Table) -> tuple[Node, int]:
         """Spec of one component, and how many there are to be."""
         given = self.n_components
-        if given is not None and (isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < 1):
-            raise ValueError(f"n_components: a whole number of at least 1 is needed, or None, not {given!r}.")
+        if given is not None:
+            arguments.check(n_components=given)
         if self.spec is None:
             return default_component(table), int(given or self._default_components)
         if isinstance(self.spec, str) and self.spec == "infer":

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy.optimize import minimize
 
+from bayesmix import arguments
 from bayesmix.bound import prepare, require_free
 from bayesmix.checkpoint import digest_of
 from bayesmix.discrete import completed
@@ -125,9 +126,7 @@ def fit_advi(
     """
     if approximation not in ("fullrank", "meanfield"):
         raise ValueError(f'approximation: "fullrank" or "meanfield" is needed, not {approximation!r}.')
-    for name, number in (("draws", draws), ("minibatch", 1 if minibatch is None else minibatch)):
-        if number < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {number}.")
+    arguments.check(draws=draws, minibatch=minibatch, n_points=n_points, max_iter=max_iter, tol=tol)
     if minibatch is None and (checkpoint is not None or resume is not None):
         raise ValueError("checkpoint: only a climb by minibatches is kept. Pass minibatch=.")
     path = resume if checkpoint is None else checkpoint

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DataError, SpecError, quiet, warn
 from bayesmix.fit import Fit, Status, posterior_dataset
@@ -271,6 +272,7 @@ def fit_em(
     array([-4.,  4.])
     """
     check_checkpoint(checkpoint, resume, overwrite)
+    arguments.check(n_jobs=n_jobs)
     source = source_of(data)
     if source is None:
         rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
@@ -316,6 +318,7 @@ def fit_rows(
     progressbar: bool = False,
 ) -> Fit:
     """`fit_em` of rows wherever they are."""
+    arguments.check(max_iter=max_iter, tol=tol)
     path = resume if checkpoint is None else checkpoint
     bound, e_step = rows.e_step.bound, rows.e_step
     begun: list[dict[str, np.ndarray]] = []
@@ -422,8 +425,8 @@ def maximise_by(
     _check_tractable(bound)
     rng = np.random.default_rng(random_seed)
     given = [Run(dict(point)) for point in begun] or _given_starts(e_step, start, rng)
-    if not given and n_starts < 1:
-        raise ValueError(f"n_starts: at least 1 is needed, not {n_starts}.")
+    if not given:
+        arguments.check(n_starts=n_starts)
     if start is None and (begun or not given):
         n_starts = max(len(given), n_starts if _has_mixture(bound) else 1)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, count_distinct, prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import Table
@@ -230,8 +231,7 @@ def fit_laplace(
     >>> fit.pareto_k < 0.7
     True
     """
-    if draws < 1:
-        raise ValueError(f"draws: at least 1 is needed, not {draws}.")
+    arguments.check(draws=draws, max_iter=max_iter, n_jobs=n_jobs)
     rng = np.random.default_rng(random_seed)
     if (source := source_of(data)) is not None:
         rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 
+from bayesmix import arguments
 from bayesmix.bound import prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.errors import ConvergenceWarning, warn
@@ -69,6 +70,7 @@ def fit_map(
     >>> fit.params["mu"].round(1)
     array([0.7, 9.3])
     """
+    arguments.check(max_iter=max_iter)
     if source_of(data) is not None:  # EM's own steps end where the gradient vanishes
         fit = fit_em(
             spec,

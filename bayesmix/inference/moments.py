@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, bind_learned, prepare
 from bayesmix.errors import DegenerateWarning, MomentsError, SpecError, warn
 from bayesmix.fit import Fit, Status, make_fit, posterior_dataset
@@ -127,6 +128,7 @@ def fit_moments(spec: Node, data: Any, *, row_weights: Any = None, n_splits: int
     >>> bool((fit.idata["moments"]["mu_se"] < 0.5).all())
     True
     """
+    arguments.check(n_splits=n_splits)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     found = estimate(bound, encoded, weights, np.random.default_rng(random_seed), n_splits)
     best = found.solutions[0]

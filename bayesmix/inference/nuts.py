@@ -12,6 +12,7 @@ import numpy as np
 import pymc as pm
 import xarray as xr
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, prepare, require_free
 from bayesmix.build import model_of, variables_at
 from bayesmix.checkpoint import Checkpoint, Run, check_place, incomplete, kept_chains, read_checkpoint
@@ -164,9 +165,11 @@ def fit_nuts(
     """
     if nuts_sampler not in ("nutpie", "pymc"):
         raise ValueError(f'nuts_sampler: "nutpie" or "pymc" is needed, not {nuts_sampler!r}.')
-    for name, value in (("draws", 1 if draws is None else draws), ("chains", chains)):
-        if value < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {value}.")
+    if draws is not None:
+        arguments.check(draws=draws)
+    arguments.check(
+        tune=tune, chains=chains, cores=cores, target_accept=target_accept, subsample=subsample, n_jobs=n_jobs
+    )
     if relabel not in ("auto", *METHODS, None):
         raise ValueError(f'relabel: "auto", {", ".join(map(repr, METHODS))} or None is needed, not {relabel!r}.')
     check_modes(modes, combine)

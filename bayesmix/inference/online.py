@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.bound import Bound, prepare
 from bayesmix.errors import ConvergenceWarning, DataError, quiet, warn
 from bayesmix.fit import Fit, Status
@@ -164,13 +165,9 @@ def fit_online(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
-    for name, number in (("n_passes", n_passes), ("batch_size", batch_size), ("n_starts", n_starts)):
-        if number < 1:
-            raise ValueError(f"{name}: at least 1 is needed, not {number}.")
-    if not 0.5 < kappa <= 1:
-        raise ValueError(f"kappa: a number above 0.5 and up to 1 is needed, not {kappa}: others do not converge.")
-    if not t0 > 0:
-        raise ValueError(f"t0: a number above 0 is needed, not {t0}.")
+    arguments.check(
+        n_passes=n_passes, batch_size=batch_size, kappa=kappa, t0=t0, n_starts=n_starts, tol=tol, n_jobs=n_jobs
+    )
     path = resume if checkpoint is None else checkpoint
     if checkpoint is not None and resume is None:
         snapshots.check_place(Path(checkpoint), overwrite)

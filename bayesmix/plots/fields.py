@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit
 from bayesmix.plots._looks import (
@@ -89,6 +90,7 @@ def plot_fields(
     >>> [axis.get_title(loc="left") for axis in axes]
     ['height', 'team']
     """
+    arguments.check(max_panels=max_panels, prob=prob)
     plt = pyplot()
     table, encoded = fit._data(data, unseen)
     panels, note = _chosen_panels(list(views(fit, encoded)), table.names[0], fields, max_panels)
@@ -119,8 +121,6 @@ _Draw = Callable[[Any, View, float], None]
 
 def _chosen_panels(found: list[View], only_column: str, fields: Any, most: int) -> tuple[list, str]:
     """Title, field and what draws it of the panels that are shown, and a note on those that are not."""
-    if most < 1:
-        raise ValueError(f"max_panels: a whole number of at least 1 is needed, not {most!r}.")
     if fields is not None:
         wanted = chosen([view.called(only_column) for view in found], fields)
         found = [view for view in found if view.called(only_column) in wanted]

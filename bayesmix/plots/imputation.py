@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.impute import Imputation
 from bayesmix.plots._looks import (
     COLOURS,
@@ -63,6 +64,7 @@ def plot_imputation(
     >>> figure, axes = bm.plots.plot_imputation(fit.impute(n_draws=100, random_seed=1))
     """
     plt = pyplot()
+    arguments.check(max_fields=max_fields, prob=prob)
     panels = list(_imputed_panels(imputation, prob))
     if not panels:
         raise ValueError("imputation: no cell of the table is missing, so there is nothing to plot.")
@@ -72,7 +74,7 @@ def plot_imputation(
         panels = [panel for panel in panels if panel[0] in wanted]
     elif n_panels > max_fields:
         order = np.argsort([-len(cells_of_field) for _, cells_of_field, _ in panels], kind="stable")
-        panels = [panels[i] for i in np.sort(order[: max(max_fields, 1)])]
+        panels = [panels[i] for i in np.sort(order[:max_fields])]
     every = sorted({cell for _, cells, _ in panels for cell in cells})
     shown = min(len(every), _MOST_LABELS)
     figure, grid = plt.subplots(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.errors import SpecError
 from bayesmix.fit import Fit
 from bayesmix.plots._looks import (
@@ -77,8 +78,7 @@ def plot_profiles(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['height', 'team = b']
     """
-    if max_rows < 1:
-        raise ValueError(f"max_rows: a whole number of at least 1 is needed, not {max_rows!r}.")
+    arguments.check(max_rows=max_rows, prob=prob)
     plt = pyplot()
     table, encoded = fit._data(data, unseen)
     found = list(views(fit, encoded, _MEAN_DRAWS))
@@ -206,6 +206,7 @@ def plot_pairs(
     >>> axes.shape
     (2, 2)
     """
+    arguments.check(max_fields=max_fields, prob=prob)
     if max_fields < 2:
         raise ValueError(f"max_fields: a whole number of at least 2 is needed, not {max_fields!r}.")
     plt = pyplot()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix import arguments
 from bayesmix.errors import SpecError
 from bayesmix.fit import Fit
 from bayesmix.params import Dim, show
@@ -59,6 +60,7 @@ def plot_transitions(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> 
     >>> spec = bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2))
     >>> figure, axes = bm.plots.plot_transitions(bm.fit(spec, table, random_seed=1))
     """
+    arguments.check(prob=prob)
     site = _linked(fit, of, below_sequence=False)
     each, weights = _linked_weights(fit, site)
     outer, inner = _names(site.slots["weights"].axes), _names(site.slots["weights"].event)
@@ -132,6 +134,7 @@ def plot_topics(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> tuple
     >>> fit = bm.fit(bm.HierarchicalMixture(bm.Normal(), n_topics=2, n_mixtures=2), rows, random_seed=1)
     >>> figure, axes = bm.plots.plot_topics(fit)
     """
+    arguments.check(prob=prob)
     site = _linked(fit, of, below_sequence=True)
     each, weights = _linked_weights(fit, site)
     slot = site.slots["weights"]
@@ -257,6 +260,7 @@ def plot_chain(fit: Fit, *, of: str | None = None, max_states: int = 10, min_pro
     >>> fit = bm.fit(bm.Mixture(bm.MarkovChain(), 2), rows, random_seed=1)
     >>> figure, axes = bm.plots.plot_chain(fit)
     """
+    arguments.check(max_states=max_states, min_prob=min_prob)
     site = _chain(fit, of)
     draws = fit._draws(_DRAWS)
     values = [site.values(params) for params in draws]
@@ -405,6 +409,7 @@ def plot_model(model: Any, *, max_fields: int = 12) -> tuple[Any, Any]:
     >>> spec = bm.Mixture(bm.Composite(height=bm.Normal(), team=bm.Categorical()), 2)
     >>> figure, axes = bm.plots.plot_model(spec)
     """
+    arguments.check(max_fields=max_fields)
     if isinstance(model, Fit):
         root = _box_of_site("", model.bound.site, max_fields)
     elif isinstance(model, Node):
