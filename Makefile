@@ -3,7 +3,7 @@
 # make fast   the tests that are not marked slow
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
-# make coverage  line and branch coverage by the tests that are not slow, and by those of the kernels without compiler
+# make coverage  line and branch coverage by every test, and by those of the kernels without compiler (half an hour)
 # make mutants   which of 200 faults, made at random, those tests notice (half an hour); after make coverage
 # make check  what CI runs: ruff, types, the site with its links, every test, every notebook, the code of every docs page
 # make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
@@ -44,10 +44,11 @@ INTERPRETED := tests/test_plan.py tests/test_tape.py tests/test_kernels.py \
 
 coverage: .venv/.test
 	@mkdir -p build && rm -f build/coverage build/coverage.* build/tests.xml
-	@$(BIN)/python -m pytest -n 2 -q $(FAST) --cov --cov-context=test --cov-report= --junitxml=build/tests.xml
+	@$(BIN)/python -m pytest -n 2 -q --cov --cov-context=test --cov-report= --junitxml=build/tests.xml
+	@$(BIN)/python -m coverage run --append -m pytest -q --collect-only >/dev/null  # workers import before they measure
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(FAST) -p tests.interpreted -W ignore::RuntimeWarning \
 	  --cov --cov-append --cov-report= $(INTERPRETED)
-	@$(BIN)/python -m coverage report
+	@$(BIN)/python -m coverage report --precision=2
 
 mutants: .venv/.test
 	@$(BIN)/python -W ignore::DeprecationWarning benchmarks/mutants.py

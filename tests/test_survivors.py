@@ -1,19 +1,24 @@
 """What the other tests left unsaid: each of these fails under a change of the code that they had all let pass."""
 
 import decimal
+import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayesmix as bm
 from bayesmix import conjugate, relabel
 from bayesmix.bound import prepare
 from bayesmix.families._summaries import robust_center_and_scale
+from bayesmix.impute import _majority, _mode
 from bayesmix.inference import em, start
-from bayesmix.inference.accelerate import Anderson
-from bayesmix.mstep import ascent_direction
+from bayesmix.inference.accelerate import Anderson, Coordinates
+from bayesmix.inference.quasi_newton import QuasiNewton
+from bayesmix.mstep import _newton, ascent_direction, hessian_by_differences
 from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, in_canonical_order, non_permutation_rate, relabelled
 from bayesmix.summaries import Quartiles
@@ -300,3 +305,167 @@ def test_a_spec_shows_what_was_given_and_nothing_else():
     assert repr(bm.Normal(tie="both")).count("tie") == 1
     for spec in (bm.Poisson(), bm.SpikeAndSlab(), bm.Categorical(), bm.BernoulliSet()):
         assert repr(spec) == f"{type(spec).__name__}()"
+
+
+# ------------------------------------------------------------------- EM's steps
+
+
+def test_em_ends_at_once_where_a_step_changes_nothing():
+    x = np.random.default_rng(0).normal(size=50)
+    for spec, column in [(bm.Normal(), x), (bm.Mixture(bm.Normal(), 1), x), (bm.Poisson(), [1, 2, 3, 9])]:
+        for accelerate in (True, False):
+            fit = bm.fit_em(spec, column, tol=0, accelerate=accelerate, n_starts=1, random_seed=1)
+            assert len(fit.history) == 1
+
+
+def test_coordinates_lead_back_to_the_values_also_where_probabilities_have_a_floor():
+    fields = bm.Composite(s=bm.Categorical(), v=bm.MvNormal(), b=bm.Bernoulli(), n=bm.Poisson())
+    rng = np.random.default_rng(0)
+    table = {"s": list("abc") * 5, "v": list(rng.normal(size=(15, 2))), "b": [0, 1, 1] * 5, "n": [0, 4, 2] * 5}
+    for floor in (0.0, 0.1):
+        bound = bound_of(bm.Mixture(fields, 2, min_weight=floor), table)
+        params = start.initial_params(bound, bound.encode(table), np.ones(15), rng, 0)
+        coordinates = Coordinates(bound)
+        back = coordinates.backward(coordinates.forward(params), params)
+        for name, value in params.items():
+            np.testing.assert_allclose(back[name], value, rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+def test_probabilities_above_a_floor_are_those_of_the_highest_likelihood():
+    """Against all ways to hold some of them at the floor."""
+    p = np.random.default_rng(1).dirichlet(np.full(4, 0.3), size=(3, 2))
+    p[0, 0] = [0.97, 0.01, 0.01, 0.01]
+    found = conjugate._above(0.05, p)
+    for q, own in zip(p.reshape(-1, 4), found.reshape(-1, 4)):
+        best = -np.inf
+        for held in itertools.product([False, True], repeat=4):
+            if all(held):
+                continue
+            rest = np.where(held, 0.0, q)
+            each = np.where(held, 0.05, (1 - 0.05 * sum(held)) * rest / rest.sum())
+            if (each >= 0.05 - 1e-12).all():
+                best = max(best, float(q @ np.log(each)))
+        assert own.min() >= 0.05 - 1e-12
+        np.testing.assert_allclose([own.sum(), q @ np.log(own)], [1.0, best], rtol=1e-12)
+
+
+def test_differences_of_a_gradient_that_ends_nearby_are_taken_inside():
+    def gradient(u):
+        return np.where(np.abs(u) < 1e-7, 3.0 * u, np.sign(u) * np.inf)
+
+    np.testing.assert_allclose(hessian_by_differences(gradient, np.zeros(1)), [[3.0]], rtol=1e-6)
+
+
+def test_newton_stays_where_there_is_no_gradient_to_follow():
+    np.testing.assert_array_equal(_newton(lambda u: (0.0, np.array([np.inf])), np.array([0.5])), [0.5])
+
+
+def test_a_run_on_a_saddle_goes_on_from_near_it():
+    x = np.random.default_rng(0).normal(np.repeat([-3.0, 3.0], 60), 1)
+    bound = bound_of(bm.Mixture(bm.Normal(), 2), x)
+    e_step = EStep(bound, bound.encode(x), np.ones(120))
+    alike = {"weights": np.full(2, 0.5), "mu": np.full(2, x.mean()), "sigma": np.full(2, x.std())}
+    run = em.Run(alike)
+    em.advance(e_step, run, 500, 1e-8, True)
+    assert run.status == "converged"
+    assert np.ptp(run.params["mu"]) == 0
+    assert em._leave_saddle(e_step, run, np.random.default_rng(1), renew=False)
+    assert run.status == "running"
+    em.advance(e_step, run, 500, 1e-8, True)
+    np.testing.assert_allclose(np.sort(run.params["mu"]), [-3, 3], atol=0.3)
+    assert not em._leave_saddle(e_step, run, np.random.default_rng(1), renew=False)
+
+
+def test_starts_that_an_interruption_cut_off_say_so():
+    x = np.random.default_rng(0).normal(np.repeat([-3.0, 3.0], 60), 1)
+    bound = bound_of(bm.Mixture(bm.Normal(), 2), x)
+    e_step = EStep(bound, bound.encode(x), np.ones(120))
+    runs = [em.Run(start.initial_params(bound, e_step.data, np.ones(120), np.random.default_rng(i), i)) for i in (0, 1)]
+    em.advance(e_step, runs[0], 500, 1e-8, True)
+    em.advance(e_step, runs[1], 1, 1e-8, True)
+    em._best_so_far(e_step, runs)
+    assert "not finished" in runs[1].status
+
+
+def test_the_quasi_newton_step_ends_a_quadratic_and_its_radius_follows_what_was_gained():
+    complete = SimpleNamespace(information=lambda u, stats, like: np.eye(2))
+    curvature = np.array([0.3, 0.05])  # in the metric EM's step is the gradient: -curvature * u
+    path = [np.array([1.0, 0.0]), np.array([0.7, 0.0]), np.array([0.49, 0.0])]
+    quasi = QuasiNewton(complete)
+    quasi.begin(path, {}, {})
+    here = path[-1]
+    np.testing.assert_allclose(quasi.propose(here, (1 - curvature) * here, -curvature * here), 0.0, atol=1e-12)
+    for gained, radius in [(0.9, 3.0), (0.5, 1.0), (0.05, 0.5), (-1.0, 0.25)]:
+        quasi.radius, quasi.length, quasi.predicted = 1.0, 1.0, 1.0
+        quasi.judge(gained, 0.0)
+        assert quasi.radius == radius
+
+
+def test_rows_of_less_than_one_in_all_give_the_mode_that_they_should_Normal():
+    weights = np.array([0.2, 0.3])
+    em_fit = bm.fit_em(bm.Normal(), [1.0, 4.0], row_weights=weights, tol=0, random_seed=1)
+    mode = bm.fit_map(bm.Normal(), [1.0, 4.0], row_weights=weights, random_seed=1)
+    for name in ("mu", "sigma"):
+        np.testing.assert_allclose(em_fit.params[name], mode.params[name], rtol=1e-5)
+
+
+# ------------------------------------------------------------------- families, imputation, order
+
+
+def test_pymcs_density_of_rows_that_lack_coordinates_is_that_of_the_others_MvNormal():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(6, 3))
+    rows[1, 0] = rows[2, 1:] = rows[4, 2] = np.nan
+    mu, root = rng.normal(size=(2, 3)), rng.normal(size=(2, 3, 3))
+    cov = root @ root.swapaxes(1, 2) + np.eye(3)
+    spec = bm.Mixture(bm.MvNormal(mu=mu, cov=cov), 2, weights=[0.3, 0.7])
+    expected = 0.0
+    for row in rows:
+        seen = ~np.isnan(row)
+        own = [stats.multivariate_normal(mu[k][seen], cov[k][np.ix_(seen, seen)]).pdf(row[seen]) for k in (0, 1)]
+        expected += np.log([0.3, 0.7] @ np.array(own))
+    model = bm.build_model(spec, list(rows), likelihood="graph")
+    found = model.compile_fn(model.logp(), inputs=[], mode="NUMBA", point_fn=False)()
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_symbols_that_nothing_names_are_equally_likely_Categorical():
+    bound = bound_of(bm.Categorical(p=[0.2, 0.3, 0.5]), {"x": [0, 1, 2, 2]})
+    assumed = bound.site.node.assume(None)
+    np.testing.assert_allclose(assumed.frequencies, np.full(3, 1 / 3))
+
+
+def test_the_centre_of_sets_holds_what_is_in_more_than_half_of_them():
+    draws = np.empty((5, 1), object)
+    draws[:, 0] = [frozenset(s) for s in ("ab", "ab", "a", "c", "a")]
+    assert _majority(draws)[0] == frozenset("a")
+
+
+def test_weights_that_differ_by_millionths_settle_the_order():
+    bound = bound_of(bm.Mixture(bm.Categorical(), 2), {"x": ["a", "b", "a"]})
+    p = np.array([[0.3, 0.7], [0.6, 0.4]])
+    found = in_canonical_order(bound, {"weights": np.array([0.499998, 0.500002]), "p": p})
+    np.testing.assert_array_equal(found["p"], p[::-1])
+    same = in_canonical_order(bound, {"weights": np.array([0.500002, 0.499998]), "p": p})
+    np.testing.assert_array_equal(same["p"], p)
+
+
+def test_the_mode_of_imputed_records_tells_them_apart():
+    draws = np.empty(3, object)
+    draws[:] = [{"a": 1, "b": (2,)}, {"a": 2, "b": (2,)}, {"a": 2, "b": (2,)}]
+    assert _mode(draws) == ({"a": 2, "b": (2,)}, 2 / 3)
+
+
+def test_the_traits_of_a_vector_have_its_coordinates_names_MvNormal():
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    leaf = bound_of(bm.MvNormal(), pd.DataFrame(x, columns=["u", "v"])).site
+    traits, *_ = leaf.node.traits({"mu": x[:2], "cov": np.tile(np.eye(2), (2, 1, 1))}, leaf.learned)
+    assert traits.names == ("mean of u", "mean of v")
+
+
+def test_a_collapse_of_logarithms_is_judged_by_their_spread_LogNormal():
+    for spread in (0.01, 1.0, 50.0):
+        x = np.exp(spread * np.random.default_rng(0).normal(size=40))
+        leaf = bound_of(bm.LogNormal(), x).site
+        sigma = spread * np.array([1.0, 1e-4, 1e-8])
+        assert leaf.node.collapsed({"sigma": sigma}, leaf.learned).tolist() == [False, False, True]
