@@ -15,6 +15,11 @@ import pytest
 import bayesmix as bm
 import bayesmix.dask
 from bayesmix import sources
+from bayesmix.bound import prepare
+from bayesmix.build import model_of, variables_at
+from bayesmix.inference.passes import PassTarget
+from bayesmix.inference.start import initial_params
+from bayesmix.inference.target import Target
 
 N = 900
 SPEC = bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), s=bm.Categorical(), v=bm.MvNormal()), 2)
@@ -178,6 +183,21 @@ def test_what_selection_of_parts_cannot_do_is_said(client, frame):
         bm.select(SMALL, parts, [1, 2], method="nuts")
     with pytest.raises(ValueError, match='criterion: of rows that are read in parts "bic" or "icl" is needed'):
         bayesmix.dask.select(SMALL, frame[["x", "y"]], [1, 2], client=client, criterion="loo")
+
+
+def test_the_target_on_the_cluster_is_that_of_one_pymc_model(client, frame):
+    table = frame[["x", "y"]]
+    e_step = bayesmix.dask._rows(SMALL, table, None, client).e_step
+    _, bound, encoded, weights, _ = prepare(SMALL, table, None)
+    params = initial_params(bound, encoded, weights, np.random.default_rng(0), 0)
+    there = PassTarget(e_step, params)
+    here = Target(model_of(bound, encoded, row_weights=None, initval=params), variables_at(bound, params), jacobian=True)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        u = here.start + 0.3 * rng.normal(size=here.start.shape)
+        (value, gradient), (own, own_gradient) = there(u), here(u)
+        np.testing.assert_allclose(value, own, rtol=1e-9)
+        np.testing.assert_allclose(gradient, own_gradient, rtol=1e-9, atol=1e-9 * np.abs(own_gradient).max())
 
 
 def test_laplace_and_nuts_by_sums_over_workers(client, frame):
