@@ -191,7 +191,9 @@ def test_the_target_on_the_cluster_is_that_of_one_pymc_model(client, frame):
     _, bound, encoded, weights, _ = prepare(SMALL, table, None)
     params = initial_params(bound, encoded, weights, np.random.default_rng(0), 0)
     there = PassTarget(e_step, params)
-    here = Target(model_of(bound, encoded, row_weights=None, initval=params), variables_at(bound, params), jacobian=True)
+    here = Target(
+        model_of(bound, encoded, row_weights=None, initval=params), variables_at(bound, params), jacobian=True
+    )
     rng = np.random.default_rng(1)
     for _ in range(5):
         u = here.start + 0.3 * rng.normal(size=here.start.shape)

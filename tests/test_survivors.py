@@ -17,7 +17,7 @@ from bayesmix.families._summaries import robust_center_and_scale
 from bayesmix.impute import _majority, _mode
 from bayesmix.inference import em, start
 from bayesmix.inference.accelerate import Anderson, Coordinates
-from bayesmix.inference.quasi_newton import QuasiNewton
+from bayesmix.inference.quasi_newton import Complete, QuasiNewton
 from bayesmix.mstep import _newton, ascent_direction, hessian_by_differences
 from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, in_canonical_order, non_permutation_rate, relabelled
@@ -469,3 +469,19 @@ def test_a_collapse_of_logarithms_is_judged_by_their_spread_LogNormal():
         leaf = bound_of(bm.LogNormal(), x).site
         sigma = spread * np.array([1.0, 1e-4, 1e-8])
         assert leaf.node.collapsed({"sigma": sigma}, leaf.learned).tolist() == [False, False, True]
+
+
+def test_the_metric_of_the_quasi_newton_steps_is_minus_the_hessian_of_ems_surrogate():
+    x = np.random.default_rng(0).normal(np.repeat([-2.0, 2.0], 30), 1)
+    table = {"x": x, "y": np.arange(60) % 5, "v": list(np.c_[x, x[::-1]])}
+    bound = bound_of(
+        bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), v=bm.MvNormal()), 2, weights=[0.4, 0.6]), table
+    )
+    complete = Complete(bound)
+    params = start.initial_params(bound, bound.encode(table), np.ones(60), np.random.default_rng(0), 0)
+    _, stats = EStep(bound, bound.encode(table), np.ones(60))(params)
+    u = complete.coordinates.forward(params)
+    expected = -hessian_by_differences(lambda at: complete.gradient(at, u + 0.01, stats, params), u)
+    found = complete.information(u, stats, params)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    assert np.abs(expected - np.diag(np.diag(expected))).max() > 0.01 * np.abs(expected).max()
