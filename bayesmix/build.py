@@ -265,8 +265,8 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
 
 
 def variables_at(bound: Bound, params: Params) -> dict[str, np.ndarray]:
-    """Values of the model's free variables at parameter values."""
-    return {name: params[name] for name in bound.sampled_slots}
+    """Values of the model's free variables at parameter values, off the edges of their supports."""
+    return {name: slot.inside(params[name]) for name, slot in bound.sampled_slots.items()}
 
 
 def _dims(bound: Bound) -> list[Dim]:
@@ -294,7 +294,7 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
         return pt.as_tensor(slot.value)
     rv = change_dist_size(slot.rv, slot.shape[: len(slot.shape) - slot.rv.owner.op.ndim_supp])
     if start is not None:
-        start = np.array(start, float)
+        start = slot.inside(start)
         if ascending:
             # ties have no image under the ordered transform
             start = np.sort(start, axis=-1)

@@ -19,7 +19,7 @@ import numpy as np
 import pymc as pm
 from pymc.distributions.distribution import SymbolicRandomVariable, support_point
 from pymc.distributions.shape_utils import change_dist_size
-from pymc.distributions.transforms import _default_transform
+from pymc.distributions.transforms import _default_transform, log, logodds, simplex
 from pymc.logprob.transforms import Transform
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
@@ -93,12 +93,14 @@ class Support:
     """Where a parameter may lie: `ndim` event axes, a test for fixed values, and the flat prior there.
 
     Without a flat prior of its own a parameter's default is flat already (a position among the values of a range).
+    `transform` leads to numbers without bounds, for priors of which PyMC has none.
     """
 
     name: str
     ndim: int
     contains: Callable[[np.ndarray], bool]
     flat: Callable[[tuple[int, ...], tuple[int, ...]], TensorVariable] | None
+    transform: Transform | None = None
 
     def __reduce__(self) -> str:
         """Pickled and copied by the name that it has in this module: there is one of each."""
@@ -113,24 +115,30 @@ def _is_covariance(value: np.ndarray) -> bool:
     return bool(np.allclose(value, np.swapaxes(value, -1, -2)) and (np.linalg.eigvalsh(value) > 0).all())
 
 
+#: Probabilities nearer than this to an edge of their support are on it, and how far inside searches then start.
+_EDGE, _INSIDE = 1e-10, 1e-3
+
 REAL = Support("a real number", 0, lambda v: bool(np.isfinite(v).all()), lambda b, e: pm.Flat.dist(size=b + e))
 POSITIVE = Support(
     "a positive number",
     0,
     lambda v: bool((np.isfinite(v) & (v > 0)).all()),
     lambda b, e: pm.HalfFlat.dist(size=b + e),
+    log,
 )
 UNIT = Support(
     "a probability",
     0,
     lambda v: bool(((v >= 0) & (v <= 1)).all()),
     lambda b, e: pm.Beta.dist(1.0, 1.0, size=b + e),
+    logodds,
 )
 SIMPLEX = Support(
     "probabilities that sum to 1",
     1,
     lambda v: bool((v >= 0).all() and np.allclose(v.sum(-1), 1, atol=1e-8)),
     lambda b, e: pm.Dirichlet.dist(np.ones(e[-1]), size=b + e[:-1]),
+    simplex,
 )
 POSITION = Support("a whole number", 0, lambda v: bool((v == np.round(v)).all()), None)
 COVARIANCE = Support("a positive definite matrix", 2, _is_covariance, _flat_covariance)
@@ -231,6 +239,22 @@ class Slot:
         if self.support.ndim == 2:
             return size * (self.shape[-1] + 1) // (2 * self.shape[-1])
         return size
+
+    def inside(self, value: np.ndarray) -> np.ndarray:
+        """The value, with probabilities on the edge of their support (or at a floor) moved off it.
+
+        EM's mode may lie there, where coordinates without bounds would be infinite.
+        """
+        value = np.asarray(value, float)
+        if self.support is UNIT:
+            return np.where((value > _EDGE) & (value < 1 - _EDGE), value, np.clip(value, _INSIDE, 1 - _INSIDE))
+        if self.support is not SIMPLEX:
+            return value
+        floor, size = getattr(self.transform, "floor", 0.0), value.shape[-1]
+        room = 1 - size * floor
+        share = (value - floor) / room
+        moved = floor + room * ((1 - _INSIDE) * np.maximum(share, 0) + _INSIDE / size)
+        return np.where((share > _EDGE).all(-1, keepdims=True), value, moved)
 
     @property
     def depends_on_model(self) -> bool:
@@ -378,7 +402,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     elif parameter.floor:
         transform = distributions.FlooredSimplex(parameter.floor)
     else:
-        transform = _default_transform(rv.owner.op, rv)
+        transform = _default_transform(rv.owner.op, rv) or support.transform
     hyper = None
     if not _refers_to_model(rv):
         hyper = recognise(parameter.conjugate, given_rv, batch, (size_of(axes), *event_shape))
@@ -550,6 +574,8 @@ class Place:
         Mixtures around this node that share its prefix.
     level : int
         Sequences around this node that share its path.
+    optional : bool
+        Whether an `Optional` around this node shares its prefix.
     """
 
     key: str = "root"
@@ -558,6 +584,7 @@ class Place:
     axes: tuple[Dim, ...] = ()
     depth: int = 0
     level: int = 0
+    optional: bool = False
 
     @property
     def n_components(self) -> int:
@@ -585,6 +612,15 @@ class Place:
         return replace(self, key=f"{self.key}/element", level=self.level + 1)
 
     @property
+    def value(self) -> Place:
+        """The place of what an `Optional` here holds."""
+        return replace(self, key=f"{self.key}/value", optional=True)
+
+    def of_optional(self, name: str) -> str:
+        """``name`` of an `Optional` here; inside another it is one of elements, and says so."""
+        return f"{'element_' * self.level if self.optional else ''}{name}"
+
+    @property
     def element_dim(self) -> str:
         """Dim of those rows."""
         return self.observed + "_element" * (self.level + 1)
@@ -594,7 +630,8 @@ class Place:
         around = self.axes[:-1] if shared else self.axes
         axes = around if axis is None else (*around, axis)
         depth = 0 if prefix else self.depth + 1
-        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth, self.level)
+        optional = self.optional and not prefix
+        return Place(f"{self.key}/{key}", self.path, f"{self.prefix}{prefix}", axes, depth, self.level, optional)
 
     def tied(self, name: str) -> Place:
         """The place of a tied node: one set of parameters, wherever it stands."""

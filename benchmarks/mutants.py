@@ -125,8 +125,9 @@ def _changes(body: list[ast.stmt], inside: bool = False) -> Iterator[tuple[Any, 
         dropped = isinstance(statement, (ast.Expr, ast.AugAssign, ast.Break, ast.Continue)) or (
             isinstance(statement, ast.Assign) and not isinstance(statement.targets[0], (ast.Name, ast.Tuple))
         )
-        if dropped:
-            yield statement, "dropped", "pass"
+        if dropped:  # what yields nothing is still a generator
+            yields = isinstance(getattr(statement, "value", None), (ast.Yield, ast.YieldFrom))
+            yield statement, "dropped", "yield from ()" if yields else "pass"
         if isinstance(statement, ast.Return) and statement.value is not None:
             yield statement, "returned", "return None"
         yield from _of_expressions(statement)

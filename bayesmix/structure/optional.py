@@ -43,7 +43,8 @@ class Optional(Node):
 
     Notes
     -----
-    The variable is called ``{field}_p_missing``; the PyMC model observes ``{field}_missing``, 0 or 1.
+    The variable is called ``{field}_p_missing``; the PyMC model observes ``{field}_missing``, 0 or 1. For the elements
+    of an optional sequence they are ``{field}_element_p_missing`` and ``{field}_element_missing``.
     M-step: ``p = (Σ r [missing] + alpha - 1) / (Σ r + alpha + beta - 2)``.
 
     References
@@ -97,9 +98,6 @@ class Optional(Node):
             found.append(f"{path or 'Optional'}: an Optional inside an Optional reads the same cells. Leave one out.")
         return found
 
-    def _child_place(self, place):
-        return replace(place, key=f"{place.key}/value")
-
     def column_names(self):
         """See `Node.column_names`."""
         return None  # whether a row is missing depends on all columns
@@ -109,7 +107,7 @@ class Optional(Node):
         readers.setdefault(place.key, (self, []))[1].append(
             Column(place.path or "data", gone, np.zeros(len(gone), bool), "bool")
         )
-        self._child.read_from(table, self._child_place(place), readers)
+        self._child.read_from(table, place.value, readers)
 
     def summarise(self, column, earlier=None):
         """See `Node.summarise`."""
@@ -128,8 +126,9 @@ class Optional(Node):
         slots = {}
         if self._informative:
             prior = pm.Beta.dist(1 + 2 * known.mean, 3 - 2 * known.mean)
-            slots["p"] = make_slot(f"{place.prefix}p_missing", place.axes, Parameter(UNIT, prior, "beta"), self._p)
-        return Site(self, place, slots, (self._child.lay_out(self._child_place(place), learned),), known)
+            name = f"{place.prefix}{place.of_optional('p_missing')}"
+            slots["p"] = make_slot(name, place.axes, Parameter(UNIT, prior, "beta"), self._p)
+        return Site(self, place, slots, (self._child.lay_out(place.value, learned),), known)
 
     def encode(self, site, table, unseen):
         gone = table.missing()
@@ -249,7 +248,7 @@ class Optional(Node):
         if not self._informative:
             return total
         slot = site.slots["p"]
-        missing = observed[f"{site.place.observed}_missing"][:, None]
+        missing = observed[_observed(site)][:, None]
         own = pm.logp(pm.Bernoulli.dist(slot.components(variables[slot.name])), pt.maximum(missing, 0))
         return total + pt.switch(missing < 0, 0.0, own)
 
@@ -257,7 +256,7 @@ class Optional(Node):
         yield from site.children[0].observed(data.children[0])
         if self._informative:
             # -1 where the record around is missing
-            yield Observed(f"{site.place.observed}_missing", data.full(data.arrays["missing"].astype(np.int64), -1))
+            yield Observed(_observed(site), data.full(data.arrays["missing"].astype(np.int64), -1))
 
     def graph_draw(self, site, variables, z, out, label):
         child = site.children[0]
@@ -266,12 +265,17 @@ class Optional(Node):
             return
         slot = site.slots["p"]
         gone = pm.Bernoulli.dist(slot.components(variables[slot.name])[z])
-        out[f"{site.place.observed}_missing"] = gone
+        out[_observed(site)] = gone
         for leaf in child.leaves():  # marked as missing, as in the observed data
             name = leaf.place.observed
             if ("rows", name) not in out:
                 mask = pt.eq(gone, 1).reshape((-1, *[1] * (out[name].ndim - 1)))
                 out[name] = pt.switch(mask, np.asarray(leaf.node.mark(leaf.learned), out[name].dtype), out[name])
+
+
+def _observed(site: Any) -> str:
+    """Name of the observed variable that says which cells are missing."""
+    return f"{site.place.observed}_{site.place.of_optional('missing')}"
 
 
 def _is_optional(node: Node) -> bool:

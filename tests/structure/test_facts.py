@@ -377,3 +377,16 @@ def test_what_nothing_was_seen_of_Sequence_MvNormal_MarkovChain_SpikeAndSlab():
         fit = bm.fit_em(bm.Composite(s=bm.Sequence(spec)), {"s": [[], []]}, random_seed=1)
         learned = fit.bound.learned["root/s/element"]
         assert (learned.lower, learned.upper) == ends
+
+
+def test_elements_that_may_be_missing_in_a_sequence_that_may_have_names_of_their_own():
+    rows = [None, [1, None, 2], [3], [None], None, [0, 2]]
+    spec = bm.Optional(bm.Sequence(bm.Optional(bm.Poisson())))
+    fit = bm.fit_em(spec, {"n": rows}, random_seed=1)
+    assert list(fit.params) == ["p_missing", "element_p_missing", "mu"]
+    # modes under the default priors Beta(1 + 2m, 3 - 2m), where m counts half a cell of each kind more
+    np.testing.assert_allclose(fit.params["p_missing"], (2 + 2 * 2.5 / 7) / (6 + 2), rtol=1e-6)
+    np.testing.assert_allclose(fit.params["element_p_missing"], (2 + 2 * 2.5 / 8) / (7 + 2), rtol=1e-6)
+    model = bm.build_model(bm.Mixture(bm.Composite(n=spec), 1), {"n": rows}, likelihood="graph")
+    assert {"n_missing", "n_element_missing"} <= {rv.name for rv in model.observed_RVs}
+    assert "n_element_p_missing" in {rv.name for rv in model.free_RVs}
