@@ -13,7 +13,8 @@ from scipy import stats
 import bayesmix as bm
 from bayesmix import conjugate, relabel
 from bayesmix.bound import prepare
-from bayesmix.families._summaries import robust_center_and_scale
+from bayesmix.data import read
+from bayesmix.families._summaries import codes_of, robust_center_and_scale
 from bayesmix.impute import _majority, _mode
 from bayesmix.inference import em, start
 from bayesmix.inference.accelerate import Anderson, Coordinates
@@ -485,3 +486,31 @@ def test_the_metric_of_the_quasi_newton_steps_is_minus_the_hessian_of_ems_surrog
     found = complete.information(u, stats, params)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
     assert np.abs(expected - np.diag(np.diag(expected))).max() > 0.01 * np.abs(expected).max()
+
+
+def test_correlations_are_told_of_few_coordinates_and_not_of_many_MvNormal():
+    for d, told in ((2, 1), (30, 0)):
+        x = np.random.default_rng(0).normal(size=(80, d))
+        leaf = bound_of(bm.MvNormal(), pd.DataFrame(x, columns=[f"c{i}" for i in range(d)])).site
+        traits = leaf.node.traits({"mu": x[:1], "cov": np.eye(d)[None]}, leaf.learned)
+        assert sum(name.startswith("correlation") for each in traits for name in each.names) == told
+
+
+def test_the_size_of_a_column_with_one_number_is_that_number_Exponential():
+    assert bound_of(bm.Exponential(), {"x": [3.0]}).site.learned.scale == 3.0
+    assert bound_of(bm.Exponential(), {"x": [3.0, 5.0, None]}).site.learned.scale == 4.0
+
+
+def test_a_missing_symbol_is_none_of_the_levels():
+    (column,) = read({"s": ["b", None, "a", "z"]}).columns
+    assert codes_of(column, ("a", "b")).tolist() == [1, -1, 0, -1]
+
+
+def test_clusters_of_draws_begin_at_the_reference_whatever_the_first_draw_is():
+    bound = bound_of(bm.Mixture(bm.Normal(sigma=1.0), 3), np.arange(9.0))
+    (symmetry,) = bound.symmetries
+    mu = np.random.default_rng(0).normal([-5.0, 0.0, 5.0], 0.01, (50, 3))
+    mu[0] = [-5.01, -5.0, -4.99]
+    flat = {"mu": mu, "weights": np.full((50, 3), 1 / 3)}
+    reference = {"mu": np.array([-5.0, 0.0, 5.0]), "weights": np.full(3, 1 / 3), "sigma": np.ones(3)}
+    assert non_permutation_rate(bound, symmetry, flat, reference) == 1 / 50
