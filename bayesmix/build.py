@@ -99,7 +99,7 @@ def _rows_logprob(op, values, *inputs, **kwargs):
             return row_log_density(parts.fused, variables)
         return parts.bound.site.graph(variables, dict(zip(parts.observed, values)), labels)[:, 0]
 
-    every = combinations(parts.bound)
+    every = combinations(parts.bound, written=not fused)
     rows = [log_density({**variables, **{name: pt.as_tensor(v) for name, v in each.items()}}) for each in every]
     if weights is not None:
         rows = [row * weights for row in rows]
@@ -216,6 +216,7 @@ def model_of(
         raise ValueError(f'likelihood: "fused" or "graph" is needed, not {likelihood!r}.')
     if labels not in ("marginal", "explicit"):
         raise ValueError(f'labels: "marginal" or "explicit" is needed, not {labels!r}.')
+    combinations(bound, written=likelihood == "graph" or labels == "explicit")  # too many are said to be here
     ordered_names = _check_order(bound, order)
     start = _starting_point(bound, data, row_weights, initval)
     with model if model is not None else pm.Model(model=None) as model:  # not inside a model that is being built

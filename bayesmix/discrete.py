@@ -14,12 +14,18 @@ from bayesmix.errors import SpecError
 from bayesmix.spec import Encoded
 from bayesmix.statistics import weighted_sum
 
-#: Combinations of values that are summed over, at most.
-_MOST = 2_000
+#: Combinations of values that are summed over, at most; where the likelihood is written out for each, fewer.
+_MOST, _MOST_WRITTEN = 2_000, 100
 
 
-def combinations(bound: Bound) -> list[dict[str, np.ndarray]]:
+def combinations(bound: Bound, *, written: bool = False) -> list[dict[str, np.ndarray]]:
     """Every value of the discrete slots together; one empty combination where there are none.
+
+    Parameters
+    ----------
+    bound : Bound
+    written : bool
+        Whether each is to be a likelihood in PyTensor's own operations: thousands of them take hours to simplify.
 
     Raises
     ------
@@ -34,10 +40,11 @@ def combinations(bound: Bound) -> list[dict[str, np.ndarray]]:
         sizes.append(int(np.prod(slot.shape, dtype=int)))
         ranges += [range(lower, upper + 1)] * sizes[-1]
     count = np.prod([float(len(values)) for values in ranges])
-    if count > _MOST:
+    if count > (_MOST_WRITTEN if written else _MOST):
+        way_out = 'take likelihood="fused"' if count <= _MOST else 'use method="em", which profiles them'
         raise SpecError(
             f"{', '.join(slots)}: {count:.0f} combinations of positions are too many to sum over. Fix some of them "
-            '(k=…), take fewer components, or use method="em", which profiles them.'
+            f"(k=…), take fewer components, or {way_out}."
         )
     found = []
     for values in itertools.product(*ranges):

@@ -390,3 +390,12 @@ def test_elements_that_may_be_missing_in_a_sequence_that_may_have_names_of_their
     model = bm.build_model(bm.Mixture(bm.Composite(n=spec), 1), {"n": rows}, likelihood="graph")
     assert {"n_missing", "n_element_missing"} <= {rv.name for rv in model.observed_RVs}
     assert "n_element_p_missing" in {rv.name for rv in model.free_RVs}
+
+
+def test_positions_that_are_too_many_to_write_out_are_for_the_fused_likelihood_SpikeAndSlab():
+    spec, table = bm.Mixture(bm.SpikeAndSlab(lower=0, upper=30), 2), {"x": [3, 3, 7, 12, 3, 30, 0]}
+    with pytest.raises(bm.SpecError, match=r"961 combinations of positions are too many .* take likelihood=\"fused\""):
+        bm.build_model(spec, table, likelihood="graph")
+    assert bm.build_model(spec, table).free_RVs
+    with pytest.raises(bm.SpecError, match=r"29791 combinations of positions .* use method=\"em\""):
+        bm.build_model(bm.Mixture(bm.SpikeAndSlab(lower=0, upper=30), 3), table)
