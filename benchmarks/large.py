@@ -1,6 +1,7 @@
 """Tables larger than memory, and EM on a cluster: time, memory, and whether the result is the same.
 
     python benchmarks/large.py linear [--most 1e8]    one fit each of 1e5, 1e6, … rows: time of a pass, peak memory
+    python benchmarks/large.py reread [--most 1e8]    a pass that reads all rows again, of each number of rows
     python benchmarks/large.py dask [--rows 1e6] [--runs 10]    a worker is killed in the middle of each run
     python benchmarks/large.py overhead [--rows 1e7]    a pass on two workers beside a pass of two threads
 
@@ -29,6 +30,7 @@ import pyarrow.parquet as pq
 
 import bayesmix as bm
 from bayesmix.chunked import ChunkedEStep, learn
+from bayesmix.inference.start import initial_params
 from bayesmix.sources import source_of
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks"
@@ -101,6 +103,22 @@ def linear(options: argparse.Namespace, folder: Path) -> None:
         path.unlink()
 
 
+def reread(options: argparse.Namespace, folder: Path) -> None:
+    """Passes of which each reads every row again, as all do where rows are more than `memory=` holds."""
+    for n_rows in (10**k for k in range(5, 10) if 10**k <= options.most):
+        path = generate(folder / f"{n_rows}.parquet", n_rows)
+        e_step = ChunkedEStep(learn(SPEC, source_of(str(path)), None, options.jobs), options.jobs, memory=0)
+        params = initial_params(e_step.bound, e_step.data, e_step.row_weights, np.random.default_rng(0), 0)
+        seconds = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            e_step(params)
+            seconds.append(time.perf_counter() - begin)
+        read = min(raw_read(path) for _ in range(2))
+        record("reread", str(n_rows), {"pass": float(np.median(seconds[1:])), "read": read})
+        path.unlink()
+
+
 def dask(options: argparse.Namespace, folder: Path) -> None:
     import distributed
 
@@ -145,7 +163,6 @@ def overhead(options: argparse.Namespace, folder: Path) -> None:
     import distributed
 
     from bayesmix.dask import DaskEStep, _shared_out
-    from bayesmix.inference.start import initial_params
 
     path = str(generate(folder / "rows.parquet", int(options.rows)))
     rows = learn(SPEC, source_of(path))
@@ -203,6 +220,16 @@ def page(known: dict) -> str:
                 f"| {int(n):,} | {r['file']:.1f} | {r['read']:.3g} | {r['pass']:.3g} | {r['passes']} | "
                 f"{r['total']:.3g} | {r['peak']:.0f} | {r['before']:.0f} |"
             )
+    if known.get("reread"):
+        lines += [
+            "",
+            "A pass without memory for rows, so that each reads, encodes and lays out all of them:",
+            "",
+            "| rows | raw read, s | a pass, s | ns a row |",
+            "| ---: | ---: | ---: | ---: |",
+        ]
+        for n, r in sorted(known["reread"].items(), key=lambda pair: int(pair[0])):
+            lines.append(f"| {int(n):,} | {r['read']:.3g} | {r['pass']:.3g} | {1e9 * r['pass'] / int(n):.0f} |")
     if known.get("dask"):
         lines += [
             "",
@@ -237,7 +264,7 @@ def page(known: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("linear", "dask", "overhead"):
+    for name in ("linear", "reread", "dask", "overhead"):
         one = commands.add_parser(name)
         one.add_argument("--folder", default=None)
         one.add_argument("--rows", type=float, default=1e7 if name == "overhead" else 1e6)
@@ -253,7 +280,8 @@ def main() -> None:
         print(json.dumps(fit_one(options.path, options.jobs)))
         return
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        {"linear": linear, "dask": dask, "overhead": overhead}[options.command](options, Path(folder))
+        studies = {"linear": linear, "reread": reread, "dask": dask, "overhead": overhead}
+        studies[options.command](options, Path(folder))
 
 
 if __name__ == "__main__":

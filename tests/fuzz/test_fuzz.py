@@ -113,8 +113,8 @@ def test_every_model(case):
         data = bound.encode(case.table())
         weights = np.ones(data.n_rows) if case.weights is None else case.weights
         rng = np.random.default_rng(case.seed)
-        params = initial_params(bound, data, weights, rng, 0)
-        if not bound.sampled_slots:
+        params = start_of(bound, data, weights, rng)
+        if not bound.sampled_slots or not all(np.isfinite(value).all() for value in params.values()):
             return None
         targets = [
             Target(model_of(bound, data, row_weights=case.weights, initval=None, likelihood=kind),
@@ -172,7 +172,7 @@ def test_every_table_in_parts(case):
     (bound, data), e_step = whole[0], found[0]
     close_learned(e_step.bound.learned, bound.learned)
     weights = weights_of(case)
-    params = initial_params(bound, data, weights, np.random.default_rng(case.seed), 0)
+    params = start_of(bound, data, weights, np.random.default_rng(case.seed))
     expected, stats = EStep(bound, data, weights)(params)
     for _ in range(2):  # once read, once kept
         loglik, own = e_step(params)
@@ -181,6 +181,12 @@ def test_every_table_in_parts(case):
             size = np.abs(rows[np.isfinite(rows)]).sum() * weights.max()
             close(loglik, expected, "log-likelihood", atol=1e-11 * size)
         check_statistics(own, stats, 0.0)
+
+
+def start_of(bound, data, weights, rng):
+    """A start as engines make it: where flat priors and no rows leave nothing to go by it is not finite."""
+    with np.errstate(all="ignore"):
+        return initial_params(bound, data, weights, rng, 0)
 
 
 def cuts_of(case):
