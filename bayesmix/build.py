@@ -376,7 +376,10 @@ def _observe(
         inputs[-1].tag.row_weights = True
     for each, rv in zip(arrays, _rows_rv(parts, inputs)):
         dims = (each.row_dim, *[dim.name for dim in each.dims])
-        model.register_rv(rv, each.name, observed=containers[each.name], dims=dims)
+        observed = containers[each.name]
+        if np.issubdtype(observed.dtype, np.integer):  # which PyMC would put into 32 bits on the way
+            observed = observed.astype("float64")
+        model.register_rv(rv, each.name, observed=observed, dims=dims)
 
 
 def _shared(name: str, values: np.ndarray) -> Any:

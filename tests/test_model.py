@@ -375,3 +375,16 @@ def test_pymcs_own_tools_take_the_model():
             compute_convergence_checks=False,
         )  # fmt: skip
     assert idata["posterior"]["mu"].dims == ("chain", "draw", "component")
+
+
+def test_counts_beyond_32_bits_are_what_pymc_s_densities_see():
+    """PyMC puts whole numbers that it observes into 32 bits, where 2,300,000,000 is negative: a missing cell."""
+    counts = np.array([1_900_000_000, 2_300_000_000, 4_900_000_000])
+    for family, expected in [
+        (bm.Poisson(mu=2.5e9), stats.poisson(2.5e9).logpmf(counts).sum()),
+        (bm.Geometric(p=1e-9), stats.geom(1e-9).logpmf(counts).sum()),
+    ]:
+        for likelihood in ("graph", "fused"):
+            model = bm.build_model(family, {"x": [*counts, None]}, likelihood=likelihood)
+            found = model.compile_fn(model.logp(), inputs=[], mode="NUMBA", point_fn=False)()
+            np.testing.assert_allclose(found, expected, rtol=1e-7)
