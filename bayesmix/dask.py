@@ -60,8 +60,8 @@ except ImportError:
 
 __all__ = ["calibrate", "fit_em", "fit_laplace", "fit_nuts", "select"]
 
-#: Groups of parts for each thread of the cluster: several, so that none waits long for the last.
-_GROUPS = 3
+#: Groups of parts for each thread of the cluster: several, so that none waits long for the last; each is a message.
+_GROUPS = 2
 #: Sums that one task adds up.
 _FAN_IN = 8
 
@@ -578,9 +578,8 @@ class DaskEStep(ChunkedEStep):
         """Log-likelihood and expected statistics."""
         token = uuid4().hex
         values = {name: np.asarray(value) for name, value in params.items()}
-        futures = [
-            self.client.submit(_e_step, rows, values, key=f"pass-{i}-{token}", pure=False)
-            for i, rows in enumerate(self.rows)
-        ]
+        # all at once: a message to the scheduler for each would be most of what a pass over few rows takes
+        keys = [f"pass-{i}-{token}" for i in range(len(self.rows))]
+        futures = self.client.map(_e_step, self.rows, params=values, key=keys, pure=False)
         loglik, stats = _total(self.client, _added, futures, self.names)
         return loglik, stats
