@@ -4,7 +4,8 @@ Usage: ``python benchmarks/cost_model.py [nanoseconds a row and pass] [ms of a r
 
 A pass takes rows / workers × time of a row, and a round trip that grows with the logarithm of the number of workers (a
 tree of sums). With rows on the workers nothing is read. The time of a row is that of a mixture of three components with
-three fields on one core, which this script measures; round trips are 3 ms by default.
+three fields on one core, which this script measures; round trips are 8 ms by default, which is what two workers on one
+machine take for a pass over few rows.
 """
 
 from __future__ import annotations
@@ -68,4 +69,4 @@ def _human(value: float) -> str:
 
 if __name__ == "__main__":
     given = [float(word) for word in sys.argv[1:]]
-    main((given[0] if given else nanoseconds_a_row()) * 1e-9, (given[1] if len(given) > 1 else 3.0) * 1e-3)
+    main((given[0] if given else nanoseconds_a_row()) * 1e-9, (given[1] if len(given) > 1 else 8.0) * 1e-3)

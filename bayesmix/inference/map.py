@@ -111,7 +111,7 @@ def fit_map(
         "map",
         converged,
         f"L-BFGS {'converged' if converged else 'stopped'} after {len(history)} iterations from EM's mode, "
-        f"{history[-1] - history[0]:.2g} nats above it.",
+        f"{history[-1] - best.objective:.2g} nats above it.",
     )
     return make_fit(
         bound,

@@ -3,6 +3,8 @@
 The oracle is the integral over the one parameter that is free.
 """
 
+import re
+
 import numpy as np
 import pymc as pm
 import pytest
@@ -36,6 +38,7 @@ def test_all_engines_go_on_from_a_weight_at_its_minimum():
     assert bm.fit_em(SPEC, x, random_seed=1).params["weights"][0] == 0.25
     mode = bm.fit_map(SPEC, x, random_seed=1)
     np.testing.assert_allclose(mode.params["weights"], [0.25, 0.75], atol=1e-6)
+    assert abs(float(re.search(r"mode, (\S+) nats above", mode.status.message)[1])) < 1e-4
     nuts = bm.fit_nuts(SPEC, x, random_seed=1)
     assert nuts.status.converged
     drawn = nuts.posterior["weights"].values[..., 0]
