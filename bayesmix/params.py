@@ -115,8 +115,8 @@ def _is_covariance(value: np.ndarray) -> bool:
     return bool(np.allclose(value, np.swapaxes(value, -1, -2)) and (np.linalg.eigvalsh(value) > 0).all())
 
 
-#: Probabilities nearer than this to an edge of their support are on it, and how far inside searches then start.
-_EDGE, _INSIDE = 1e-10, 1e-3
+#: How far inside searches start from a probability on the edge of its support, and how near a floor is on it.
+_INSIDE, _AT_FLOOR = 1e-3, 1e-10
 
 REAL = Support("a real number", 0, lambda v: bool(np.isfinite(v).all()), lambda b, e: pm.Flat.dist(size=b + e))
 POSITIVE = Support(
@@ -247,14 +247,14 @@ class Slot:
         """
         value = np.asarray(value, float)
         if self.support is UNIT:
-            return np.where((value > _EDGE) & (value < 1 - _EDGE), value, np.clip(value, _INSIDE, 1 - _INSIDE))
+            return np.where((value > 0) & (value < 1), value, np.clip(value, _INSIDE, 1 - _INSIDE))
         if self.support is not SIMPLEX:
             return value
         floor, size = getattr(self.transform, "floor", 0.0), value.shape[-1]
         room = 1 - size * floor
         share = (value - floor) / room
         moved = floor + room * ((1 - _INSIDE) * np.maximum(share, 0) + _INSIDE / size)
-        return np.where((share > _EDGE).all(-1, keepdims=True), value, moved)
+        return np.where((share > (_AT_FLOOR if floor else 0)).all(-1, keepdims=True), value, moved)
 
     @property
     def depends_on_model(self) -> bool:

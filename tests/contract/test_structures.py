@@ -14,7 +14,7 @@ from scipy import stats
 
 import bayesmix as bm
 from bayesmix.bound import bind
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import model_of
 from bayesmix.data import read
 from bayesmix.inference.em import maximise
 from bayesmix.inference.target import Target
@@ -210,7 +210,8 @@ def fixed_point(spec, table, *, max_iter=400, **kwargs):
 
 def target_at(fit, row_weights=None):
     model = model_of(fit.bound, fit.encoded, row_weights=row_weights, initval=None)
-    return Target(model, variables_at(fit.bound, fit.params), jacobian=False)
+    # exactly there: `variables_at` gives where searches start, off the edges
+    return Target(model, {name: fit.params[name] for name in fit.bound.sampled_slots}, jacobian=False)
 
 
 def check_fixed_point(spec, table, tolerance=1e-8, **kwargs):
