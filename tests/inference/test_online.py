@@ -158,7 +158,7 @@ def test_ctrl_c_returns_the_point_so_far(monkeypatch):
         ({"kappa": 0.5}, "kappa: a number above 0.5"),
         ({"kappa": 1.1}, "kappa"),
         ({"t0": 0.0}, "t0: a number above 0"),
-        ({"batch_size": 0}, "batch_size: at least 1"),
+        ({"batch_size": 0}, "batch_size: a whole number of at least 1"),
         ({"n_passes": 0}, "n_passes"),
     ],
 )
