@@ -518,7 +518,7 @@ def compare(
     DataError
         The fits are of different rows or fields.
     ValueError
-        A fit has no draws where the criterion needs them.
+        A fit has no draws where the criterion needs them, or row weights under "loo".
 
     Examples
     --------
@@ -578,6 +578,8 @@ def _compare_loo(fits: Mapping[str, Fit], kwargs: Mapping[str, Any]) -> pd.DataF
             raise ValueError(f'{name}: a point estimate has no draws to leave rows out of. Fit with method="nuts".')
         if "log_likelihood" not in fit.idata.children:
             raise ValueError(f"{name}: the log-likelihood of the rows was not kept. Fit with log_likelihood=True.")
+        if fit.row_weights is not None:
+            raise ValueError(f'{name}: leave-one-out is of rows without weights. Take criterion="bic" or "evidence".')
     with ALONE:  # ArviZ puts the warnings filters aside
         return azs.compare({name: fit.idata for name, fit in fits.items()}, **kwargs)
 

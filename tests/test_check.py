@@ -408,3 +408,67 @@ def test_pareto_k_is_flagged_in_two_steps(k, severity):
     fit = replace(bm.fit_laplace(bm.Mixture(bm.Normal(), 2), x, draws=200, random_seed=1), pareto_k=k)
     found = [each.severity for each in fit.check().findings if each.code == "pareto_k"]
     assert found == ([] if severity is None else [severity])
+
+
+def test_a_report_has_only_what_was_found(sound):
+    with pytest.raises(KeyError, match="divergences"):
+        sound.check()["divergences"]
+
+
+@pytest.mark.slow
+def test_a_sampler_that_says_nothing_of_energy_is_not_held_to_have_failed(sound):
+    groups = {name: group.to_dataset() for name, group in sound.idata.children.items()}
+    groups["sample_stats"] = groups["sample_stats"][["maxdepth_reached"]]
+    report = replace(sound, idata=xr.DataTree.from_dict(groups)).check()
+    assert report.verdict == "trust"
+
+
+def test_three_draws_a_chain_say_nothing_of_convergence(sound):
+    groups = {name: group.to_dataset() for name, group in sound.idata.children.items()}
+    few = {n: group.isel(draw=slice(3)) if "draw" in group.sizes else group for n, group in groups.items()}
+    report = replace(sound, idata=xr.DataTree.from_dict(few)).check()
+    assert "r_hat" not in report.checked
+    assert any("3 draws a chain are too few" in each for each in report.unchecked)
+
+
+def test_starts_that_failed_and_a_mode_that_one_start_found():
+    starts = [{"status": "failed: a component collapsed"}] * 5 + [{"status": "converged"}] * 4
+    fit = replace(bm.fit_em(bm.Mixture(bm.Normal(), 2), X, random_seed=1), starts=tuple(starts))
+    found = fit.check()["failed_starts"]
+    assert found.severity == "caution"
+    assert "5 of EM's 9 starts failed (a component collapsed)" in found.what
+    fewer = replace(fit, starts=tuple(starts[4:])).check()["failed_starts"]
+    assert fewer.severity == "note"
+
+
+def test_no_component_has_a_labelling_where_draws_are_no_permutation_of_each_other(sound):
+    """Half of the draws have both components in one place."""
+    values = {name: np.array(sound.posterior[name].values) for name in ("weights", "mu", "sigma")}
+    values["mu"][:, ::2] = 5.0 + 0.01 * values["mu"][:, ::2]
+    report = replace(_with_posterior(sound, values), relabelling=None).relabel().check()
+    assert report["vague_labels"].severity == "caution"
+    assert "50% of the draws" in report["vague_labels"].what
+
+
+def test_only_models_that_bayesmix_built_can_be_checked(sound):
+    idata = sound.idata
+    with pm.Model() as other:
+        pm.Normal("x", observed=X)
+    with pytest.raises(bm.DataError, match=r"bm\.build_model did not make this model"):
+        bm.check(idata, other)
+    graph = bm.build_model(bm.Mixture(bm.Normal(), 2), X, likelihood="graph")
+    with pytest.raises(bm.DataError, match=r'no encoded rows\. Build it with likelihood="fused"'):
+        bm.check(idata, graph)
+
+
+def test_draws_of_a_weighted_model_are_checked_with_their_weights():
+    """Rows of weight 0 are no rows: without the weights the second component would not be empty."""
+    weights = np.where(X < 0, 1.0, 0.0)
+    spec = bm.Mixture(bm.Normal(mu=pm.Normal.dist(0, 10), sigma=1.0), 2, weights=[0.5, 0.5])
+    model = bm.build_model(spec, X, row_weights=weights)
+    rng = np.random.default_rng(0)
+    mu = np.array([-5.0, 5.0]) + 0.01 * rng.normal(size=(2, 60, 2))
+    idata = xr.DataTree.from_dict({"posterior": xr.Dataset({"mu": (("chain", "draw", "component"), mu)})})
+    report = bm.check(idata, model)
+    assert report["empty_component"].where == "component 1"
+    assert "empty_component" not in bm.check(idata, bm.build_model(spec, X))

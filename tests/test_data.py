@@ -402,6 +402,12 @@ FAULTS = {
     "three axes": (bm.Normal(), np.zeros((2, 2, 2)), ["(2, 2, 2)"]),
     "a string": (bm.Normal(), "1, 2", ["str"]),
     "a number": (bm.Normal(), 3.0, ["float"]),
+    "numbers for sequences": (bm.Sequence(bm.Normal()), [1.0, 2.0], ["Sequence", "row 0", "1.0", "list"]),
+    "tied columns of two types": (
+        bm.Composite(a=bm.Categorical(tie="t"), b=bm.Categorical(tie="t")),
+        {"a": ["u", "v"], "b": [1.0, 2.0]},
+        ["a and b", "tied", "number and object", "Give them one type"],
+    ),
 }
 
 

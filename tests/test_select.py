@@ -550,10 +550,44 @@ def test_row_weights_are_rows():
         np.testing.assert_allclose(a[column], b[column], rtol=1e-5)
 
 
-@pytest.mark.parametrize("given", [{"of": "z"}, {"n_components": []}, {"n_components": [0]}, {"criterion": "aic"}])
-def test_arguments_that_make_no_sense(given):
-    with pytest.raises((ValueError, bm.SpecError)):
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"of": "z"}, "no mixture is called 'z'; one of"),
+        ({"of": "weights", "n_components": {"weights": [1, 2]}}, "a dict of n_components names the mixtures already"),
+        ({"n_components": []}, "whole numbers of at least 1"),
+        ({"n_components": [0]}, "whole numbers of at least 1"),
+        ({"criterion": "aic"}, "criterion: one of .* is needed, not 'aic'"),
+        ({"evidence": "guess"}, "evidence: one of .* is needed, not 'guess'"),
+        ({"criterion": "evidence", "evidence": None}, '"evidence" needs evidence="auto"'),
+        ({"method": "gibbs"}, "method: one of .* is needed, not 'gibbs'"),
+    ],
+)
+def test_arguments_that_make_no_sense(given, match):
+    with pytest.raises((ValueError, TypeError, bm.SpecError), match=match):
         bm.select(bm.Mixture(bm.Poisson(), 2), APART.x, **{"n_components": [1, 2], **given})
+
+
+def test_a_spec_without_a_mixture_has_no_number_to_vary():
+    with pytest.raises(bm.SpecError, match=r"no mixture whose components could vary. Wrap it in bm\.Mixture"):
+        bm.select(bm.Poisson(), APART.x, [1, 2])
+
+
+def test_evidence_of_flat_priors_alone_leaves_nothing_to_choose_by():
+    spec = bm.Mixture(bm.Poisson(mu=pm.HalfFlat.dist()), 2, weights=[0.5, 0.5])
+    with pytest.raises(ValueError, match="no number of components has 'evidence'"):
+        bm.select(spec, APART.x, [2], criterion="evidence", random_seed=1)
+
+
+def test_components_of_a_list_that_are_alike_vary_inside():
+    """Equal components of a list are laid out as one; each comes back with the inner number that is asked for."""
+    inner = bm.Mixture(bm.Poisson(), 2)
+    spec = bm.Mixture([bm.Composite(x=inner), bm.Composite(x=inner), bm.Composite(x=bm.Geometric())])
+    table = {"x": np.maximum(APART.x, 1)}
+    found = bm.select(spec, table, [1, 3], of="x", evidence=None, n_starts=2, random_seed=1)
+    for n in (1, 3):
+        by_hand = bm.Mixture([*[bm.Composite(x=bm.Mixture(bm.Poisson(), n))] * 2, bm.Composite(x=bm.Geometric())])
+        assert found.fits[n].spec == by_hand
 
 
 def test_leave_one_out_needs_draws():
@@ -623,6 +657,31 @@ def test_fits_of_other_rows_do_not_compare(exact_posteriors):
         bm.compare({"two": fit, "other": fit_em(bm.Composite(y=bm.Poisson()), {"y": APART.x})}, criterion="bic")
     with pytest.raises(ValueError, match="no draws"):
         bm.compare({"two": fit, "other": fit_em(spec, APART.x, random_seed=1)})
+    weighted = fit_em(spec, APART.x, row_weights=np.arange(1.0, 11.0), random_seed=1)
+    with pytest.raises(bm.DataError, match="other: other row weights than two"):
+        bm.compare({"two": fit, "other": weighted}, criterion="bic")
+
+
+def test_what_compare_cannot_do():
+    spec, settings = bm.Mixture(bm.Poisson(), 2), {"draws": 20, "n_starts": 2, "random_seed": 1}
+    with pytest.raises(ValueError, match="criterion: one of loo, bic, evidence is needed, not 'waic'"):
+        bm.compare({"a": spec}, APART.x, criterion="waic")
+    with pytest.raises(bm.DataError, match="a is a spec, and needs the table"):
+        bm.compare({"a": spec})
+    with pytest.raises(TypeError, match="seed: only criterion='loo' takes more"):
+        bm.compare({"a": spec}, APART.x, criterion="bic", random_seed=1, seed=2)
+    with pytest.raises(ValueError, match="a: the log-likelihood of the rows was not kept"):
+        bm.compare({"a": bm.fit_laplace(spec, APART.x, log_likelihood=False, **settings)})
+    # ArviZ would count a row of weight 3 once
+    with pytest.raises(ValueError, match="a: leave-one-out is of rows without weights"):
+        bm.compare({"a": bm.fit_laplace(spec, APART.x, row_weights=np.arange(1.0, 11.0), **settings)})
+
+
+def test_select_by_leave_one_out_has_no_figure_for_rows_that_weigh():
+    spec = bm.Mixture(bm.Poisson(), 2)
+    settings = {"criterion": "loo", "method": "laplace", "evidence": None, "n_starts": 2, "random_seed": 1}
+    with pytest.raises(ValueError, match="no number of components has 'loo'"):
+        bm.select(spec, APART.x, [1, 2], row_weights=np.arange(1.0, 11.0), **settings)
 
 
 # ---------------------------------------------------------------- occupied components

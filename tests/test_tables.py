@@ -1,6 +1,7 @@
 """Tables in and out: specs that are proposed for a table, and imputed tables in the caller's own type."""
 
 import datetime
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,33 @@ COLUMNS = {
     "huge": ([float("inf"), *_rng.normal(size=N - 1)], "", "infinite"),
     "record": ([{"a": 1.0}] * N, "", "records"),
     "nothing": ([None] * N, "", "every cell is missing"),
+    "trials": ([1, *(1 + _rng.binomial(20, 0.3, N - 1))], "Poisson()", "Geometric() if they count trials"),
+    "seen_at": (_rng.permutation(9 * N)[:N].tolist(), "Normal()", "taken as measurements"),
+    "idle": ([0.0, *_rng.exponential(300, N - 1)], "Exponential()", "skewed"),
+    "switches": ([[True, i % 2 == 0] for i in range(N)], "Sequence(Bernoulli())", "lists of 2 truth values"),
+    "gaps": ([["u", None, "v"] for _ in range(N)], "Sequence(Categorical())", "no sign that their order"),
+    "only": ([["uv"[i % 2]] for i in range(N)], "Sequence(Categorical())", "no sign that their order"),
+    "vocabulary": (
+        [[f"w{j}" for j in _rng.integers(0, 220, 10)] for _ in range(N)],
+        "Sequence(Categorical())",
+        "no sign that their order",
+    ),
+    "": (_rng.normal(size=N).tolist(), "", "the column has no name"),
+    "street": ([f"s{i % 40}" for i in range(N)], "", f"40 different values in {N} rows"),
+    "paid": ([Decimal(int(i)) / 4 for i in _rng.integers(0, 9, N)], "", "convert the column to float"),
+}
+#: The same of columns that are no frame's.
+MIXED = {
+    "no_tags": ([frozenset()] * N, "every set is empty"),
+    "sets_and_text": ([frozenset("a"), "b"] * (N // 2), "sets or records among other things"),
+    "lists_and_text": ([["a"], "b"] * (N // 2), "lists among single values"),
+    "no_elements": ([[]] * N, "every list is empty"),
+    "lists_of_lists": ([[[1.0], [2.0]]] * N, "lists of lists or of records"),
+    "lists_of_records": ([[{"a": 1.0}]] * N, "lists of lists or of records"),
+    "lists_of_sets": ([[{"a"}, {"b"}]] * N, "lists of things that cannot be told apart"),
+    "one_symbol": ([["a"] * (1 + i % 3) for i in range(N)], "lists of one symbol over and over"),
+    "lists_of_names": ([[f"a{i}", f"b{i}"] for i in range(N)], f"lists of {2 * N} different symbols"),
+    "not_hashable": ([bytearray(b"a"), bytearray(b"b")] * (N // 2), "cannot be told apart (not hashable)"),
 }
 TABLE = {name: cells for name, (cells, _, _) in COLUMNS.items()}
 
@@ -80,6 +108,14 @@ def test_the_proposal_for_a_column(inferred, name):
     _, code, word = COLUMNS[name]
     line = inferred.notes.loc[name]
     assert line["spec"] == code
+    assert word in line["note"]
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_what_no_family_takes_is_left_out_with_the_reason(name):
+    cells, word = MIXED[name]
+    line = bm.infer_spec({name: cells, "x": _rng.normal(size=N)}, 2).notes.loc[name]
+    assert line["spec"] == ""
     assert word in line["note"]
 
 
