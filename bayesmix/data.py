@@ -116,9 +116,14 @@ class Column:
 
     @classmethod
     def below(cls, columns: Sequence[Column]) -> Column:
-        """Columns below each other; of several kinds they make one of objects."""
+        """Columns below each other; truth values and numbers make one of numbers, other kinds one of objects."""
         known = [column for column in columns if not column.missing.all()]
-        if len({column.kind for column in known}) > 1:
+        if {column.kind for column in known} == {"bool", "number"}:
+            columns = [
+                replace(column, values=column.values.astype(float), kind="number") if column.kind == "bool" else column
+                for column in columns
+            ]
+        elif len({column.kind for column in known}) > 1:
             columns = [replace(column, values=_objects(column.values.tolist()), kind="object") for column in columns]
         return cls.joined(columns)
 
@@ -341,7 +346,10 @@ def _from_series(series: nw.Series, name: str) -> Column:
     missing = series.is_null().to_numpy().astype(bool)
     if dtype.is_numeric() and not isinstance(dtype, nw.Decimal):
         if missing.any() or dtype.is_float():
-            values = series.cast(nw.Float64).to_numpy().astype(float)
+            if dtype.is_integer() and series.implementation.is_pyarrow():  # which refuses to round those above 2^53
+                values = series.to_native().cast("float64", safe=False).to_numpy(zero_copy_only=False)
+            else:
+                values = series.cast(nw.Float64).to_numpy().astype(float)
             missing = missing | np.isnan(values)
         else:
             values = series.to_numpy()
@@ -394,7 +402,7 @@ def _coded_numbers(values: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray,
         return codes, []
     low, high = own.min(), own.max()
     if values.dtype.kind in "iu" and int(high) - int(low) < 4 * len(own) + 1024:  # without sorting
-        own = (own - low).astype(np.int64)
+        own = (own.astype(np.int64) - int(low)) if values.dtype.kind == "i" else (own - low).astype(np.int64)
         first = np.full(int(own.max()) + 1, len(own))
         np.minimum.at(first, own[::-1], np.arange(len(own))[::-1])
         found = np.flatnonzero(first < len(own))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import bayesmix as bm
-from bayesmix.data import column_of
+from bayesmix.data import column_of, read
 
 NAN = float("nan")
 _rng = np.random.default_rng(3)
@@ -583,3 +583,24 @@ def test_plots_need_no_import_of_their_own():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match=r"no attribute 'plot'"):
         bm.plot  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([-100, 20, 100, 20], np.int8), np.arange(-20_000, 20_000, dtype=np.int16)],
+    ids=["int8", "int16"],
+)
+def test_symbols_of_small_integers_that_are_far_apart(values):
+    """Their differences do not fit into their type: 100 was read as -35."""
+    codes, symbols = column_of(values, "x").coded()
+    np.testing.assert_array_equal(np.array(symbols)[codes], values.astype(int))
+    levels = bm.fit(bm.Categorical(), values[:3]).bound.learned["root"].levels
+    assert levels == tuple(sorted(values[:3].tolist()))
+
+
+def test_arrow_integers_that_doubles_round():
+    """An identifier beside the fields was an error of Arrow's where one was missing."""
+    table = pa.table({"id": pa.array([2**60 + 1, None, 3], pa.int64()), "x": [1.0, 2.0, 3.0]})
+    column = read(table).columns[0]
+    assert column.missing.tolist() == [False, True, False]
+    assert column.values[0] == 2.0**60
