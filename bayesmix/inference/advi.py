@@ -134,7 +134,14 @@ def fit_advi(
         snapshots.check_place(Path(checkpoint), overwrite)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
-    about: dict[str, Any] = {"minibatch": minibatch, "approximation": approximation}
+    about: dict[str, Any] = {  # what the batches and the coordinates of the climb depend on
+        "minibatch": minibatch,
+        "approximation": approximation,
+        "spec": repr(spec),
+        "order": order if order is None or isinstance(order, str) else list(order),
+        "n_points": n_points,
+        "n_starts": n_starts,
+    }
     begun: Climb | None = None
     if path is not None:
         random_seed = np.random.SeedSequence(entropy_of(random_seed)).entropy
@@ -143,8 +150,8 @@ def fit_advi(
         begun, earlier = Climb.read(Path(resume))
         random_seed = earlier["seed"]
         for name, value in {**about, "seed": random_seed}.items():
-            if earlier[name] != value:
-                what = "another table or other row weights" if name == "digest" else f"{name}={earlier[name]!r}"
+            if earlier.get(name) != value:
+                what = "another table or other row weights" if name == "digest" else f"{name}={earlier.get(name)!r}"
                 raise DataError(f"resume: {resume} is of {what}. Pass what it was begun with.")
         about = earlier
     rng = np.random.default_rng(random_seed)

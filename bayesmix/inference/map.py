@@ -71,10 +71,10 @@ def fit_map(
     array([0.7, 9.3])
     """
     arguments.check(max_iter=max_iter)
-    if source_of(data) is not None:  # EM's own steps end where the gradient vanishes
+    if (source := source_of(data)) is not None:  # EM's own steps end where the gradient vanishes
         fit = fit_em(
             spec,
-            data,
+            source,
             row_weights=row_weights,
             memory=memory,
             tol=0,

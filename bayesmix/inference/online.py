@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, prepare
@@ -46,6 +47,10 @@ _SAMPLE_ITERATIONS = 50
 _AVERAGED = 0.5
 #: Log-likelihoods per row that are noted; and seconds between checkpoints, and times longer than a writing at least.
 _NOTES, _EVERY, _TIMES_LONGER = 200, 1.0, 20
+#: Where a finished fit's file has the settings.
+_SETTINGS = "online_settings"
+#: Updates below which nothing is said of whether the log-likelihood rises.
+_FEWEST = 8
 
 
 @dataclass
@@ -211,16 +216,23 @@ def fit_online(
         warn_of_components(EStep(bound, rows.e_step.data, rows.e_step.row_weights), params)
     assert state.history is not None
     settled, gain = _settled(state.history, tol)
+    few = len(state.history) < _FEWEST
     status = Status(
         "online",
         complete and settled,
         f"Online EM {'ended' if complete else 'was interrupted'} after {state.step} updates of {batch_size:,} rows; "
-        f"the last quarter gained {gain:.2g} nats a row.",
+        + ("too few to say what they gain." if few else f"the last quarter gained {gain:.2g} nats a row."),
         complete=complete,
     )
     if not complete:
         warn(
             "Online EM was interrupted: this is the point so far. Pass resume= or start= to go on.", ConvergenceWarning
+        )
+    elif few:
+        warn(
+            f"Online EM ended after {state.step} updates, too few to say whether it has converged. Lower batch_size, "
+            "raise n_passes, or finish with fit_em(…, start=fit.params).",
+            ConvergenceWarning,
         )
     elif not settled:
         warn(
@@ -231,7 +243,7 @@ def fit_online(
     fit = rows.make_fit(
         {name: np.asarray(params[name])[None, None] for name in bound.free_slots},
         status=status,
-        history=np.array([np.mean(part) for part in np.array_split(state.history, min(_NOTES, len(state.history)))]),
+        history=np.array([np.mean(part) for part in np.array_split(state.history, _NOTES) if len(part)]),
     )
     if keep is not None and complete:
         keep.end(fit)
@@ -364,7 +376,7 @@ def _moved(bound: Bound, stats: Stats, total: float, params: Params) -> dict[str
 
 def _settled(history: list[float], tol: float) -> tuple[bool, float]:
     """Whether the last quarter gained no more than `tol` of the size, or noise, and what it gained, in nats a row."""
-    if len(history) < 8:
+    if len(history) < _FEWEST:
         return False, np.inf
     before, last = np.array_split(np.array(history), 4)[2:]
     gain = float(last.mean() - before.mean())
@@ -416,7 +428,8 @@ class _Keeper:
 
     def end(self, fit: Fit) -> None:
         """Put the finished fit in its place."""
-        fit.save(self.path)
+        marks = {"digest": self.digest, _SETTINGS: json.dumps(self.settings)}
+        replace(fit, idata=xr.DataTree.from_dict(snapshots.marked(fit, marks))).save(self.path)
 
 
 def _digest(rows: Rows) -> str:
@@ -441,15 +454,14 @@ def _read(path: Path, spec: Node, rows: Rows, settings: dict[str, Any]) -> tuple
         fit = load(path)
         if node_to_json(fit.spec) != node_to_json(spec):
             raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
+        marks = snapshots.marks(fit)
+        if _SETTINGS not in marks:
+            raise DataError(f"resume: {path} is no checkpoint of fit_online.")
+        _check(path, json.loads(marks[_SETTINGS]), marks.get("digest"), settings, rows)
         return fit, None, 0
     with np.load(path, allow_pickle=False) as file:
         document = json.loads(str(file["online"]))
-        other = [name for name in settings if document["settings"].get(name) != settings[name]]
-        if other:
-            was = ", ".join(f"{name}={document['settings'].get(name)!r}" for name in other)
-            raise DataError(f"resume: {path} was begun with {was}. Pass the same.")
-        if document["digest"] != _digest(rows):
-            raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")
+        _check(path, document["settings"], document["digest"], settings, rows)
         state = State({}, {}, {}, document["step"], document["n_averaged"], file["history"].tolist())
         for name in file.files:
             kind, *rest = name.split("/", 2)
@@ -459,3 +471,12 @@ def _read(path: Path, spec: Node, rows: Rows, settings: dict[str, Any]) -> tuple
                 stats = state.stats if kind == "stats" else state.average
                 stats.setdefault(document["keys"][int(rest[0])], {})[rest[1]] = file[name]
         return None, state, int(document["seed"])
+
+
+def _check(path: Path, begun: dict[str, Any], digest: Any, settings: dict[str, Any], rows: Rows) -> None:
+    """Raise `DataError` where a checkpoint is of other settings or another table."""
+    if other := [name for name in settings if begun.get(name) != settings[name]]:
+        was = ", ".join(f"{name}={begun.get(name)!r}" for name in other)
+        raise DataError(f"resume: {path} was begun with {was}. Pass the same.")
+    if digest != _digest(rows):
+        raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")

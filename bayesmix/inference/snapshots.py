@@ -61,8 +61,7 @@ class Snapshots:
         self._save(fit, [] if fit.status.complete else [run for run in runs if run.history and not run.failed])
 
     def _save(self, fit: Fit, begun: Sequence[Any]) -> None:
-        groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
-        groups[_OBSERVED] = groups.get(_OBSERVED, xr.Dataset()).assign_attrs({_DIGEST: self.rows.digest(fit)})
+        groups = marked(fit, {_DIGEST: self.rows.digest(fit)})
         if begun:
             points = {n: np.array([run.params[n] for run in begun])[None] for n in self.bound.free_slots}
             dataset = posterior_dataset(self.bound, points).isel(chain=0, drop=True).rename(draw="start")
@@ -81,7 +80,7 @@ def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.nda
     fit = load(path)
     if node_to_json(fit.spec) != node_to_json(spec):
         raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
-    attributes = fit.idata[_OBSERVED].attrs if _OBSERVED in fit.idata.children else {}
+    attributes = marks(fit)
     own, given = fit.row_weights, rows.row_weights
     same = own is given is None or (own is not None and given is not None and np.array_equal(own, given))
     if attributes.get(_DIGEST) != rows.digest(fit) or not same:
@@ -96,6 +95,18 @@ def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.nda
             raise DataError(f"{path}: a start is not as the spec says. Begin again.")
         found.append(bound.with_fixed(values))
     return fit, found
+
+
+def marked(fit: Fit, marks: dict[str, str]) -> dict[str, xr.Dataset]:
+    """The groups of a fit, with what else is to be known of its rows and of how it was made."""
+    groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
+    groups[_OBSERVED] = groups.get(_OBSERVED, xr.Dataset()).assign_attrs(marks)
+    return groups
+
+
+def marks(fit: Fit) -> dict[str, Any]:
+    """What `marked` added."""
+    return {str(k): v for k, v in fit.idata[_OBSERVED].attrs.items()} if _OBSERVED in fit.idata.children else {}
 
 
 def check_place(path: Path, overwrite: bool) -> None:

@@ -251,5 +251,9 @@ def test_minibatches_resume_to_the_last_bit_and_report_their_noise(tmp_path, mon
         bm.fit_advi(spec, x + 1, resume=tmp_path / "run", **settings)
     with pytest.raises(bm.DataError, match="minibatch=1000"):
         bm.fit_advi(spec, x, resume=tmp_path / "run", **{**settings, "minibatch": 500})
+    with pytest.raises(bm.DataError, match=r"spec='Mixture\(Normal\(\), 2\)'"):  # numpy's complaint of shapes
+        bm.fit_advi(bm.Mixture(bm.Normal(), 3), x, resume=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match=r"spec="):  # a climb that ended under another prior was the result
+        bm.fit_advi(bm.Mixture(bm.Normal(mu=pm.Normal.dist(0, 0.01)), 2), x, resume=tmp_path / "run", **settings)
     with pytest.raises(ValueError, match="Pass minibatch="):
         bm.fit_advi(spec, x, checkpoint=tmp_path / "other")

@@ -173,3 +173,41 @@ def test_steps_follow_the_rule_of_robbins_and_monro():
     assert (np.diff(steps) < 0).all()
     assert steps.sum() > 300  # without bound
     assert (steps[100_000:] ** 2).sum() < 0.25 * (steps**2).sum()  # with one
+
+
+def test_a_finished_checkpoint_of_something_else_is_refused(tmp_path):
+    """It came back as it was, beside whatever table was given."""
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1][:3000]
+    settings = {"batch_size": 300, "n_starts": 1, "random_seed": 4}
+    parts, record = [pd.DataFrame({"x": x[:2000]}), pd.DataFrame({"x": x[2000:]})], bm.Composite(x=bm.Normal())
+    bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_online(spec, x + 1.0, resume=tmp_path / "run", **settings)
+    with pytest.raises(bm.DataError, match="was begun with n_passes=2"):
+        bm.fit_online(spec, x, resume=tmp_path / "run", n_passes=4, **settings)
+    bm.fit_online(bm.Mixture(record, 2), parts, checkpoint=tmp_path / "parts", **settings)
+    assert bm.fit_online(bm.Mixture(record, 2), parts, resume=tmp_path / "parts", **settings).status.complete
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_online(bm.Mixture(record, 2), parts[1:], resume=tmp_path / "parts", **settings)
+    bm.fit_em(spec, x, checkpoint=tmp_path / "em", n_starts=1, random_seed=1)
+    with pytest.raises(bm.DataError, match="no checkpoint of fit_online"):
+        bm.fit_online(spec, x, resume=tmp_path / "em", **settings)
+
+
+def test_few_updates_say_that_they_are_few():
+    """The last quarter of two updates had gained inf nats a row."""
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1][:3000]
+    with pytest.warns(bm.ConvergenceWarning, match="after 2 updates, too few to say whether it has converged"):
+        fit = bm.fit_online(spec, x, n_starts=1, random_seed=1)
+    assert "inf" not in str(fit.status)
+
+
+def test_ctrl_c_before_the_first_update(monkeypatch):
+    def stops(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(online, "_mixed", stops)
+    with pytest.warns(bm.ConvergenceWarning, match="interrupted"):
+        fit = bm.fit_online(bm.Mixture(bm.Normal(), 2), TABLES["normal"][1][:3000], n_starts=1, random_seed=1)
+    assert "after 0 updates" in fit.status.message
+    assert fit.history.shape == (0,)
