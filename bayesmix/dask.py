@@ -40,7 +40,7 @@ from bayesmix.chunked import (
     total_of,
 )
 from bayesmix.data import Table, read
-from bayesmix.errors import DataError
+from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.fit import Fit
 from bayesmix.inference.em import check_checkpoint, fit_rows
 from bayesmix.inference.laplace import laplace_of_rows
@@ -191,10 +191,11 @@ def select(
     >>> found.best
     2
     """
+    source = _source(data)
     with _client(client) as cluster:
         return select_rows(
             spec,
-            lambda resized: _rows(resized, data, row_weights, cluster),
+            lambda resized: _rows(resized, source, row_weights, cluster),
             n_components,
             criterion=criterion,
             of=of,
@@ -403,17 +404,25 @@ def _client(client: Any) -> Iterator[Any]:
             ):
                 yield own
             return
-    if not isinstance(client, distributed.Client):
+    if not isinstance(client, distributed.Client) or client.asynchronous:
         raise TypeError(
-            f"client: a distributed.Client is needed, not {client!r}. Make one: distributed.Client(address)."
+            f"client: a distributed.Client is needed, and no asynchronous one, not {client!r}. Make one: "
+            "distributed.Client(address)."
         )
+    if client.status == "closed":
+        raise ValueError("client: it is closed. Make a new one: distributed.Client(address).")
+    if not client.nthreads():
+        warn("client: the cluster has no workers. The work waits until there are some.", BayesmixWarning)
     yield client
 
 
-def _rows(spec: Node, data: Any, row_weights: Any, client: Any) -> Rows:
+def _source(data: Any) -> Source:
     source = source_of(data)
-    if source is None:
-        source = _of_table(read(data))
+    return _of_table(read(data)) if source is None else source
+
+
+def _rows(spec: Node, data: Any, row_weights: Any, client: Any) -> Rows:
+    source = _source(data)
     groups = _shared_out(source.parts, client)
     chunks = learn(spec, source, row_weights, looker=partial(_look, client, groups))
     return checked(DaskEStep(chunks, client, groups))
@@ -519,7 +528,15 @@ def _gathered(client: Any, futures: list[Any], names: dict[int, list[str]]) -> l
         raise DataError(
             f"{which}: the workers that took it died one after the other, most likely for want of memory. Give workers "
             "more memory, or write the data in smaller parts."
+        ) from error.with_traceback(None)
+    except DataError as error:
+        # the future has the error, whose traceback has the future: together they would stay on the cluster
+        faults = error.with_traceback(None).faults
+    except distributed.CancelledError as error:
+        raise DataError(
+            f"data: the cluster let go of the rows, as when the client is closed or restarted ({error})."
         ) from error
+    raise DataError(faults)
 
 
 class DaskEStep(ChunkedEStep):

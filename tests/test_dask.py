@@ -243,3 +243,67 @@ def test_a_worker_that_is_killed_during_laplace_is_made_up_for(cluster, folder, 
     found = bayesmix.dask.fit_laplace(spec, table, client=cluster, **given)
     killer.join()
     np.testing.assert_allclose(found.posterior["x_mu"], local.posterior["x_mu"], rtol=1e-9)
+
+
+# ------------------------------------------------------------------ what a sceptical user tried
+
+
+def test_a_frame_that_the_cluster_holds(client, frame):
+    """Partitions that were persisted could not be computed, here or there."""
+    import dask.dataframe
+
+    table = frame[["x", "y"]]
+    held = dask.dataframe.from_pandas(table, npartitions=4).persist(scheduler=client)
+    distributed.wait(held)
+    local = bm.fit_em(SMALL, table, **EM)
+    same(bm.fit_em(SMALL, held, **EM), local)
+    same(bm.dask.fit_em(SMALL, held, client=client, **EM), local)
+    np.testing.assert_array_equal(local.predict(held), local.predict())
+
+
+def test_selection_of_what_can_be_read_once(client, frame):
+    import pyarrow as pa
+
+    table, given = frame[["x", "y"]], dict(n_starts=1, random_seed=3)
+    reader = pa.Table.from_pandas(table).to_reader(max_chunksize=300)
+    found = bayesmix.dask.select(SMALL, reader, [1, 2], client=client, **given)
+    there = bayesmix.dask.select(SMALL, table, [1, 2], client=client, **given)
+    np.testing.assert_allclose(found.table["bic"], there.table["bic"], rtol=1e-9)
+
+
+def test_nothing_stays_on_the_workers_after_an_error(client, frame):
+    """The error's traceback held the futures, and a future the error."""
+    import gc
+
+    def tasks():
+        gc.collect()
+        return client.run_on_scheduler(lambda dask_scheduler: {str(key) for key in dask_scheduler.tasks})
+
+    before = tasks()
+    with pytest.raises(bm.DataError, match="chunk 1: y: Poisson needs whole numbers"):
+        bm.dask.fit_em(SMALL, [frame[["x", "y"]], frame[["x", "y"]].assign(y=-1)], client=client)
+    until = time.monotonic() + 5
+    while tasks() - before and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not tasks() - before
+
+
+def test_a_client_that_is_closed(client, frame):
+    with distributed.Client(client.scheduler.address) as other:
+        future = other.submit(time.sleep, 0.1, pure=False)
+        future.cancel()
+        with pytest.raises(bm.DataError, match="the cluster let go of the rows"):  # so that EM keeps what it has
+            bm.dask._gathered(other, [future], {})
+    with pytest.raises(ValueError, match="client: it is closed"):
+        bm.dask.fit_em(SMALL, frame, client=other)
+
+
+def test_a_cluster_without_workers_is_spoken_of():
+    options = dict(n_workers=0, processes=False, dashboard_address=":0")
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster) as own,
+        pytest.warns(bm.BayesmixWarning, match="no workers"),
+        bm.dask._client(own) as found,
+    ):
+        assert found is own
