@@ -80,6 +80,8 @@ class Look:
         Column -> its cells' kind, and where that was seen, where columns have one type.
     order : tuple or None
         The columns in order, and where that was seen, where the spec takes them by their places.
+    where : str
+        What errors call the first of the rows.
     """
 
     sizes: tuple[tuple[int, ...], ...] = ()
@@ -89,11 +91,15 @@ class Look:
     nodes: dict[str, Any] = field(default_factory=dict)
     kinds: dict[str, tuple[str, str]] = field(default_factory=dict)
     order: tuple[tuple[str, ...], str] | None = None
+    where: str = ""
 
     def __add__(self, other: Look) -> Look:
         seen = {key: list(own) for key, own in (self.seen or other.seen).items()}
         if self.seen and other.seen:
-            seen = {key: [(a + b).compact() for a, b in zip(self.seen[key], other.seen[key])] for key in seen}
+            try:
+                seen = {key: [(a + b).compact() for a, b in zip(self.seen[key], other.seen[key])] for key in seen}
+            except DataError as error:  # each for itself would do
+                raise named(error, other.where) from None
         if self.order and other.order and self.order[0] != other.order[0]:
             raise DataError(
                 f"{other.order[1]}: the columns are {', '.join(other.order[0])}, but {', '.join(self.order[0])} in "
@@ -113,6 +119,7 @@ class Look:
             self.nodes or other.nodes,
             {**other.kinds, **self.kinds},
             self.order or other.order,
+            self.where or other.where,
         )
 
     def totals(self) -> dict[str, Seen]:
@@ -157,7 +164,7 @@ def look_at(
             kinds = {column.name: (column.kind, where) for column in table.columns if not column.missing.all()}
         nodes = {key: node for key, (node, _) in readers.items()}
         order = (table.names, where) if columns is None and table.named else None
-        total = total + Look((), float(weights.sum()), float(weights.max()), seen, nodes, kinds, order)
+        total = total + Look((), float(weights.sum()), float(weights.max()), seen, nodes, kinds, order, where)
     return Look((tuple(sizes),)) + total
 
 
@@ -210,7 +217,11 @@ def learn(spec: Node, source: Source, row_weights: Any = None, n_jobs: int = 1, 
     totals = first.totals()
     while wanting := {key: seen for key, seen in totals.items() if seen.open}:
         again = partial(look_at, spec, columns=columns, weighting=weighting, typed=False, earlier=wanting)
-        totals.update(looker(again, source.parts).totals())
+        found = looker(again, source.parts)
+        for part, before, now in zip(source.parts, first.sizes, found.sizes):
+            if sum(before) != sum(now):
+                raise _changed(part, sum(before))
+        totals.update(found.totals())
     learned: dict[str, Any] = {}
     gather_faults(partial(_conclude, learned, key, node, totals[key]) for key, node in first.nodes.items())
     bound = bind_learned(spec, learned)
@@ -370,10 +381,14 @@ class PartOfRows:
         else:
             if at == self.size:
                 return
-        raise DataError(
-            f"{self.part.name}: it no longer has the {self.size} rows of the first pass. Leave data as they are in a "
-            "fit, and let a function that makes chunks make the same ones each time."
-        )
+        raise _changed(self.part, self.size)
+
+
+def _changed(part: Part, size: int) -> DataError:
+    return DataError(
+        f"{part.name}: it no longer has the {size} rows of the first pass. Leave data as they are in a fit, and let a "
+        "function that makes chunks make the same ones each time."
+    )
 
 
 def encoded_chunks(bound: Bound, rows: PartOfRows) -> Iterator[Chunk]:

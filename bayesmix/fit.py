@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from bayesmix.data import Table, read
 from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.families._summaries import in_order
-from bayesmix.impute import impute
+from bayesmix.impute import impute, real_columns
 from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
 from bayesmix.plan import EStep, Pass
@@ -248,6 +248,7 @@ class Fit:
         ndarray, shape (N,) or (n_draws, N), or Path
             Nats.
         """
+        data = streaming.opened(data)
         if streaming.is_streamed(data, to):
             _check_whole(per_draw)
             return self._rowwise(
@@ -293,6 +294,7 @@ class Fit:
         SpecError
             The root of the spec is not a mixture.
         """
+        data = streaming.opened(data)
         if streaming.is_streamed(data, to):
             _check_whole(per_draw)
             return self._rowwise(
@@ -570,6 +572,7 @@ class Fit:
             See `log_density`.
         unseen : {"error", "ignore"}
         """
+        data = streaming.opened(data)
         if streaming.is_streamed(data, to):
             return self._rowwise(data, to, lambda table: self.predict(table, unseen=unseen), ("component",))
         return self.responsibilities(data, unseen=unseen).argmax(1)
@@ -715,18 +718,18 @@ class Fit:
             Its ``draws``, ``summary()`` and ``table()``.
         """
         arguments.check(n_draws=n_draws)
+        data = streaming.opened(data)
         if streaming.is_streamed(data, to):
             if to is None:
                 raise ValueError(
                     "to: a table that is read in parts needs the path of a Parquet file for its filled rows."
                 )
             rng = np.random.default_rng(random_seed)
-            real = {leaf.place.path for leaf in self.bound.site.leaves() if leaf.node.value_kind == "real"}
             return streaming.imputed(
                 self._data(None, unseen)[0] if data is None else data,
                 to,
                 n_draws,
-                real,
+                partial(real_columns, self.bound),
                 lambda table: self.impute(table, n_draws=n_draws, random_seed=rng, unseen=unseen).table(),
             )
         table, encoded = self._data(data, unseen)

@@ -244,6 +244,12 @@ def _in_one_column(record: Composite, top: str, table: Table) -> bool:
     return len(table.columns) == 1 and len(record.parts) > 1 and not (table.named and top in table.names)
 
 
+def real_columns(bound: Bound, table: Table) -> set[str]:
+    """Names of the columns that fields of real numbers read."""
+    leaves = [leaf for leaf in bound.site.leaves() if leaf.node.value_kind == "real"]
+    return {table.names[at] for leaf in leaves for at in _source_columns(bound.spec, leaf, table)}
+
+
 def _record(spec: Node) -> Any:
     while not isinstance(spec, Composite):
         spec = spec.parts[0][1]

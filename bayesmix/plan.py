@@ -430,6 +430,7 @@ class Plan:
             blocks.write(self._float_data)
         self._ints, self._blocks = [], []
         self._idle: list[tuple[np.ndarray, np.ndarray]] = []  # append and pop are atomic
+        self._keeps_room = True
 
     def _fuse(self) -> set[int]:
         """Mixtures of a family with two columns become one instruction; the buffers that then hold densities alone."""
@@ -567,7 +568,12 @@ class Plan:
             stats,
             down,
         )
-        self._idle.append((work, resp))
+        if self._keeps_room:
+            self._idle.append((work, resp))
+
+    def drop_room(self) -> None:
+        """Keep no memory to work in between passes: of few rows it is many times what these take."""
+        self._keeps_room, self._idle = False, []
 
 
 class Pass(Protocol):
@@ -650,8 +656,9 @@ class EStep:
         return sum(array.nbytes for array in self._plan.arrays().values()) + self._gathered.nbytes
 
     def drop_rows(self) -> None:
-        """Let go of the encoded rows, where passes do not need them."""
+        """Let go of the encoded rows, where passes do not need them, and of the memory that these work in."""
         if self._plan is not None:
+            self._plan.drop_room()
             self.data, self.row_weights = self.data.take(np.empty(0, int)), np.empty(0)
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Encoded, np.ndarray] | None:

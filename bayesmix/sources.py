@@ -7,6 +7,7 @@ gives tables of a bounded number of rows. Nothing here knows of specs.
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import weakref
 from abc import ABC, abstractmethod
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
@@ -113,15 +115,20 @@ def _is_path(value: Any) -> bool:
 
 
 def _is_frame(value: Any) -> bool:
-    return not isinstance(value, Mapping) and isinstance(
-        nw.from_native(value, pass_through=True), (nw.DataFrame, nw.LazyFrame)
-    )
+    if isinstance(value, Mapping):
+        return False
+    frame = isinstance(nw.from_native(value, pass_through=True), (nw.DataFrame, nw.LazyFrame))
+    return frame or hasattr(type(value), "to_struct_array")  # an Arrow record batch
 
 
 def _pieces(name: str, table: Table, first: int = 0) -> Iterator[tuple[str, Table]]:
     """A table in pieces of at most `ROWS` rows; it begins with row `first` of what has this name."""
+    native = nw.from_native(table.native, pass_through=True, eager_only=True) if table.n_rows > ROWS else None
     for begin in range(0, table.n_rows, ROWS):
-        yield _at(name, first + begin), table.slice(begin, begin + ROWS)
+        piece = table.slice(begin, begin + ROWS)
+        if isinstance(native, nw.DataFrame):  # what is filled keeps its types, and columns that no field reads
+            piece = replace(piece, native=native[begin : begin + ROWS].to_native())
+        yield _at(name, first + begin), piece
 
 
 def _at(name: str, first: int) -> str:
@@ -139,9 +146,15 @@ class _Made(Part):
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
         try:
-            chunks = enumerate(self.make())
+            made = self.make()
+            chunks = enumerate(made)
         except TypeError as error:
             raise DataError(f"data: a function that returns an iterable of tables is needed ({error}).") from None
+        if isinstance(made, Mapping) or _is_frame(made) or (isinstance(made, np.ndarray) and made.ndim < 3):
+            raise DataError(  # its columns, or its rows, would be taken for tables
+                f"data: the function returns one {type(made).__name__}, and an iterable of tables is needed. Pass the "
+                "table itself, or a function that returns a list of it."
+            )
         for number, chunk in chunks:
             try:
                 table = read(chunk)
@@ -176,15 +189,40 @@ class _Delayed(Part):
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
         try:
-            frame = self.delayed.compute(scheduler="synchronous")
+            frame = _computed(self.delayed)
         except Exception as error:
             raise DataError(f"{self.name}: it cannot be computed ({_short(error)}).") from error
         yield from _pieces(self.name, read(frame))
 
 
+def _computed(delayed: Any) -> Any:
+    """What a delayed value is: by this thread, or by the cluster where that holds some of it (``persist``)."""
+    distributed = sys.modules.get("distributed")  # otherwise there is no cluster
+    held = [] if distributed is None else distributed.futures_of(delayed)
+    if distributed is None or not held:
+        return delayed.compute(scheduler="synchronous")
+    try:
+        distributed.get_worker()
+    except ValueError:
+        return held[0].client.compute(delayed).result()
+    with distributed.worker_client() as client:  # which lets another task have this one's place while it waits
+        return client.compute(delayed).result()
+
+
 def _dask(frame: Any) -> Source:
-    parts = tuple(_Delayed(f"partition {i}", each) for i, each in enumerate(frame.to_delayed()))
-    return Source("Dask data frame", parts, typed=True)
+    from dask.delayed import Delayed
+    from dask.optimization import cull
+
+    pieces = frame.to_delayed()
+    if isinstance(pieces, np.ndarray):  # blocks of a Dask array
+        if pieces.size > len(pieces):
+            raise DataError("data: blocks of the Dask array have some of the columns each. Pass x.rechunk({1: -1}).")
+        pieces = pieces.ravel().tolist()
+    graph = dict(pieces[0].dask) if pieces else {}
+    parts = []
+    for i, each in enumerate(pieces):  # alone: a part takes its graph with it, which may hold the rows
+        parts.append(_Delayed(f"partition {i}", Delayed(each.key, cull(graph, [each.key])[0])))
+    return Source("Dask data frame", tuple(parts), typed=True)
 
 
 # ---------------------------------------------------------------- Parquet and Arrow
@@ -273,23 +311,25 @@ class _Batches(Part):
         try:
             with pyarrow.OSFile(self.path) as at, pyarrow.ipc.open_file(at) as file:
                 for number in self.batches:
-                    yield (
-                        f"record batch {number}",
-                        replace(read(pyarrow.Table.from_batches([file.get_batch(number)])), native=None),
-                    )
+                    yield f"record batch {number}", read(pyarrow.Table.from_batches([file.get_batch(number)]))
         except (pyarrow.ArrowException, OSError) as error:
             raise DataError(f"{self.name}: it cannot be read ({_short(error)}).") from error
 
 
 def _files(paths: list[Any]) -> Source:
     found: list[Any] = []
+    parts: list[Part] = []
     for given in paths:
         path = Path(given).expanduser()
         if "*" in path.name:
             among = sorted(path.parent.glob(path.name))
         elif path.is_dir():
-            return _dataset(arrow().dataset.dataset([str(p) for p in paths] if len(paths) > 1 else str(path),
-                                                     format="parquet", partitioning="hive"))  # fmt: skip
+            source = _dataset(arrow().dataset.dataset(str(path), format="parquet", partitioning="hive"))
+            if len(paths) == 1:
+                return source
+            found.append(path)
+            parts += source.parts
+            continue
         else:
             among = [path]
         if not among or not among[0].exists():
@@ -298,7 +338,8 @@ def _files(paths: list[Any]) -> Source:
                 "Pass a table, or the path of a file or of a folder of them."
             )
         found += among
-    return Source(_called(found), tuple(part for path in found for part in _row_groups(str(path))), typed=True)
+        parts += [part for path in among for part in _row_groups(str(path))]
+    return Source(_called(found), tuple(parts), typed=True)
 
 
 def _called(paths: list[Any]) -> str:
@@ -368,9 +409,17 @@ def _spooled(reader: Any) -> Source:
     path = str(folder.path / "rows.arrow")
     sizes: list[int] = []
     try:
-        options = pyarrow.ipc.IpcWriteOptions(unify_dictionaries=True)
-        with pyarrow.OSFile(path, "wb") as at, pyarrow.ipc.new_file(at, reader.schema, options=options) as file:
+        # each batch may have a dictionary of its own, and a file of them has one
+        plain = {
+            at: each.with_type(each.type.value_type)
+            for at, each in enumerate(reader.schema)
+            if pyarrow.types.is_dictionary(each.type)
+        }
+        schema = pyarrow.schema([plain.get(at, each) for at, each in enumerate(reader.schema)])
+        with pyarrow.OSFile(path, "wb") as at, pyarrow.ipc.new_file(at, schema) as file:
             for batch in reader:
+                columns = [c.dictionary_decode() if j in plain else c for j, c in enumerate(batch.columns)]
+                batch = pyarrow.RecordBatch.from_arrays(columns, schema=schema)
                 for first in range(0, len(batch), ROWS):
                     piece = batch.slice(first, ROWS)
                     file.write(piece)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
-from bayesmix.sources import ROWS, arrow, named, source_of
+from bayesmix.sources import ROWS, Source, arrow, named, source_of
 
 #: Drawn cells that wait in memory at once.
 _CELLS = 4_000_000
@@ -45,9 +45,15 @@ def _slices(where: str, table: Table, rows: int) -> Iterator[tuple[str, Table]]:
             yield f"{where}, from row {first} of these", table.slice(first, first + rows)
 
 
+def opened(data: Any) -> Any:
+    """The source that `data` is, which can be read again and again; a table, or None, as it is."""
+    source = None if data is None or isinstance(data, Table) else source_of(data)
+    return data if source is None else source
+
+
 def is_streamed(data: Any, to: Any) -> bool:
     """Whether rows are to be taken some at a time."""
-    return to is not None or (data is not None and not isinstance(data, Table) and source_of(data) is not None)
+    return to is not None or isinstance(data, Source)
 
 
 def rowwise(
@@ -74,7 +80,9 @@ def rowwise(
     return write(to, ((where, name(values)) for where, values in found()))
 
 
-def imputed(data: Any, to: PathLike, n_draws: int, real: set[str], fill: Callable[[Table], Any]) -> Path:
+def imputed(
+    data: Any, to: PathLike, n_draws: int, real: Callable[[Table], set[str]], fill: Callable[[Table], Any]
+) -> Path:
     """Write a table with its missing cells filled; columns in `real` hold real numbers, whatever they held before."""
     pyarrow = arrow()
 
@@ -84,8 +92,9 @@ def imputed(data: Any, to: PathLike, n_draws: int, real: set[str], fill: Callabl
                 frame = nw.from_native(fill(table), eager_only=True).to_arrow()
             except DataError as error:
                 raise named(error, where) from None
+            names = real(table)
             for j, each in enumerate(frame.schema):
-                if each.name in real and pyarrow.types.is_integer(each.type):
+                if each.name in names and pyarrow.types.is_integer(each.type):
                     frame = frame.set_column(j, each.name, frame.column(j).cast(pyarrow.float64()))
             yield where, frame
 
@@ -107,7 +116,12 @@ def write(to: PathLike, pieces: Iterator[tuple[str, Any]]) -> Path:
                 schema = table.schema.remove_metadata()
                 writer = pyarrow.parquet.ParquetWriter(str(temporary), schema)
             try:
-                table = table.select(schema.names).cast(schema)
+                table = table.select(schema.names)
+                if (wider := _wider(schema, table)) != schema:
+                    writer.close()
+                    schema = wider
+                    writer = _written_again(temporary, schema)
+                table = table.cast(schema)
             except (KeyError, pyarrow.ArrowException) as error:
                 raise DataError(f"{where}: its columns are not those of the parts before ({error}).") from error
             writer.write_table(table)
@@ -120,3 +134,30 @@ def write(to: PathLike, pieces: Iterator[tuple[str, Any]]) -> Path:
             writer.close()
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _wider(schema: Any, table: Any) -> Any:
+    """The schema itself where a table can be cast to it; or one that has room for both, as numbers are for nothing."""
+    pyarrow = arrow()
+    try:
+        table.cast(schema)
+    except pyarrow.ArrowException:
+        return pyarrow.unify_schemas([schema, table.schema.remove_metadata()], promote_options="permissive")
+    return schema
+
+
+def _written_again(path: Path, schema: Any) -> Any:
+    """A writer of a file that begins with what is in `path`, under another schema; it takes the place of `path`."""
+    pyarrow = arrow()
+    new = path.with_name(f"{path.name}-")
+    writer = pyarrow.parquet.ParquetWriter(str(new), schema)
+    try:
+        with pyarrow.parquet.ParquetFile(str(path)) as file:
+            for batch in file.iter_batches():
+                writer.write_table(pyarrow.Table.from_batches([batch]).cast(schema))
+        os.replace(new, path)
+    except BaseException:
+        writer.close()
+        new.unlink(missing_ok=True)
+        raise
+    return writer

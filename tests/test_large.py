@@ -513,3 +513,158 @@ def test_a_fit_without_rows_is_saved_and_shown(path, local, tmp_path):
     assert list(fit.summary().index) == list(local.summary().index)
     with pytest.raises(bm.DataError, match="Pass the table"):
         fit.predict()
+
+
+# ------------------------------------------------------------------- what a sceptical user tried
+
+
+@pytest.mark.parametrize("rows", [40, 200])
+def test_chunks_that_are_there_once_end_in_an_error(rows, monkeypatch):
+    """Above some number of values quartiles take further looks, which found nothing and went on for ever."""
+    monkeypatch.setattr(summaries, "_KEPT", 100)
+    once, calls = iter([{"x": np.arange(float(rows))}]), []
+
+    def chunks():
+        calls.append(1)
+        assert len(calls) < 20
+        return once
+
+    with pytest.raises(bm.DataError, match=f"chunks: it no longer has the {rows} rows of the first pass"):
+        bm.fit(bm.Mixture(bm.Composite(x=bm.Normal()), 2), chunks)
+
+
+def test_a_record_batch_reader_is_asked_once(frame, local):
+    """It was spooled twice, and the second time it had no rows."""
+
+    def reader():
+        return pa.Table.from_pandas(frame).to_reader(max_chunksize=170)
+
+    same(bm.fit_map(SPEC, reader(), n_starts=2, random_seed=1), local)
+    np.testing.assert_array_equal(local.predict(reader()), local.predict())
+    np.testing.assert_array_equal(local.log_density(reader()), local.log_density())
+    np.testing.assert_array_equal(local.responsibilities(reader()), local.responsibilities())
+
+
+def test_record_batches_with_dictionaries_of_their_own(frame):
+    """An Arrow file has one dictionary for all of its batches."""
+    pieces = [frame[:300].sort_values("s"), frame[300:].sort_values("s", ascending=False)]
+    tables = [pa.Table.from_pandas(piece, preserve_index=False) for piece in pieces]
+    tables = [table.set_column(2, "s", table["s"].dictionary_encode()) for table in tables]
+    batches = [batch for table in tables for batch in table.to_batches()]
+    reader = pa.RecordBatchReader.from_batches(batches[0].schema, batches)
+    same(bm.fit(SPEC, reader, **EM), bm.fit(SPEC, pd.concat(pieces), **EM))
+
+
+def test_a_list_of_record_batches_is_one_of_frames(frame, local):
+    same(bm.fit(SPEC, pa.Table.from_pandas(frame).to_batches(max_chunksize=170), **EM), local)
+
+
+def test_a_list_of_folders_and_files(frame, local, tmp_path):
+    files_of(frame.iloc[:300], tmp_path / "first", 2)
+    files_of(frame.iloc[300:400], tmp_path / "second", 1)
+    frame.iloc[400:].to_parquet(tmp_path / "rest.parquet")
+    same(bm.fit(SPEC, [tmp_path / "first", tmp_path / "second", tmp_path / "rest.parquet"], **EM), local)
+
+
+@pytest.mark.parametrize(
+    "table", [pa.table({"a": [1.0, 2.0], "b": [5.0, 7.0]}), np.ones((3, 2)), {"a": [1.0]}, pd.DataFrame({"a": [1.0]})]
+)
+def test_a_function_that_returns_one_table(table):
+    """Its columns, or its rows, were taken for tables one below the other."""
+    with pytest.raises(bm.DataError, match=r"the function returns one .*, and an iterable of tables is needed"):
+        bm.fit(bm.Mixture(bm.Normal(), 1), lambda: table)
+
+
+def test_vectors_of_another_length_name_their_part():
+    parts = [{"v": np.arange(20.0).reshape(10, 2)}, {"v": np.arange(30.0).reshape(10, 3)}]
+    with pytest.raises(bm.DataError, match=r"^chunk 1: v: vectors of different lengths, 2 and 3"):
+        bm.fit(bm.Mixture(bm.Composite(v=bm.MvNormal()), 1), lambda: parts)
+
+
+def test_truth_values_in_one_part_and_numbers_in_another():
+    parts, spec = [pd.DataFrame({"x": [True, False] * 9}), pd.DataFrame({"x": [0, 1, 1]})], bm.Bernoulli()
+    fit = bm.fit(bm.Composite(x=spec), parts)
+    whole = bm.fit(bm.Composite(x=spec), pd.DataFrame({"x": [1, 0] * 9 + [0, 1, 1]}))
+    np.testing.assert_allclose(fit.params["x_p"], whole.params["x_p"], rtol=1e-9)
+
+
+def test_small_chunks_stay_within_memory():
+    """Each had room of its own to work in, many times its rows."""
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    tables = [{"x": rng.normal(size=200), "y": rng.poisson(3, 200), "s": rng.integers(0, 3, 200)} for _ in range(100)]
+    rows = learn(
+        bm.Mixture(bm.Composite(x=bm.Normal(), y=bm.Poisson(), s=bm.Categorical()), 5), source_of(lambda: tables)
+    )
+    e_step = ChunkedEStep(rows, memory="1 GiB")
+    params = initial_params(rows.bound, e_step.data, e_step.row_weights, np.random.default_rng(0), 0)
+    e_step(params)  # what is compiled is compiled
+    e_step = ChunkedEStep(rows, memory="1 GiB")
+    tracemalloc.start()
+    before, left = tracemalloc.get_traced_memory()[0], e_step.left
+    e_step(params)
+    e_step(params)
+    taken = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert left - e_step.left > 0.3 * taken
+
+
+@pytest.mark.parametrize(
+    ("spec", "whole", "columns"),
+    [
+        (bm.Mixture(bm.Normal(), 1), {"a": [1, 2, 9] * 5}, ["a"]),
+        (bm.Mixture(bm.Composite(bm.Normal(), bm.Poisson()), 1), {"a": [1, 2, 9] * 5, "b": [1, 2, 9] * 5}, ["a"]),
+        (bm.Mixture(bm.MvNormal(), 1), {"a": [1, 2, 9] * 5, "b": [1, 7, 9] * 5}, ["a", "b"]),
+    ],
+)
+def test_whole_numbers_of_fields_without_names_are_filled_with_real_numbers(spec, whole, columns, tmp_path):
+    fit = bm.fit(spec, pa.table(whole), n_starts=1, random_seed=1)
+    later = pa.table({name: pa.array([2, None], pa.int64()) for name in whole})
+    fit.impute([pa.table(whole), later], to=tmp_path / "filled.parquet", n_draws=3, random_seed=1)
+    filled = pq.read_table(tmp_path / "filled.parquet")
+    assert [name for name in whole if filled[name].type == pa.float64()] == columns
+    assert filled["a"].to_pylist()[:16] == [*whole["a"], 2]
+    assert filled["a"].null_count == 0
+
+
+def test_columns_that_grow_from_part_to_part_are_written(frame, local, tmp_path):
+    """Nothing, then text; few categories, then many; numbers of which later ones are broken."""
+    first = frame.iloc[:200].assign(note=None, k=pd.Categorical(["a"] * 200), q=1)
+    then = frame.iloc[200:].assign(note="yes", k=pd.Categorical([f"k{i}" for i in range(400)]), q=0.5)
+    local.impute([first, then], to=tmp_path / "filled.parquet", n_draws=3, random_seed=1)
+    found = pd.read_parquet(tmp_path / "filled.parquet")
+    assert found["note"].isna().tolist() == [True] * 200 + [False] * 400
+    assert found["k"].tolist() == ["a"] * 200 + [f"k{i}" for i in range(400)]
+    assert found["q"].tolist() == [1] * 200 + [0.5] * 400
+    np.testing.assert_array_equal(found["y"], frame["y"])
+    assert [each.name for each in tmp_path.iterdir()] == ["filled.parquet"]
+
+
+@pytest.mark.parametrize("kind", ["reader", "frames", "path"])
+def test_large_numbers_beside_the_fields_keep_their_digits(kind, frame, local, tmp_path):
+    """Identifiers above 2^53, some of them missing: they were an error of Arrow's, or rounded."""
+    ids = [None if i == 7 else 2**60 + i for i in range(N)]
+    table = frame.assign(id=pd.array(ids, "Int64"))
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    pq.write_table(arrow, tmp_path / "ids.parquet")
+    data = {"reader": arrow.to_reader(max_chunksize=170), "frames": [table], "path": tmp_path / "ids.parquet"}[kind]
+    local.impute(data, to=tmp_path / "filled.parquet", n_draws=3, random_seed=1)
+    assert pq.read_table(tmp_path / "filled.parquet")["id"].to_pylist() == ids
+
+
+def test_partitions_travel_alone():
+    """Each took the graph of all with it, with all rows of a frame in memory."""
+    import dask.array
+    import dask.dataframe
+
+    x = np.random.default_rng(0).normal(size=(20_000, 2))
+    frame = dask.dataframe.from_pandas(pd.DataFrame(x, columns=["a", "b"]), npartitions=20)
+    parts = source_of(frame).parts
+    assert len(pickle.dumps(parts[3])) < 0.2 * x.nbytes
+    array = dask.array.from_array(x, chunks=(6000, 2))
+    for source in (source_of(frame), source_of(array)):
+        tables = [table for part in source.parts for _, table in part.tables()]
+        np.testing.assert_array_equal(np.concatenate([table.columns[1].values for table in tables]), x[:, 1])
+    with pytest.raises(bm.DataError, match=r"rechunk\(\{1: -1\}\)"):
+        source_of(dask.array.from_array(x, chunks=(6000, 1)))
