@@ -230,6 +230,10 @@ def _source_columns(spec: Node, site: Site, table: Table) -> list[int]:
     """Positions of the table's columns that a field reads."""
     top = _column_of(spec, site.place.path)
     if top is None:
+        labels = [label for dim in site.value_dims for label in dim.labels] if len(table.columns) > 1 else []
+        names = table.names if table.named else ()
+        if labels and set(labels) <= set(names):
+            return [names.index(label) for label in labels]
         return list(range(len(table.columns)))
     record = _record(spec)
     if table.named and top in table.names and not record.positional:

@@ -443,3 +443,113 @@ def test_a_spread_that_is_given_is_no_collapse_however_narrow(family):
     fit = bm.fit_em(bm.Mixture(bm.Composite(x=family), 2), {"x": column}, n_starts=2, random_seed=1)
     assert fit.status.converged
     assert np.isfinite(fit.loglik)
+
+
+# ------------------------------------------------------------------- columns that are not as the fitted ones were
+
+
+def vectors():
+    rng = np.random.default_rng(3)
+    z = np.repeat([0, 1], 50)
+    return pd.DataFrame({"a": rng.normal(10 * z, 1), "b": rng.normal(100 - 50 * z, 1)})
+
+
+def test_coordinates_are_found_by_their_names_MvNormal():
+    """A table with its columns in another order, or with more of them, was read by places: densities of -4000."""
+    table = vectors()
+    fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), table, random_seed=1)
+    expected = fit.log_density(table)
+    np.testing.assert_array_equal(fit.log_density(table[["b", "a"]]), expected)
+    np.testing.assert_array_equal(fit.log_density(table.assign(c=0.0)[["c", "b", "a"]]), expected)
+    np.testing.assert_array_equal(fit.log_density(table.to_numpy()), expected)
+    lacking = table.assign(c=7.0)[["c", "b", "a"]].copy()
+    lacking.loc[[0, 99], "a"] = np.nan
+    filled = fit.impute(lacking, n_draws=20, random_seed=1).table()
+    assert list(filled) == ["c", "b", "a"]
+    np.testing.assert_allclose(filled["a"][[0, 99]], [0, 10], atol=2)
+    assert filled["b"].equals(lacking["b"])
+    with pytest.raises(
+        bm.DataError, match=r"data: the table has no column 'b', which the fitted data had; it has a, bb"
+    ):
+        fit.predict(table.rename(columns={"b": "bb"}))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_vectors_of_another_length_are_an_error_MvNormal(width):
+    """One coordinate was taken for the first of two, and its density for that of the row."""
+    table = vectors().to_numpy()
+    fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), table, random_seed=1)
+    other = np.ones((4, width))
+    with pytest.raises(bm.DataError, match=rf"data: vectors of {width} coordinates?, where the fitted data had 2"):
+        fit.log_density(other)
+    fit = bm.fit_em(bm.Mixture(bm.Composite(v=bm.MvNormal()), 2), {"v": table.tolist()}, random_seed=1)
+    with pytest.raises(bm.DataError, match=rf"v: vectors of {width} coordinates?, where the fitted data had 2"):
+        fit.predict({"v": other.tolist()})
+
+
+# ------------------------------------------------------------------- cells that numpy changes
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64, np.uint8])
+def test_whole_numbers_far_apart_are_symbols_of_their_own_Categorical(kind):
+    """-100 and 100 of int8 are 200 apart, which int8 takes for -56: symbols were mixed up."""
+    low, high = (0, 255) if kind is np.uint8 else (-100, 100)
+    cells = np.tile(np.array([low, high, high, 3], kind), 10)
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    assert fit.posterior["symbol"].values.tolist() == sorted([low, high, 3])
+    np.testing.assert_allclose(fit.params["p"][0][[0, -1]], [0.25, 0.5], atol=0.02)
+
+
+LARGE = [2**53, 2**53 + 1, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        LARGE * 8,
+        [*LARGE * 8, None],
+        [*LARGE * 8, 0.5],
+        np.array(LARGE * 8),
+        pd.Series([*LARGE * 8, None], dtype="Int64"),
+        [2**70, 2**70 + 1, 2**70 + 1] * 8,
+    ],
+    ids=["list", "missing", "floats", "array", "frame", "beyond 64 bits"],
+)
+def test_large_whole_numbers_are_symbols_of_their_own_Categorical(cells, tmp_path):
+    """Identifiers of 64 bits became doubles, of which neighbours are one."""
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    symbols = next(iter(fit.bound.learned.values())).levels
+    largest = sorted(symbols)[-2:]
+    assert largest[1] - largest[0] == 1
+    assert {int(symbol) for symbol in largest} <= {int(cell) for cell in cells if pd.notna(cell)}
+    shares = dict(zip(symbols, fit.params["p"][0]))
+    assert shares[largest[1]] > 1.5 * shares[largest[0]]
+    fit.save(tmp_path / "fit.zip")
+    assert bm.load(tmp_path / "fit.zip").bound.learned == fit.bound.learned
+
+
+def test_large_whole_numbers_are_symbols_in_sequences():
+    chains = [[2**60, 2**60 + 1, 2**60], [2**60 + 1, 2**60]] * 5
+    for node in (bm.MarkovChain(), bm.Sequence(bm.Categorical())):
+        fit = bm.fit_em(bm.Mixture(node, 1), chains, random_seed=1)
+        assert any(getattr(known, "levels", None) == (2**60, 2**60 + 1) for known in fit.bound.learned.values())
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "D"])
+def test_dates_and_times_of_numpy_are_no_numbers_Normal(unit):
+    """What a data frame's column gives as an array, nanoseconds, was taken for numbers of 1e18."""
+    for kind, what in (("M8", "2020|Timestamp|date"), ("m8", "timedelta|Timedelta")):
+        cells = np.array([18_300, 18_301, 18_305], "m8[D]").astype(f"m8[{unit}]").astype(f"{kind}[{unit}]")
+        for column in (cells, list(cells), {"x": cells}):
+            spec = bm.Composite(x=bm.Normal()) if isinstance(column, dict) else bm.Normal()
+            with pytest.raises(bm.DataError, match=f"Normal needs numbers; row 0 is .*({what})"):
+                bm.fit_em(spec, column)
+
+
+def test_dates_of_arrays_are_symbols_as_those_of_frames_are_Categorical():
+    cells = pd.Series(pd.to_datetime(["2020-01-01", "2021-01-01", "2021-01-01"] * 5).astype("datetime64[ns]"))
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    array = cells.to_numpy().copy()
+    np.testing.assert_array_equal(fit.log_density(array), fit.log_density(cells))
+    array[0] = np.datetime64("NaT", "ns")
+    assert fit.log_density(array)[0] == fit.log_density(list(array))[0] == 0
