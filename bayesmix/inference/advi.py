@@ -130,11 +130,11 @@ def fit_advi(
     if minibatch is None and (checkpoint is not None or resume is not None):
         raise ValueError("checkpoint: only a climb by minibatches is kept. Pass minibatch=.")
     path = resume if checkpoint is None else checkpoint
-    if checkpoint is not None and resume is None:
-        snapshots.check_place(Path(checkpoint), overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
-    about: dict[str, Any] = {"minibatch": minibatch, "approximation": approximation}
+    about: dict[str, Any] = {"minibatch": minibatch, "approximation": approximation, "n_points": n_points}
+    about |= {"spec": repr(bound.spec), "order": order if order is None or isinstance(order, str) else list(order)}
     begun: Climb | None = None
     if path is not None:
         random_seed = np.random.SeedSequence(entropy_of(random_seed)).entropy
@@ -143,8 +143,9 @@ def fit_advi(
         begun, earlier = Climb.read(Path(resume))
         random_seed = earlier["seed"]
         for name, value in {**about, "seed": random_seed}.items():
-            if earlier[name] != value:
-                what = "another table or other row weights" if name == "digest" else f"{name}={earlier[name]!r}"
+            if earlier.get(name) != value:
+                what = f"{name}={earlier.get(name)!r}"
+                what = "another table or other row weights" if name == "digest" else what
                 raise DataError(f"resume: {resume} is of {what}. Pass what it was begun with.")
         about = earlier
     rng = np.random.default_rng(random_seed)
