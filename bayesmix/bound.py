@@ -288,9 +288,10 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
     if row_weights is None:
         return np.broadcast_to(1.0, n_rows)
     try:
-        weights = np.asarray(row_weights)
-        texts = weights.dtype.kind in "SU" or any(isinstance(each, (str, bytes)) for each in weights.flat)
-        weights = np.asarray(None if texts else row_weights, float)
+        given = np.asarray(row_weights)
+        if given.dtype.kind in "SU" or (given.dtype == object and any(isinstance(w, (str, bytes)) for w in given.flat)):
+            raise TypeError  # numpy would make numbers of text
+        weights = np.asarray(row_weights, float)
     except (TypeError, ValueError):
         raise DataError(f"row_weights: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
     if weights.shape != (n_rows,):

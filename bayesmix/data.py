@@ -306,6 +306,7 @@ def read(data: Any) -> Table:
     if isinstance(native, nw.LazyFrame):
         native = native.collect()
     if isinstance(native, nw.DataFrame):
+        _check_names(native.columns)
         columns = tuple(_from_series(native[:, j], str(name)) for j, name in enumerate(native.columns))
         backend = native.implementation.name.lower()
         return Table(columns, True, native.shape[0], _index(data), backend, native.to_native())
@@ -479,8 +480,17 @@ def _from_array(array: np.ndarray) -> Table:
     return Table(columns, False, len(array))
 
 
+def _check_names(names: Iterable) -> None:
+    """Raise `DataError` where names that differ, as 1 and "1" do, are one as text."""
+    found: dict[str, Any] = {}
+    for name in names:
+        if found.setdefault(str(name), name) != name:
+            raise DataError(f"data: columns with one name: {found[str(name)]!r}, {name!r}. Rename all but one of them.")
+
+
 def _from_mapping(data: Mapping) -> Table:
     columns = []
+    _check_names(data)
     for name, values in data.items():
         if isinstance(values, np.ndarray) and values.ndim == 2:
             values = list(values)

@@ -11,7 +11,9 @@ import pymc as pm
 import pytest
 
 import bayesmix as bm
+from bayesmix.bound import bind
 from bayesmix.build import model_of, variables_at
+from bayesmix.data import read
 from bayesmix.inference.advi import _FullRank
 from bayesmix.inference.em import maximise
 from bayesmix.inference.nuts import laplace_sd, separated
@@ -553,3 +555,62 @@ def test_dates_of_arrays_are_symbols_as_those_of_frames_are_Categorical():
     np.testing.assert_array_equal(fit.log_density(array), fit.log_density(cells))
     array[0] = np.datetime64("NaT", "ns")
     assert fit.log_density(array)[0] == fit.log_density(list(array))[0] == 0
+
+
+@pytest.mark.parametrize("make", [lambda c: pd.Series(c, dtype="Int8"), lambda c: pl.Series(c, dtype=pl.Int8)])
+def test_imputed_counts_need_not_fit_the_column_s_type_Poisson(make):
+    """A count of 131 in a column of int8 was an error of the frame's library."""
+    column = make([120, 125, 127, 100, 110, 115, None, 90] * 5)
+    imputed = bm.fit_em(bm.Mixture(bm.Poisson(), 1), column, random_seed=1).impute(n_draws=100, random_seed=1)
+    (drawn,) = imputed.draws.values()
+    highest = int(drawn.max(1).argmax())
+    assert drawn[highest].max() > 127
+    assert max(imputed.table(highest)) == drawn[highest].max()
+    lowest = int(drawn.max(1).argmin())
+    assert imputed.table(lowest).dtype == column.dtype
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pd.DataFrame([[1.0, 100.0], [2.0, 200.0]], columns=[1, "1"]), {1: [1.0, 2.0], "1": [100.0, 200.0]}],
+    ids=["frame", "dict"],
+)
+def test_names_that_are_one_as_text_are_an_error(table):
+    """The last of them was read."""
+    with pytest.raises(bm.DataError, match="columns with one name: 1, '1'"):
+        bm.fit_em(bm.Composite({"1": bm.Normal()}), table)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["a\0b", "a\0c"], [2**70, 2**70 + 2**20], np.array([1, 2**64 - 1], np.uint64)],
+    ids=["zero", "huge", "unsigned"],
+)
+def test_symbols_that_netCDF_cannot_hold_are_saved_Categorical(cells, tmp_path):
+    """Labels of the arrays; the symbols themselves are in the spec."""
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), [*cells] * 8, random_seed=1)
+    assert len(set(fit.posterior["symbol"].values.tolist())) == 2
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert again.bound.learned == fit.bound.learned
+    np.testing.assert_array_equal(again.log_density(list(cells)), fit.log_density(list(cells)))
+
+
+def test_a_wide_range_takes_no_matrix_SpikeAndSlab():
+    """Starts took a unit matrix of the range: of 30,000 values 7 GB, of 100,000 the process was killed."""
+    cells = [0, 4000, 5, 5, 5, 700] * 5
+    bound = bind(bm.SpikeAndSlab(), read(cells))
+    data = bound.encode(read(cells))
+    points = bound.site.features(data)
+    assert points.size < 40 * len(cells)
+    same = np.array([(points == point).all(1) for point in points])
+    np.testing.assert_array_equal(same, np.equal.outer(cells, cells))
+    with pytest.raises(bm.DataError, match=r"0 to 1000000000 are 1,000,000,001 values; 1,000,000 are the most"):
+        bm.fit_em(bm.SpikeAndSlab(), [0, 10**9, 5, 5])
+
+
+@pytest.mark.parametrize("text", [["1", "2", "3"], np.array(["1", "2", "3"]), [1.0, "2", 3.0]])
+def test_weights_that_are_text_are_an_error(text):
+    """They were converted."""
+    with pytest.raises(bm.DataError, match="row_weights: numbers are needed"):
+        bm.fit_em(bm.Normal(), [1.0, 2.0, 5.0], row_weights=text)
