@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -158,9 +159,15 @@ def bind(spec: Node, table: Table) -> Bound:
     if table.n_rows == 0:
         raise DataError("data: the table has no rows. Pass at least one.")
     readers: Readers = {}
-    spec.read_from(table, Place(), readers)
     learned: Learned = {}
-    gather_faults(partial(_learn, learned, key, node, columns) for key, (node, columns) in readers.items())
+
+    def steps() -> Iterator[Callable[[], None]]:
+        yield partial(spec.read_from, table, Place(), readers)
+        for key, (node, columns) in readers.items():
+            if columns:  # they could be read
+                yield partial(_learn, learned, key, node, columns)
+
+    gather_faults(steps())
     return bind_learned(spec, learned)
 
 

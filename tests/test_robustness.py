@@ -614,3 +614,17 @@ def test_weights_that_are_text_are_an_error(text):
     """They were converted."""
     with pytest.raises(bm.DataError, match="row_weights: numbers are needed"):
         bm.fit_em(bm.Normal(), [1.0, 2.0, 5.0], row_weights=text)
+
+
+def test_symbols_that_cannot_be_looked_up_are_an_error_MarkovChain():
+    """They were a TypeError without a row."""
+    with pytest.raises(bm.DataError, match=r"s: MarkovChain needs hashable symbols; row 1 holds \['a', \['b'\]\]"):
+        bm.fit_em(bm.Composite(s=bm.MarkovChain()), {"s": [["c"], ["a", ["b"]], []]})
+
+
+def test_faults_of_form_and_of_value_are_listed_together():
+    """Vectors of unequal lengths hid what was wrong with the other fields."""
+    table = {"v": [[1.0], [1.0, 2.0], [3.0]], "n": [-1, 0, 1], "x": [np.inf, 1.0, 2.0]}
+    with pytest.raises(bm.DataError) as caught:
+        bm.fit_em(bm.Composite(v=bm.MvNormal(), n=bm.Poisson(), x=bm.Normal()), table)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["v", "n", "x"]
