@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -158,9 +159,15 @@ def bind(spec: Node, table: Table) -> Bound:
     if table.n_rows == 0:
         raise DataError("data: the table has no rows. Pass at least one.")
     readers: Readers = {}
-    spec.read_from(table, Place(), readers)
     learned: Learned = {}
-    gather_faults(partial(_learn, learned, key, node, columns) for key, (node, columns) in readers.items())
+
+    def steps() -> Iterator[Callable[[], None]]:
+        yield partial(spec.read_from, table, Place(), readers)
+        for key, (node, columns) in readers.items():
+            if columns:  # they could be read
+                yield partial(_learn, learned, key, node, columns)
+
+    gather_faults(steps())
     return bind_learned(spec, learned)
 
 
@@ -288,6 +295,9 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
     if row_weights is None:
         return np.broadcast_to(1.0, n_rows)
     try:
+        given = np.asarray(row_weights)
+        if given.dtype.kind in "SU" or (given.dtype == object and any(isinstance(w, (str, bytes)) for w in given.flat)):
+            raise TypeError  # numpy would make numbers of text
         weights = np.asarray(row_weights, float)
     except (TypeError, ValueError):
         raise DataError(f"row_weights: numbers are needed, not {row_weights!r}. Give one weight a row.") from None

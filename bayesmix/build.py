@@ -279,11 +279,11 @@ def _dims(bound: Bound) -> list[Dim]:
 def _labels(labels: Any) -> list:
     """Labels that xarray and netCDF can keep: all numbers, or all strings."""
     labels = [label.item() if isinstance(label, np.generic) else label for label in labels]
-    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
-        return labels
     if all(isinstance(label, (int, float)) and not isinstance(label, bool) for label in labels):
-        return labels
-    return [str(label) for label in labels]
+        if not any(isinstance(label, int) and not -(2**63) <= label < 2**63 for label in labels):
+            return labels
+    # neither knows of half characters, nor netCDF of zeros
+    return [str(label).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00") for label in labels]
 
 
 def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | None) -> Any:

@@ -274,12 +274,12 @@ class Checkpoint:
 
     def check_spec(self, spec: Node) -> None:
         """Raise `DataError` unless the checkpoint is of this spec."""
-        if node_to_json(spec) != node_to_json(self.begun.spec):
+        if node_to_json(spec.plain()) != node_to_json(self.begun.spec):
             raise DataError(f"resume: {self.path} is of another spec: {self.begun.spec!r}. Pass that one.")
 
     def check_data(self, fit: Fit, data: Encoded) -> None:
         """Raise `DataError` unless the checkpoint is of this table, with the row weights that `fit` has."""
-        if digest(data, fit) != self._document["data"]:
+        if digest(data, fit) != self._document["data"] or fit.bound.learned != self.begun.bound.learned:
             raise DataError(
                 f"resume: {self.path} is of another table or other row weights. Pass those it was begun with."
             )
@@ -425,7 +425,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         for name in ("draws", "chains"):
             if not isinstance(settings[name], int) or not 0 < settings[name] < 2**31:
                 raise DataError(f"{path}: {name} is {settings[name]!r}.")
-        return Checkpoint(path, {**document, "settings": settings})
+        return Checkpoint(path.absolute(), {**document, "settings": settings})
 
 
 def check_place(path: Path, overwrite: bool) -> None:
@@ -463,7 +463,10 @@ def digest_of(data: Encoded, weights: np.ndarray | None) -> str:
                 arrays |= {f"{name} {own}": getattr(rows, own) for own in ("indptr", "indices", "values")}
         for name in sorted(arrays):
             array = arrays[name]
-            if isinstance(array, np.ndarray):
+            if isinstance(array, np.ndarray) and array.dtype == object:  # whose bytes are addresses
+                for i, row in enumerate(array):
+                    found.update(f"{name} {i} {row.dtype} {row.shape}".encode() + row.tobytes())
+            elif isinstance(array, np.ndarray):
                 found.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         for child in part.children:
             add(child)

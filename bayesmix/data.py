@@ -17,8 +17,9 @@ from typing import Any, Literal
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 
-from bayesmix.errors import DataError, gather_faults
+from bayesmix.errors import DataError, close_to, gather_faults
 from bayesmix.threads import alone
 
 Kind = Literal["number", "bool", "object"]
@@ -26,6 +27,7 @@ Kind = Literal["number", "bool", "object"]
 
 #: What dates and times are in a column.
 TIMES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+_NUMPY_TIMES = (np.datetime64, np.timedelta64)
 #: Faults of one kind that a message names; of the others it gives the number.
 SHOWN = 5
 #: Cells of a column of objects that are read at once.
@@ -207,6 +209,27 @@ class Table:
         labels = tuple(column.name for column in columns)
         return Column(path or "data", values, missing.all(1), "number", labels)
 
+    def of_names(self, names: Sequence[str], path: str) -> Table:
+        """The columns of these names in this order, where there are several and they have names of their own.
+
+        A table of names as arrays get them is left as it is: its columns go by their places.
+        """
+        if len(self.columns) < 2 or not self.named or self.names == tuple(names):
+            return self
+        columns = {column.name: column for column in self.columns}
+        absent = [name for name in names if name not in columns]
+        if absent == [f"x{j + 1}" for j in range(len(names))]:
+            return self
+        if absent:
+            raise DataError(
+                [
+                    f"{path}: the table has no column {name!r}, which the fitted data had; it has {', '.join(columns)}."
+                    f"{close_to(name, columns) or ' Rename the column.'}"
+                    for name in absent
+                ]
+            )
+        return replace(self, columns=tuple(columns[name] for name in names))
+
     def slice(self, first: int, last: int) -> Table:
         """Some rows that follow each other."""
         if first <= 0 and last >= self.n_rows:
@@ -288,6 +311,7 @@ def read(data: Any) -> Table:
     if isinstance(native, nw.LazyFrame):
         native = native.collect()
     if isinstance(native, nw.DataFrame):
+        _check_names(native.columns)
         columns = tuple(_from_series(native[:, j], str(name)) for j, name in enumerate(native.columns))
         backend = native.implementation.name.lower()
         return Table(columns, True, native.shape[0], _index(data), backend, native.to_native())
@@ -322,8 +346,12 @@ def column_of(values: Any, name: str) -> Column:
 def _from_cells(cells: list | np.ndarray, name: str) -> Column:
     """Of Python objects, in a list or in an array, which is kept where no cell of it must change."""
     types = set(map(type, cells))
+    if any(issubclass(kind, _NUMPY_TIMES) for kind in types):
+        return _from_cells([_item(cell) for cell in cells], name)
+    whole = any(issubclass(kind, (int, np.integer)) for kind in types)
     if types and types <= {float, int}:
-        return _from_vector(np.array(cells, float), name)
+        column = _from_vector(np.array(cells, float), name)
+        return _told_apart(column, cells) if whole else column
     missing = np.fromiter(map(is_missing, cells), bool, len(cells))
 
     def given() -> Iterator[Any]:
@@ -335,10 +363,22 @@ def _from_cells(cells: list | np.ndarray, name: str) -> Column:
     number = (int, float, np.integer, np.floating)
     if all(isinstance(cell, number) and not isinstance(cell, (bool, np.bool_)) for cell in given()):
         filled = np.array([np.nan if gone else cell for cell, gone in zip(cells, missing)], float)
-        return Column(name, filled, missing, "number")
+        column = Column(name, filled, missing, "number")
+        return _told_apart(column, cells) if whole else column
     if isinstance(cells, list) or any(issubclass(kind, np.generic) for kind in types):
         cells = _objects(cells)
     return Column(name, cells, missing, "object")
+
+
+def _told_apart(column: Column, cells: Iterable) -> Column:
+    """The column, with a dictionary of its cells where some are whole numbers beyond 2^53: doubles confuse those."""
+    if not (np.abs(column.values) >= 2.0**53).any():
+        return column
+    places: dict[Any, int] = {}
+    codes = (-1 if gone else places.setdefault(_item(cell), len(places)) for cell, gone in zip(cells, column.missing))
+    coded = np.fromiter(codes, np.int64, len(column))
+    symbols = [int(cell) if isinstance(cell, float) and cell.is_integer() else cell for cell in places]
+    return replace(column, dictionary=(coded, symbols))
 
 
 def _from_series(series: nw.Series, name: str) -> Column:
@@ -353,7 +393,8 @@ def _from_series(series: nw.Series, name: str) -> Column:
             missing = missing | np.isnan(values)
         else:
             values = series.to_numpy()
-        return Column(name, values, missing, "number")
+        column = Column(name, values, missing, "number")
+        return _told_apart(column, series.to_list()) if dtype.is_integer() and values.dtype.kind == "f" else column
     if dtype == nw.Boolean:
         values = np.array([bool(cell) if not gone else False for cell, gone in zip(series.to_list(), missing)], bool)
         return Column(name, values, missing, "bool")
@@ -402,7 +443,8 @@ def _coded_numbers(values: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray,
         return codes, []
     low, high = own.min(), own.max()
     if values.dtype.kind in "iu" and int(high) - int(low) < 4 * len(own) + 1024:  # without sorting
-        own = (own.astype(np.int64) - int(low)) if values.dtype.kind == "i" else (own - low).astype(np.int64)
+        # differences may not fit in the column's own type: 127 - -128 of int8
+        own = own.astype(np.int64) - int(low) if values.dtype.kind == "i" else (own - low).astype(np.int64)
         first = np.full(int(own.max()) + 1, len(own))
         np.minimum.at(first, own[::-1], np.arange(len(own))[::-1])
         found = np.flatnonzero(first < len(own))
@@ -428,6 +470,8 @@ def _from_vector(values: np.ndarray, name: str) -> Column:
         return Column(name, values, np.zeros(len(values), bool), "number")
     if values.dtype.kind == "b":
         return Column(name, values, np.zeros(len(values), bool), "bool")
+    if values.dtype.kind in "mM" and values.ndim == 1:  # of nanoseconds numpy makes whole numbers
+        return _from_cells(list(values), name)
     return _from_cells(values if values.dtype == object and values.ndim == 1 else values.tolist(), name)
 
 
@@ -444,8 +488,17 @@ def _from_array(array: np.ndarray) -> Table:
     return Table(columns, False, len(array))
 
 
+def _check_names(names: Iterable) -> None:
+    """Raise `DataError` where names that differ, as 1 and "1" do, are one as text."""
+    found: dict[str, Any] = {}
+    for name in names:
+        if found.setdefault(str(name), name) != name:
+            raise DataError(f"data: columns with one name: {found[str(name)]!r}, {name!r}. Rename all but one of them.")
+
+
 def _from_mapping(data: Mapping) -> Table:
     columns = []
+    _check_names(data)
     for name, values in data.items():
         if isinstance(values, np.ndarray) and values.ndim == 2:
             values = list(values)
@@ -506,7 +559,13 @@ def _coordinates(column: Column, path: str, family: str) -> tuple[Column, ...]:
 
 
 def _item(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """A cell as a Python object; dates and times that Python's own types do not hold as pandas'."""
+    if not isinstance(value, np.generic):
+        return value
+    item = value.item()
+    if isinstance(item, int) and isinstance(value, _NUMPY_TIMES):
+        return pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
+    return item
 
 
 def _objects(cells: Sequence | np.ndarray) -> np.ndarray:

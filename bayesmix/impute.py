@@ -22,6 +22,9 @@ from bayesmix.structure.composite import Composite
 from bayesmix.structure.sequence import Sequence as SequenceNode
 from bayesmix.threads import alone
 
+#: Types of columns of whole numbers, as frame libraries call them.
+_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
 
 @dataclass(frozen=True)
 class Imputation:
@@ -230,6 +233,10 @@ def _source_columns(spec: Node, site: Site, table: Table) -> list[int]:
     """Positions of the table's columns that a field reads."""
     top = _column_of(spec, site.place.path)
     if top is None:
+        labels = [label for dim in site.value_dims for label in dim.labels] if len(table.columns) > 1 else []
+        names = table.names if table.named else ()
+        if labels and set(labels) <= set(names):
+            return [names.index(label) for label in labels]
         return list(range(len(table.columns)))
     record = _record(spec)
     if table.named and top in table.names and not record.positional:
@@ -317,6 +324,8 @@ def _with_cells(
         series = table[:, position]
         cells = series.to_list()
         dtype: Any = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
+        if kind == "count" and not _fits(fill, str(dtype)):
+            dtype = nw.Int64()
         if fill.dtype == object and all(map(is_missing, cells)):
             dtype = None  # a column without any cell has no type of its own
         _fill(cells, rows, fill, kind, steps, at)
@@ -334,9 +343,20 @@ def _with_cells(
     _fill(cells, rows, fill, kind, steps, at)
     if kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
+    if kind == "count" and not _fits(fill, str(kept)):
+        kept = "int64[pyarrow]" if "pyarrow" in str(kept) else "Int64"
     frame = frame.copy()
     frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=kept))
     return frame
+
+
+def _fits(fill: np.ndarray, dtype: str) -> bool:
+    """Whether whole numbers go into a column of this type; any do into one that is not of whole numbers."""
+    name = dtype.lower().split("[")[0]
+    if fill.dtype.kind not in "iu" or not fill.size or name not in _WHOLE:
+        return True
+    range_ = np.iinfo(name)
+    return bool(range_.min <= fill.min() and fill.max() <= range_.max)
 
 
 def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, steps: list, at: np.ndarray | None) -> None:

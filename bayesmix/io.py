@@ -46,7 +46,7 @@ _LARGEST, _MOST_PACKED = 2**26, 100
 #: Numbers of components and the like are below.
 _LARGEST_OPTION = 10**7
 #: What reading a file that was cut short, edited or made up can raise.
-_FAULTS = (
+FAULTS = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -188,7 +188,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except DataError as error:
         raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
-    except _FAULTS as error:
+    except FAULTS as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise DataError(f"{path}: not a saved fit, or damaged ({what}). Save it again.") from error
 
@@ -240,6 +240,8 @@ def _checked_members(archive: zipfile.ZipFile) -> set[str]:
             raise DataError(f"{name[:80]!r} is in it: not a saved fit, or tampered with.")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{name!r} is packed in a way that bayesmix does not use.")
+        if name.startswith(within) and info.compress_type != zipfile.ZIP_STORED:  # packed within packed has no bound
+            raise DataError(f"{name!r} is packed in a way that bayesmix does not use.")
         if info.file_size > max(_LARGEST, _MOST_PACKED * info.compress_size):
             raise DataError(f"{name!r} would be {info.file_size} bytes unpacked, of {info.compress_size}: not read.")
     if len(set(names)) < len(names):
@@ -254,11 +256,15 @@ def _checked_arrays(content: bytes) -> io.BytesIO:
     for terabytes, or for somebody else's file.
     """
     with h5py.File(io.BytesIO(content), "r") as file:
-        _check_group(file, len(content))
+        total = _check_group(file, len(content))
+        if total > _MOST_PACKED * len(content):
+            raise DataError(f"arrays of {total} bytes cannot be in a file of {len(content)} bytes.")
     return io.BytesIO(content)
 
 
-def _check_group(group: h5py.Group, n_bytes: int, depth: int = 0) -> None:
+def _check_group(group: h5py.Group, n_bytes: int, depth: int = 0) -> int:
+    """Bytes of a group's arrays, if all of them are such as a fit has."""
+    total = 0
     if depth > 3:
         raise DataError("groups of arrays are nested deeper than a fit has them.")
     for name in group:
@@ -266,7 +272,7 @@ def _check_group(group: h5py.Group, n_bytes: int, depth: int = 0) -> None:
             raise DataError(f"{name!r} links to somewhere else: not read.")
         item = group[name]
         if isinstance(item, h5py.Group):
-            _check_group(item, n_bytes, depth + 1)
+            total += _check_group(item, n_bytes, depth + 1)
             continue
         if not isinstance(item, h5py.Dataset):
             raise DataError(f"{name!r} is not an array.")
@@ -278,6 +284,8 @@ def _check_group(group: h5py.Group, n_bytes: int, depth: int = 0) -> None:
             raise DataError(f"{name!r} has its numbers in another file: not read.")
         if item.nbytes > (n_bytes if item.chunks is None else _MOST_PACKED * n_bytes):
             raise DataError(f"{name!r} of shape {item.shape} cannot be in a file of {n_bytes} bytes.")
+        total += item.nbytes
+    return total
 
 
 def _only_a_dimension(item: h5py.Dataset) -> bool:

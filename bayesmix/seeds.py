@@ -13,7 +13,9 @@ def entropy_of(random_seed: Any) -> Any:
         return [int(word) for word in random_seed.generate_state(4)]
     if isinstance(random_seed, np.random.Generator):
         return int(random_seed.integers(2**63))
-    return random_seed
+    if isinstance(random_seed, (list, tuple, np.ndarray)):
+        return [int(word) for word in random_seed]
+    return int(random_seed) if isinstance(random_seed, np.integer) else random_seed
 
 
 def spawned(random_seed: Any, size: int) -> list[np.random.SeedSequence]:

@@ -9,15 +9,19 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pymc as pm
 import pytest
 
 import bayesmix as bm
 from bayesmix import checkpoint
-from bayesmix.inference import chains, snapshots
+from bayesmix.bound import prepare
+from bayesmix.inference import chains, large, online, snapshots
+from bayesmix.inference.minibatch import Climb
 from bayesmix.inference.target import Target
 
 X = np.concatenate([np.random.default_rng(0).normal(m, 1, 60) for m in (-4, 4)])
@@ -480,6 +484,212 @@ def test_em_keeps_its_points_and_goes_on(tmp_path, monkeypatch):
     assert np.array_equal(again.params["mu"], fit.params["mu"])
     with pytest.raises(bm.DataError, match="another table"):
         bm.fit_em(spec, X[1:], resume=path)
+
+
+# ------------------------------------------------------------------- what checkpoints are of
+
+
+@pytest.mark.parametrize("engine", ["em", "online", "advi"])
+def test_going_on_elsewhere_overwrites_nothing(tmp_path, engine):
+    """With resume= the file at checkpoint= was not looked at: whatever stood there was lost."""
+    own = {
+        "em": {},
+        "online": {"n_passes": 2, "batch_size": 20},
+        "advi": {"minibatch": 40, "max_iter": 20},
+    }[engine]
+    begun, mine = tmp_path / "begun", tmp_path / "thesis.txt"
+    fit = partial(bm.fit, SPEC, X, engine, random_seed=1, **own)
+    fit(checkpoint=begun)
+    mine.write_text("precious")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        fit(resume=begun, checkpoint=mine)
+    assert mine.read_text() == "precious"
+    fit(resume=begun, checkpoint=begun)
+
+
+def test_draws_go_on_in_their_own_folder(finished, tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint: .*Leave checkpoint out"):
+        nuts(resume=finished[0], checkpoint=tmp_path / "other")
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.array([1, 2]), [1, 2]])
+def test_seeds_of_numpy_are_kept(tmp_path, seed):
+    """They failed in the text of the checkpoint, after EM was done."""
+    short = {**SHORT, "draws": 20, "tune": 20, "random_seed": seed}
+    fit = bm.fit_nuts(SPEC, X, checkpoint=tmp_path / "run", **short)
+    assert np.array_equal(bm.fit_nuts(SPEC, X, **short).posterior["mu"], fit.posterior["mu"])
+    bm.fit_advi(SPEC, X, minibatch=40, max_iter=2, checkpoint=tmp_path / "advi", random_seed=seed)
+
+
+def test_an_order_that_is_given_again_is_the_same_order(tmp_path):
+    bm.fit_nuts(SPEC, X, order=["mu"], checkpoint=tmp_path / "run", **{**SHORT, "draws": 20, "tune": 20})
+    assert bm.fit_nuts(SPEC, X, order=["mu"], resume=tmp_path / "run").status.complete
+
+
+CHAINS = bm.Mixture(bm.MarkovChain(length=bm.Poisson()), 2)
+SYMBOLS = [list("ababab"), list("aab"), list("b"), []] * 8
+
+
+def test_chains_of_symbols_are_the_same_table_when_read_again():
+    """Their digest was of addresses in memory: no other process, and hardly the same one, could go on."""
+    digests = set()
+    for _ in range(3):
+        encoded = prepare(CHAINS, [list(row) for row in SYMBOLS], None)[2]
+        digests.add(checkpoint.digest_of(encoded, None))
+    assert len(digests) == 1
+    other = [list(row) for row in SYMBOLS]
+    other[0] = list("abaabb")
+    assert checkpoint.digest_of(prepare(CHAINS, other, None)[2], None) not in digests
+
+
+def test_other_symbols_are_another_table(tmp_path):
+    """The codes of renamed symbols are the same: the fit that came back had the old names."""
+    spec = bm.Mixture(bm.Composite(x=bm.Normal(), k=bm.Categorical()), 2)
+    k = np.where(X < 0, "a", "b")
+    renamed = {"x": X, "k": np.where(X < 0, "c", "d")}
+    bm.fit_em(spec, {"x": X, "k": k}, checkpoint=tmp_path / "em", random_seed=1)
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_em(spec, renamed, resume=tmp_path / "em")
+    short = {**SHORT, "draws": 20, "tune": 20, "random_seed": 1}
+    bm.fit_nuts(spec, {"x": X, "k": k}, checkpoint=tmp_path / "run", **short)
+    with pytest.raises(bm.DataError, match="another table"):
+        bm.fit_nuts(spec, renamed, resume=tmp_path / "run")
+
+
+def test_a_checkpoint_is_found_from_another_folder(finished, monkeypatch, tmp_path):
+    """A relative path was looked up anew each time: after chdir there were no chains, and no error."""
+    monkeypatch.chdir(finished[0].parent)
+    there = bm.read_checkpoint(finished[0].name)
+    monkeypatch.chdir(tmp_path)
+    assert [each.sizes["draw"] for each in there.chains()] == [60, 60, 60]
+    assert there.fit().status.complete
+
+
+ONLINE = {"n_passes": 4, "batch_size": 10, "random_seed": 1}
+
+
+@pytest.fixture
+def unfinished(tmp_path, monkeypatch):
+    """A checkpoint of online EM that was killed after its last update."""
+    monkeypatch.setattr(online, "_EVERY", 0.0)
+    monkeypatch.setattr(online, "_TIMES_LONGER", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(online._Keeper, "end", lambda *args: None)
+        bm.fit_online(SPEC, X, checkpoint=tmp_path / "state", **ONLINE)
+    return tmp_path / "state"
+
+
+def test_a_finished_online_fit_is_of_its_table_and_settings(tmp_path):
+    """It came back whatever the table: the old parameters with the new rows."""
+    path = tmp_path / "online"
+    fit = bm.fit_online(SPEC, X, checkpoint=path, **ONLINE)
+    assert np.array_equal(bm.fit_online(SPEC, X, resume=path, **ONLINE).params["mu"], fit.params["mu"])
+    with pytest.raises(bm.DataError, match="another table or other row weights"):
+        bm.fit_online(SPEC, X + 100, resume=path, **ONLINE)
+    with pytest.raises(bm.DataError, match="another table or other row weights"):
+        bm.fit_online(SPEC, X, resume=path, row_weights=np.full(len(X), 2.0), **ONLINE)
+    with pytest.raises(bm.DataError, match="begun with n_passes=4"):
+        bm.fit_online(SPEC, X, resume=path, **{**ONLINE, "n_passes": 9})
+    bm.fit_em(SPEC, X, checkpoint=tmp_path / "em", random_seed=1)
+    with pytest.raises(bm.DataError, match="a fit by em, no checkpoint of fit_online"):
+        bm.fit_online(SPEC, X, resume=tmp_path / "em", **ONLINE)
+
+
+def errors_of_damage(path, load):
+    """What is said where one byte of a file is wrong, at 25 places; nothing but `DataError` is raised."""
+    whole, found = path.read_bytes(), []
+    for at in range(0, len(whole), len(whole) // 25):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            load()
+        except bm.DataError as error:
+            found.append(str(error))
+    path.write_bytes(whole)
+    return found
+
+
+def test_a_damaged_checkpoint_of_online_em_is_one_clear_error(unfinished):
+    fit = partial(bm.fit_online, SPEC, X, resume=unfinished, **ONLINE)
+    assert fit().status.complete
+    found = errors_of_damage(unfinished, fit)
+    assert len(found) > 10
+    assert all(str(unfinished) in error for error in found)
+
+
+def test_ctrl_c_before_the_first_update_of_online_em(monkeypatch, tmp_path):
+    """There is no history then, whose mean was an error of numpy's."""
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(online, "_mixed", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bm.fit_online(SPEC, X, checkpoint=tmp_path / "state", **ONLINE)
+    monkeypatch.undo()
+    assert bm.fit_online(SPEC, X, resume=tmp_path / "state", **ONLINE).status.complete
+
+
+def test_a_climb_is_gone_on_with_by_its_own_spec_and_settings(tmp_path):
+    """Another prior went on from the first one's point and settled there; a damaged file was zlib's error."""
+    path = tmp_path / "climb"
+    options = {"minibatch": 40, "max_iter": 2}
+    bm.fit_advi(SPEC, X, checkpoint=path, random_seed=1, **options)
+    with pytest.raises(bm.DataError, match="spec="):
+        bm.fit_advi(bm.Mixture(bm.Normal(mu=pm.Normal.dist(50, 1)), 2), X, resume=path, **options)
+    with pytest.raises(bm.DataError, match="n_points="):
+        bm.fit_advi(SPEC, X, resume=path, n_points=32, **options)
+    found = errors_of_damage(path, partial(Climb.read, path))
+    assert len(found) > 10
+    assert all("no checkpoint of fit_advi" in error for error in found)
+
+
+def test_ctrl_c_before_every_chain_of_a_sample_has_begun(monkeypatch):
+    """One chain has draws and the next has none: the draws that there were got lost in a KeyError."""
+    drawn = large.sample
+
+    def one(*args, **kwargs):
+        return chains.Drawn([drawn(*args, **kwargs).chains[0], {}, {}], False)
+
+    monkeypatch.setattr(large, "sample", one)
+    fit = nuts(subsample=40)
+    assert not fit.status.complete
+    assert "Not complete: chains have 60, 0, 0 of 60 draws" in str(fit.status)
+    assert dict(fit.posterior.sizes)["chain"] == 1
+    assert fit.posterior.sizes["draw"] == 60
+
+
+def test_a_proposed_spec_is_gone_on_with(tmp_path):
+    """A checkpoint has the plain spec, which was not the proposed one's equal."""
+    spec = bm.infer_spec({"x": X}, 2)
+    bm.fit_em(spec, {"x": X}, checkpoint=tmp_path / "em", random_seed=1)
+    assert bm.fit_em(spec, {"x": X}, resume=tmp_path / "em").status.complete
+    bm.fit_online(spec, {"x": X}, checkpoint=tmp_path / "online", **ONLINE)
+    assert bm.fit_online(spec, {"x": X}, resume=tmp_path / "online", **ONLINE).status.complete
+    bm.fit_nuts(spec, {"x": X}, checkpoint=tmp_path / "run", **{**SHORT, "draws": 20, "tune": 20})
+    assert bm.fit_nuts(spec, {"x": X}, resume=tmp_path / "run").status.complete
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_ctrl_c_while_the_draws_of_a_chain_that_has_ended_are_taken(monkeypatch, tmp_path, finished, at):
+    """The sampler gives them once: they were lost, and its own error took the place of the fit."""
+    take, calls = chains._Sampler._take, []
+
+    def interrupted(self, trace):
+        calls.append(self.number)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        take(self, trace)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chains._Sampler, "_take", interrupted)
+        patch.setattr(chains, "_LOOK", 1e9)
+        fit = nuts(checkpoint=tmp_path / "run", cores=1)
+    assert not fit.status.complete
+    whole = finished[1].posterior["mu"].values
+    np.testing.assert_array_equal(fit.posterior["mu"].values, whole[:at])
+    assert np.array_equal(nuts(resume=tmp_path / "run").posterior["mu"], whole)
 
 
 # ------------------------------------------------------------------- kill

@@ -211,6 +211,16 @@ def _objects(file):
     file["posterior"].create_dataset("income_mu", (1, 1, 2), h5py.ref_dtype)
 
 
+def _many(file):
+    """Each of them could be in the file."""
+    for i in range(100):
+        file["posterior"].create_dataset(f"more{i}", (40_000,), "f8", chunks=(40_000,))
+
+
+def _packed_within(members):
+    members["mode_fits-0.zip"] = bytes(2**20)
+
+
 def _deep(file):
     group = file
     for _ in range(50):
@@ -262,6 +272,8 @@ HOSTILE = {
     "packed arrays": (edited_arrays(_packed), "cannot be in a file"),
     "a link to another file": (edited_arrays(_elsewhere), "links to somewhere else"),
     "numbers of another file": (edited_arrays(_outside), "another file"),
+    "many arrays that were never written": (edited_arrays(_many), "cannot be in a file"),
+    "a fit within that is packed": (_packed_within, "packed in a way"),
     "references": (edited_arrays(_objects), "neither numbers nor strings"),
     "nested groups": (edited_arrays(_deep), "nested deeper"),
 }

@@ -11,7 +11,9 @@ import pymc as pm
 import pytest
 
 import bayesmix as bm
+from bayesmix.bound import bind
 from bayesmix.build import model_of, variables_at
+from bayesmix.data import read
 from bayesmix.inference.advi import _FullRank
 from bayesmix.inference.em import maximise
 from bayesmix.inference.nuts import laplace_sd, separated
@@ -443,3 +445,186 @@ def test_a_spread_that_is_given_is_no_collapse_however_narrow(family):
     fit = bm.fit_em(bm.Mixture(bm.Composite(x=family), 2), {"x": column}, n_starts=2, random_seed=1)
     assert fit.status.converged
     assert np.isfinite(fit.loglik)
+
+
+# ------------------------------------------------------------------- columns that are not as the fitted ones were
+
+
+def vectors():
+    rng = np.random.default_rng(3)
+    z = np.repeat([0, 1], 50)
+    return pd.DataFrame({"a": rng.normal(10 * z, 1), "b": rng.normal(100 - 50 * z, 1)})
+
+
+def test_coordinates_are_found_by_their_names_MvNormal():
+    """A table with its columns in another order, or with more of them, was read by places: densities of -4000."""
+    table = vectors()
+    fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), table, random_seed=1)
+    expected = fit.log_density(table)
+    np.testing.assert_array_equal(fit.log_density(table[["b", "a"]]), expected)
+    np.testing.assert_array_equal(fit.log_density(table.assign(c=0.0)[["c", "b", "a"]]), expected)
+    np.testing.assert_array_equal(fit.log_density(table.to_numpy()), expected)
+    lacking = table.assign(c=7.0)[["c", "b", "a"]].copy()
+    lacking.loc[[0, 99], "a"] = np.nan
+    filled = fit.impute(lacking, n_draws=20, random_seed=1).table()
+    assert list(filled) == ["c", "b", "a"]
+    np.testing.assert_allclose(filled["a"][[0, 99]], [0, 10], atol=2)
+    assert filled["b"].equals(lacking["b"])
+    with pytest.raises(
+        bm.DataError, match=r"data: the table has no column 'b', which the fitted data had; it has a, bb"
+    ):
+        fit.predict(table.rename(columns={"b": "bb"}))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_vectors_of_another_length_are_an_error_MvNormal(width):
+    """One coordinate was taken for the first of two, and its density for that of the row."""
+    table = vectors().to_numpy()
+    fit = bm.fit_em(bm.Mixture(bm.MvNormal(), 2), table, random_seed=1)
+    other = np.ones((4, width))
+    with pytest.raises(bm.DataError, match=rf"data: vectors of {width} coordinates?, where the fitted data had 2"):
+        fit.log_density(other)
+    fit = bm.fit_em(bm.Mixture(bm.Composite(v=bm.MvNormal()), 2), {"v": table.tolist()}, random_seed=1)
+    with pytest.raises(bm.DataError, match=rf"v: vectors of {width} coordinates?, where the fitted data had 2"):
+        fit.predict({"v": other.tolist()})
+
+
+# ------------------------------------------------------------------- cells that numpy changes
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int64, np.uint8])
+def test_whole_numbers_far_apart_are_symbols_of_their_own_Categorical(kind):
+    """-100 and 100 of int8 are 200 apart, which int8 takes for -56: symbols were mixed up."""
+    low, high = (0, 255) if kind is np.uint8 else (-100, 100)
+    cells = np.tile(np.array([low, high, high, 3], kind), 10)
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    assert fit.posterior["symbol"].values.tolist() == sorted([low, high, 3])
+    np.testing.assert_allclose(fit.params["p"][0][[0, -1]], [0.25, 0.5], atol=0.02)
+
+
+LARGE = [2**53, 2**53 + 1, 2**53 + 1]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        LARGE * 8,
+        [*LARGE * 8, None],
+        [*LARGE * 8, 0.5],
+        np.array(LARGE * 8),
+        pd.Series([*LARGE * 8, None], dtype="Int64"),
+        [2**70, 2**70 + 1, 2**70 + 1] * 8,
+    ],
+    ids=["list", "missing", "floats", "array", "frame", "beyond 64 bits"],
+)
+def test_large_whole_numbers_are_symbols_of_their_own_Categorical(cells, tmp_path):
+    """Identifiers of 64 bits became doubles, of which neighbours are one."""
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    symbols = next(iter(fit.bound.learned.values())).levels
+    largest = sorted(symbols)[-2:]
+    assert largest[1] - largest[0] == 1
+    assert {int(symbol) for symbol in largest} <= {int(cell) for cell in cells if pd.notna(cell)}
+    shares = dict(zip(symbols, fit.params["p"][0]))
+    assert shares[largest[1]] > 1.5 * shares[largest[0]]
+    fit.save(tmp_path / "fit.zip")
+    assert bm.load(tmp_path / "fit.zip").bound.learned == fit.bound.learned
+
+
+def test_large_whole_numbers_are_symbols_in_sequences():
+    chains = [[2**60, 2**60 + 1, 2**60], [2**60 + 1, 2**60]] * 5
+    for node in (bm.MarkovChain(), bm.Sequence(bm.Categorical())):
+        fit = bm.fit_em(bm.Mixture(node, 1), chains, random_seed=1)
+        assert any(getattr(known, "levels", None) == (2**60, 2**60 + 1) for known in fit.bound.learned.values())
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "D"])
+def test_dates_and_times_of_numpy_are_no_numbers_Normal(unit):
+    """What a data frame's column gives as an array, nanoseconds, was taken for numbers of 1e18."""
+    for kind, what in (("M8", "2020|Timestamp|date"), ("m8", "timedelta|Timedelta")):
+        cells = np.array([18_300, 18_301, 18_305], "m8[D]").astype(f"m8[{unit}]").astype(f"{kind}[{unit}]")
+        for column in (cells, list(cells), {"x": cells}):
+            spec = bm.Composite(x=bm.Normal()) if isinstance(column, dict) else bm.Normal()
+            with pytest.raises(bm.DataError, match=f"Normal needs numbers; row 0 is .*({what})"):
+                bm.fit_em(spec, column)
+
+
+def test_dates_of_arrays_are_symbols_as_those_of_frames_are_Categorical():
+    cells = pd.Series(pd.to_datetime(["2020-01-01", "2021-01-01", "2021-01-01"] * 5).astype("datetime64[ns]"))
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), cells, random_seed=1)
+    array = cells.to_numpy().copy()
+    np.testing.assert_array_equal(fit.log_density(array), fit.log_density(cells))
+    array[0] = np.datetime64("NaT", "ns")
+    assert fit.log_density(array)[0] == fit.log_density(list(array))[0] == 0
+
+
+@pytest.mark.parametrize("make", [lambda c: pd.Series(c, dtype="Int8"), lambda c: pl.Series(c, dtype=pl.Int8)])
+def test_imputed_counts_need_not_fit_the_column_s_type_Poisson(make):
+    """A count of 131 in a column of int8 was an error of the frame's library."""
+    column = make([120, 125, 127, 100, 110, 115, None, 90] * 5)
+    imputed = bm.fit_em(bm.Mixture(bm.Poisson(), 1), column, random_seed=1).impute(n_draws=100, random_seed=1)
+    (drawn,) = imputed.draws.values()
+    highest = int(drawn.max(1).argmax())
+    assert drawn[highest].max() > 127
+    assert max(imputed.table(highest)) == drawn[highest].max()
+    lowest = int(drawn.max(1).argmin())
+    assert imputed.table(lowest).dtype == column.dtype
+
+
+@pytest.mark.parametrize(
+    "table",
+    [pd.DataFrame([[1.0, 100.0], [2.0, 200.0]], columns=[1, "1"]), {1: [1.0, 2.0], "1": [100.0, 200.0]}],
+    ids=["frame", "dict"],
+)
+def test_names_that_are_one_as_text_are_an_error(table):
+    """The last of them was read."""
+    with pytest.raises(bm.DataError, match="columns with one name: 1, '1'"):
+        bm.fit_em(bm.Composite({"1": bm.Normal()}), table)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["a\0b", "a\0c"], [2**70, 2**70 + 2**20], np.array([1, 2**64 - 1], np.uint64)],
+    ids=["zero", "huge", "unsigned"],
+)
+def test_symbols_that_netCDF_cannot_hold_are_saved_Categorical(cells, tmp_path):
+    """Labels of the arrays; the symbols themselves are in the spec."""
+    fit = bm.fit_em(bm.Mixture(bm.Categorical(), 1), [*cells] * 8, random_seed=1)
+    assert len(set(fit.posterior["symbol"].values.tolist())) == 2
+    fit.save(tmp_path / "fit.zip")
+    again = bm.load(tmp_path / "fit.zip")
+    assert again.bound.learned == fit.bound.learned
+    np.testing.assert_array_equal(again.log_density(list(cells)), fit.log_density(list(cells)))
+
+
+def test_a_wide_range_takes_no_matrix_SpikeAndSlab():
+    """Starts took a unit matrix of the range: of 30,000 values 7 GB, of 100,000 the process was killed."""
+    cells = [0, 4000, 5, 5, 5, 700] * 5
+    bound = bind(bm.SpikeAndSlab(), read(cells))
+    data = bound.encode(read(cells))
+    points = bound.site.features(data)
+    assert points.size < 40 * len(cells)
+    same = np.array([(points == point).all(1) for point in points])
+    np.testing.assert_array_equal(same, np.equal.outer(cells, cells))
+    with pytest.raises(bm.DataError, match=r"0 to 1000000000 are 1,000,000,001 values; 1,000,000 are the most"):
+        bm.fit_em(bm.SpikeAndSlab(), [0, 10**9, 5, 5])
+
+
+@pytest.mark.parametrize("text", [["1", "2", "3"], np.array(["1", "2", "3"]), [1.0, "2", 3.0]])
+def test_weights_that_are_text_are_an_error(text):
+    """They were converted."""
+    with pytest.raises(bm.DataError, match="row_weights: numbers are needed"):
+        bm.fit_em(bm.Normal(), [1.0, 2.0, 5.0], row_weights=text)
+
+
+def test_symbols_that_cannot_be_looked_up_are_an_error_MarkovChain():
+    """They were a TypeError without a row."""
+    with pytest.raises(bm.DataError, match=r"s: MarkovChain needs hashable symbols; row 1 holds \['a', \['b'\]\]"):
+        bm.fit_em(bm.Composite(s=bm.MarkovChain()), {"s": [["c"], ["a", ["b"]], []]})
+
+
+def test_faults_of_form_and_of_value_are_listed_together():
+    """Vectors of unequal lengths hid what was wrong with the other fields."""
+    table = {"v": [[1.0], [1.0, 2.0], [3.0]], "n": [-1, 0, 1], "x": [np.inf, 1.0, 2.0]}
+    with pytest.raises(bm.DataError) as caught:
+        bm.fit_em(bm.Composite(v=bm.MvNormal(), n=bm.Poisson(), x=bm.Normal()), table)
+    assert [fault.split(":")[0] for fault in caught.value.faults] == ["v", "n", "x"]

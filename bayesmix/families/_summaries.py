@@ -108,6 +108,16 @@ def codes_of(column: Column, levels: tuple) -> np.ndarray:
     return at[codes]
 
 
+def points_of(shares: np.ndarray) -> np.ndarray:
+    """Symbols as points (S, F), farther apart where they are rare; of many symbols random ones, always the same."""
+    size = len(shares)
+    if size <= MOST_COLUMNS:
+        points = np.eye(size)
+    else:  # squared lengths are 1 in the mean, and squared distances 2
+        points = np.random.default_rng(0).standard_normal((size, N_AXES)) / np.sqrt(N_AXES)
+    return points / np.sqrt(shares * size)[:, None]
+
+
 def safe_log(probability: Any, xp: Any) -> Any:
     """Logarithm with zero taken as the smallest normal double, so that zero counts times it are zero and not NaN."""
     return xp.log(xp.maximum(probability, np.finfo(float).tiny))

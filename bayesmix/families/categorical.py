@@ -14,12 +14,11 @@ from bayesmix.data import with_type
 from bayesmix.errors import DataError
 from bayesmix.families._contract import Leaf
 from bayesmix.families._summaries import (
-    MOST_COLUMNS,
-    N_AXES,
     Levels,
     codes_of,
     counts_of,
     name_levels,
+    points_of,
     safe_log,
 )
 from bayesmix.params import SIMPLEX, Dim, Parameter
@@ -165,14 +164,7 @@ class Categorical(Leaf):
 
         Of many symbols random points that are as far apart in the mean (Johnson and Lindenstrauss 1984).
         """
-        frequencies = np.array(learned.frequencies)
-        points = np.eye(len(frequencies)) if len(frequencies) <= MOST_COLUMNS else _random_points(len(frequencies))
-        return (points / np.sqrt(frequencies * len(frequencies))[:, None])[data["value"]]
-
-
-def _random_points(n: int) -> np.ndarray:
-    """Points (n, N_AXES) whose squared lengths are 1 in the mean, and 2 their squared distances; always the same."""
-    return np.random.default_rng(0).standard_normal((n, N_AXES)) / np.sqrt(N_AXES)
+        return points_of(np.array(learned.frequencies))[data["value"]]
 
 
 def _check_hashable(column):

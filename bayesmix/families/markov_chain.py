@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -434,6 +434,15 @@ def _arrays(codes: np.ndarray, lengths: np.ndarray, owner: np.ndarray, size: int
 
 
 def _check_symbols(column: Column, elements: Column, lengths: Column) -> None:
+    if elements.kind == "object":
+        strange = [not gone and not isinstance(each, Hashable) for each, gone in zip(elements.values, elements.missing)]
+        rows = np.unique(np.repeat(np.arange(len(column)), lengths.values)[strange])
+        if len(rows):
+            shown = [f"row {row} holds {column.values[row]!r}" for row in rows[:SHOWN]]
+            raise DataError(
+                f"{column.name}: MarkovChain needs hashable symbols; {listed(shown, len(rows), 'rows')}. "
+                "Make tuples of lists."
+            )
     if elements.missing.any():
         at = int(np.flatnonzero(elements.missing)[0])
         row = int(np.searchsorted(np.cumsum(lengths.values), at, side="right"))

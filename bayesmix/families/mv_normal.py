@@ -10,6 +10,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
+from bayesmix.data import SHOWN
 from bayesmix.distributions import InverseWishart, whitener
 from bayesmix.errors import DataError
 from bayesmix.families import _patterns
@@ -152,11 +153,20 @@ class MvNormal(Leaf):
             "cov": Parameter(COVARIANCE, InverseWishart.dist(dimension + 2.0, psi), "inverse_wishart", (across, down)),
         }
 
+    def encode(self, site, table, unseen):
+        """See `Node.encode`: columns by the names that the fitted ones had."""
+        return super().encode(site, table.of_names(site.learned.labels, site.place.path or "data"), unseen)
+
     def encode_column(self, column, learned):
         """See `Leaf.encode_column`."""
-        values = column.values
+        values, dimension = column.values, len(learned.center)
         if column.missing.all():  # how long the vectors would be is known from others
-            values = np.full((len(column), len(learned.center)), np.nan)
+            values = np.full((len(column), dimension), np.nan)
+        if values.shape[1] != dimension:
+            raise DataError(
+                f"{column.name}: vectors of {values.shape[1]} coordinates, where the fitted data had {dimension} "
+                f"({', '.join(map(str, learned.labels[:SHOWN]))}{', …' if dimension > SHOWN else ''}). Pass those."
+            )
         return {"value": values, "pattern": _patterns.pattern_codes(values)}
 
     def decode(self, values, learned):

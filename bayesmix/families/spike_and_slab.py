@@ -14,11 +14,14 @@ from bayesmix import conjugate
 from bayesmix.data import numbers
 from bayesmix.errors import DataError, SpecError
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import safe_log, safe_log_rest
+from bayesmix.families._summaries import points_of, safe_log, safe_log_rest
 from bayesmix.params import POSITION, UNIT, Parameter
 from bayesmix.portraits import shares, value
 from bayesmix.statistics import OneHot
 from bayesmix.summaries import Counts
+
+#: Values of a range, at most.
+_MOST = 10**6
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,12 @@ class SpikeAndSlab(Leaf):
             upper = int(values.max() if self.upper is None else self.upper)
         if upper - lower < 1:
             raise SpecError(f"{name}: SpikeAndSlab needs a range of two values at least, not {lower} to {upper}.")
+        if upper - lower >= _MOST:
+            raise DataError(
+                f"{name}: SpikeAndSlab has a probability for each value of its range, and {lower} to {upper} are "
+                f"{upper - lower + 1:,} values; {_MOST:,} are the most. Mark values far away missing (NaN), or use a "
+                "family of counts, such as bm.Poisson."
+            )
         at, times = np.clip(values - lower, 0, upper - lower).astype(int), list(summary.counts.values())
         counts = np.bincount(at, times, minlength=upper - lower + 1) + 0.5
         return Range(lower, upper, tuple((counts / counts.sum()).tolist()))
@@ -217,9 +226,8 @@ class SpikeAndSlab(Leaf):
         return p * k + (1 - p) * (size * (lower + upper) / 2 - k) / (size - 1)
 
     def embed(self, data, learned):
-        """Indicators, each divided by the root of its value's share."""
-        shares = np.array(learned.shares)
-        return (np.eye(len(shares)) / np.sqrt(shares * len(shares)))[(data["value"] - learned.lower).astype(int)]
+        """Indicators, each divided by the root of its value's share; of many values random points."""
+        return points_of(np.array(learned.shares))[(data["value"] - learned.lower).astype(int)]
 
 
 def _table(params):

@@ -130,14 +130,13 @@ def fit_advi(
     if minibatch is None and (checkpoint is not None or resume is not None):
         raise ValueError("checkpoint: only a climb by minibatches is kept. Pass minibatch=.")
     path = resume if checkpoint is None else checkpoint
-    if checkpoint is not None and resume is None:
-        snapshots.check_place(Path(checkpoint), overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "advi")
     about: dict[str, Any] = {  # what the batches and the coordinates of the climb depend on
         "minibatch": minibatch,
         "approximation": approximation,
-        "spec": repr(spec),
+        "spec": repr(bound.spec),
         "order": order if order is None or isinstance(order, str) else list(order),
         "n_points": n_points,
         "n_starts": n_starts,

@@ -153,6 +153,7 @@ class _Sampler:
         self.writer: ChainWriter | None = None
         self.place: Any = None
         self.sampler: Any = None
+        self.trace: Any = None  # all of it, until it is taken
         self.model: Any = None  # as long as the sampler, which has addresses of its arrays
 
     def __len__(self) -> int:
@@ -218,8 +219,9 @@ class _Sampler:
             trace = self.sampler.wait(timeout=seconds)
         except TimeoutError:
             return False
+        self.trace, self.sampler = trace, None  # the sampler gives it once: an interrupt must not lose it
         self._take(trace)
-        self.sampler = None
+        self.trace = None
         self.end()
         return True
 
@@ -232,10 +234,12 @@ class _Sampler:
         """Take what there is, and draw no more."""
         if self.sampler is not None:
             sampler, self.sampler = self.sampler, None
-            trace = sampler.abort()
+            self.trace = sampler.abort()
+        if self.trace is not None:
             if self.writer is not None:  # the user may have interrupted us while we wrote
                 self.writer.back_to(self.place)
-            self._take(trace)
+            self._take(self.trace)
+            self.trace = None
 
     def end(self) -> None:
         """Draw no more, and close the file."""

@@ -297,8 +297,7 @@ def fit_em(
 
 def check_checkpoint(checkpoint: Any, resume: Any, overwrite: bool) -> None:
     """Raise `FileExistsError` where something at `checkpoint` is neither gone on from nor may be overwritten."""
-    if checkpoint is not None and resume is None:
-        snapshots.check_place(Path(checkpoint), overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
 
 
 def fit_rows(

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix.build import model_of, variables_at
+from bayesmix.checkpoint import incomplete, kept_chains
 from bayesmix.diagnostics import verdict
 from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, warn
 from bayesmix.fit import Fit, Status
@@ -131,8 +132,8 @@ def nuts_of_rows(
         seed=int(rng.integers(2**31)),
         progressbar=progressbar,
     )
-    n_draws = min(drawn.lengths)
-    arrays = stacked(drawn.chains, n_draws)
+    kept, n_draws = kept_chains(drawn.lengths)
+    arrays = stacked([drawn.chains[c] for c in kept], n_draws)
     points = arrays["u"]
     groups = {"sample_stats": _stats(arrays)}
     declared, labels = relabelled(
@@ -154,6 +155,8 @@ def nuts_of_rows(
     fit = replace(made(declared, Status("nuts", False, ""), groups=groups, loglik=loglik), relabelling=labels)
     converged, message = verdict(replace(fit, encoded=e_step.data))
     complete = drawn.complete
+    if not complete:
+        message = f"{incomplete(drawn.lengths, draws, len(kept), n_draws)} {message}"
     if subsample is None:
         status = Status("nuts", converged and complete, f"{message} {full.n_passes} passes over the rows.", complete)
     else:

@@ -13,7 +13,6 @@ are as good as L-BFGS on all rows.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +157,8 @@ class Climb:
     @classmethod
     def read(cls, path: Path) -> tuple[Climb, dict[str, Any]]:
         """What `write` wrote. Raises `DataError` where it is something else."""
+        from bayesmix.io import FAULTS
+
         if not path.exists():
             raise FileNotFoundError(2, "No such checkpoint", str(path))
         try:
@@ -166,10 +167,10 @@ class Climb:
                 arrays = {name: file[name] for name in ("lam", "first", "second", "order")}
                 before = file["before"] if "before" in file.files else None
                 history = file["history"].tolist()
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"resume: {path} is no checkpoint of fit_advi.") from error
+                step, settled, generator = about.pop("step"), about.pop("settled"), about.pop("generator")
+        except FAULTS as error:
+            raise DataError(f"resume: {path} is no checkpoint of fit_advi, or damaged.") from error
         lam, first, second, order = (arrays[name] for name in ("lam", "first", "second", "order"))
-        step, settled, generator = about.pop("step"), about.pop("settled"), about.pop("generator")
         return cls(lam, first, second, before, history, order, step, settled, generator), about
 
 

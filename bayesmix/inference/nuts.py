@@ -190,6 +190,8 @@ def fit_nuts(
         settings = {**kept.settings, "draws": kept.settings["draws"] if draws is None else draws}
     if checkpoint is not None and resume is None:
         check_place(Path(checkpoint), overwrite)
+    elif checkpoint is not None and resume is not None and os.path.abspath(checkpoint) != os.path.abspath(resume):
+        raise ValueError("checkpoint: draws are added to the folder that resume= names. Leave checkpoint out.")
     if nuts_sampler != "nutpie" and (checkpoint is not None or resume is not None):
         raise ValueError('checkpoint: only nutpie writes one. Use nuts_sampler="nutpie".')
     source = source_of(data)
@@ -399,6 +401,7 @@ def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any],
     defaults = {"tune": 1000, "chains": 4, "target_accept": 0.8, "order": "auto", "relabel": "auto", "modes": "auto"}
     for name, value in settings.items():
         was = kept.settings[name]
+        was = list(was) if isinstance(was, tuple) else was  # files have sequences of one kind
         if name != "draws" and value != defaults.get(name) and value != was:
             raise ValueError(f"{name}: the checkpoint was begun with {was!r}, not {value!r}. Leave it out.")
     if draws is not None and draws < kept.settings["draws"]:

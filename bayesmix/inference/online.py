@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, prepare
@@ -47,8 +46,8 @@ _SAMPLE_ITERATIONS = 50
 _AVERAGED = 0.5
 #: Log-likelihoods per row that are noted; and seconds between checkpoints, and times longer than a writing at least.
 _NOTES, _EVERY, _TIMES_LONGER = 200, 1.0, 20
-#: Where a finished fit's file has the settings.
-_SETTINGS = "online_settings"
+#: What a finished fit in a checkpoint says of how it was made.
+_DIGEST, _SETTINGS = "digest", "settings"
 #: Updates below which nothing is said of whether the log-likelihood rises.
 _FEWEST = 8
 
@@ -174,8 +173,7 @@ def fit_online(
         n_passes=n_passes, batch_size=batch_size, kappa=kappa, t0=t0, n_starts=n_starts, tol=tol, n_jobs=n_jobs
     )
     path = resume if checkpoint is None else checkpoint
-    if checkpoint is not None and resume is None:
-        snapshots.check_place(Path(checkpoint), overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
     source = source_of(data)
     if source is None:
         rows = rows_in_memory(prepare(spec, data, row_weights), n_jobs)
@@ -190,7 +188,7 @@ def fit_online(
         "kappa": kappa,
         "t0": t0,
         "average": average,
-        "spec": repr(spec),
+        "spec": repr(bound.spec),
     }
     state = None
     if resume is not None:
@@ -207,6 +205,8 @@ def fit_online(
         complete = False
         if keep is not None:
             keep.write(state)
+        if not state.history:
+            raise
     total = _total_weight(rows)
     params = state.params
     if average and state.n_averaged:
@@ -428,8 +428,7 @@ class _Keeper:
 
     def end(self, fit: Fit) -> None:
         """Put the finished fit in its place."""
-        marks = {"digest": self.digest, _SETTINGS: json.dumps(self.settings)}
-        replace(fit, idata=xr.DataTree.from_dict(snapshots.marked(fit, marks))).save(self.path)
+        snapshots.marked(fit, {_DIGEST: self.digest, _SETTINGS: json.dumps(self.settings)}).save(self.path)
 
 
 def _digest(rows: Rows) -> str:
@@ -442,26 +441,42 @@ def _digest(rows: Rows) -> str:
 
 def _read(path: Path, spec: Node, rows: Rows, settings: dict[str, Any]) -> tuple[Fit | None, State | None, int]:
     """A finished fit, or the state and the seed. Raises `DataError` where they are of something else."""
-    from bayesmix.io import load, node_to_json
+    from bayesmix.io import load, node_to_json, reading
 
     if not path.exists():
         raise FileNotFoundError(2, "No such checkpoint", str(path))
     if not zipfile.is_zipfile(path):
         raise DataError(f"resume: {path} is no checkpoint of fit_online.")
-    with zipfile.ZipFile(path) as archive:
-        unfinished = "online.npy" in archive.namelist()
-    if not unfinished:
-        fit = load(path)
-        if node_to_json(fit.spec) != node_to_json(spec):
-            raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
-        marks = snapshots.marks(fit)
-        if _SETTINGS not in marks:
-            raise DataError(f"resume: {path} is no checkpoint of fit_online.")
-        _check(path, json.loads(marks[_SETTINGS]), marks.get("digest"), settings, rows)
-        return fit, None, 0
+    with reading(path):
+        with zipfile.ZipFile(path) as archive:
+            unfinished = "online.npy" in archive.namelist()
+        if unfinished:
+            return None, *_read_state(path, rows, settings)
+    fit = load(path)
+    if fit.status.engine != "online":
+        raise DataError(f"resume: {path} is a fit by {fit.status.engine}, no checkpoint of fit_online.")
+    if node_to_json(fit.spec) != node_to_json(spec.plain()):
+        raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
+    about = snapshots.marks_of(fit)
+    _check_same(path, rows, settings, json.loads(about.get(_SETTINGS, "{}")), about.get(_DIGEST))
+    return fit, None, 0
+
+
+def _check_same(path: Path, rows: Rows, settings: dict[str, Any], earlier: dict[str, Any], digest: Any) -> None:
+    """Raise `DataError` where a checkpoint was begun with other settings, or with other rows."""
+    other = [name for name in settings if earlier.get(name) != settings[name]]
+    if other:
+        was = ", ".join(f"{name}={earlier.get(name)!r}" for name in other)
+        raise DataError(f"resume: {path} was begun with {was}. Pass the same.")
+    if digest != _digest(rows):
+        raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")
+
+
+def _read_state(path: Path, rows: Rows, settings: dict[str, Any]) -> tuple[State, int]:
+    """The state in an unfinished checkpoint, and the seed."""
     with np.load(path, allow_pickle=False) as file:
         document = json.loads(str(file["online"]))
-        _check(path, document["settings"], document["digest"], settings, rows)
+        _check_same(path, rows, settings, document["settings"], document["digest"])
         state = State({}, {}, {}, document["step"], document["n_averaged"], file["history"].tolist())
         for name in file.files:
             kind, *rest = name.split("/", 2)
@@ -470,13 +485,4 @@ def _read(path: Path, spec: Node, rows: Rows, settings: dict[str, Any]) -> tuple
             elif kind in ("stats", "average"):
                 stats = state.stats if kind == "stats" else state.average
                 stats.setdefault(document["keys"][int(rest[0])], {})[rest[1]] = file[name]
-        return None, state, int(document["seed"])
-
-
-def _check(path: Path, begun: dict[str, Any], digest: Any, settings: dict[str, Any], rows: Rows) -> None:
-    """Raise `DataError` where a checkpoint is of other settings or another table."""
-    if other := [name for name in settings if begun.get(name) != settings[name]]:
-        was = ", ".join(f"{name}={begun.get(name)!r}" for name in other)
-        raise DataError(f"resume: {path} was begun with {was}. Pass the same.")
-    if digest != _digest(rows):
-        raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")
+        return state, int(document["seed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,12 +62,26 @@ class Snapshots:
         self._save(fit, [] if fit.status.complete else [run for run in runs if run.history and not run.failed])
 
     def _save(self, fit: Fit, begun: Sequence[Any]) -> None:
-        groups = marked(fit, {_DIGEST: self.rows.digest(fit)})
+        groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
         if begun:
             points = {n: np.array([run.params[n] for run in begun])[None] for n in self.bound.free_slots}
             dataset = posterior_dataset(self.bound, points).isel(chain=0, drop=True).rename(draw="start")
             groups[_STARTS] = dataset
-        replace(fit, idata=xr.DataTree.from_dict(groups)).save(self.path)
+        fit = replace(fit, idata=xr.DataTree.from_dict(groups))
+        marked(fit, {_DIGEST: self.rows.digest(fit)}).save(self.path)
+
+
+def marked(fit: Fit, marks: dict[str, str]) -> Fit:
+    """A fit that says of what rows it is, and how it was made."""
+    groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
+    groups[_OBSERVED] = groups.get(_OBSERVED, xr.Dataset()).assign_attrs(marks)
+    return replace(fit, idata=xr.DataTree.from_dict(groups))
+
+
+def marks_of(fit: Fit) -> dict[str, Any]:
+    """What `marked` noted."""
+    attributes = fit.idata[_OBSERVED].attrs if _OBSERVED in fit.idata.children else {}
+    return {str(name): value for name, value in attributes.items()}
 
 
 def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.ndarray]]]:
@@ -78,11 +93,12 @@ def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.nda
 
     bound = rows.e_step.bound
     fit = load(path)
-    if node_to_json(fit.spec) != node_to_json(spec):
+    if node_to_json(fit.spec) != node_to_json(spec.plain()):
         raise DataError(f"resume: {path} is of another spec: {fit.spec!r}. Pass that one.")
-    attributes = marks(fit)
+    attributes = marks_of(fit)
     own, given = fit.row_weights, rows.row_weights
     same = own is given is None or (own is not None and given is not None and np.array_equal(own, given))
+    same = same and fit.bound.learned == bound.learned  # symbols too
     if attributes.get(_DIGEST) != rows.digest(fit) or not same:
         raise DataError(f"resume: {path} is of another table or other row weights. Pass those it was begun with.")
     if _STARTS not in fit.idata.children:
@@ -97,16 +113,10 @@ def read(path: Path, spec: Node, rows: Rows) -> tuple[Fit, list[dict[str, np.nda
     return fit, found
 
 
-def marked(fit: Fit, marks: dict[str, str]) -> dict[str, xr.Dataset]:
-    """The groups of a fit, with what else is to be known of its rows and of how it was made."""
-    groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
-    groups[_OBSERVED] = groups.get(_OBSERVED, xr.Dataset()).assign_attrs(marks)
-    return groups
-
-
-def marks(fit: Fit) -> dict[str, Any]:
-    """What `marked` added."""
-    return {str(k): v for k, v in fit.idata[_OBSERVED].attrs.items()} if _OBSERVED in fit.idata.children else {}
+def check_begin(checkpoint: Any, resume: Any, overwrite: bool) -> None:
+    """Raise `FileExistsError` where something is at `checkpoint` that is neither gone on from nor to be overwritten."""
+    if checkpoint is not None and (resume is None or os.path.abspath(checkpoint) != os.path.abspath(resume)):
+        check_place(Path(checkpoint), overwrite)
 
 
 def check_place(path: Path, overwrite: bool) -> None:

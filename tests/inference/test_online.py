@@ -200,14 +200,3 @@ def test_few_updates_say_that_they_are_few():
     with pytest.warns(bm.ConvergenceWarning, match="after 2 updates, too few to say whether it has converged"):
         fit = bm.fit_online(spec, x, n_starts=1, random_seed=1)
     assert "inf" not in str(fit.status)
-
-
-def test_ctrl_c_before_the_first_update(monkeypatch):
-    def stops(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(online, "_mixed", stops)
-    with pytest.warns(bm.ConvergenceWarning, match="interrupted"):
-        fit = bm.fit_online(bm.Mixture(bm.Normal(), 2), TABLES["normal"][1][:3000], n_starts=1, random_seed=1)
-    assert "after 0 updates" in fit.status.message
-    assert fit.history.shape == (0,)
