@@ -385,7 +385,7 @@ def test_ctrl_c_returns_the_draws_that_there_are(tmp_path, slow, monkeypatch, wi
 def test_ctrl_c_is_heard_between_calls_by_address(tmp_path):
     """Without the pace of Python: the draws before it are those of a whole run, in memory and on the disk."""
     x = np.random.default_rng(0).normal(np.repeat([-4.0, 4.0], 40_000), 1)
-    settings = {**SHORT, "draws": 400, "tune": 50, "order": "mu"}
+    settings = {**SHORT, "draws": 4000, "tune": 50, "order": "mu"}
 
     def drawn():
         try:
@@ -398,7 +398,7 @@ def test_ctrl_c_is_heard_between_calls_by_address(tmp_path):
     thread.join()
     assert not fit.status.complete
     n = fit.posterior.sizes["draw"]
-    assert 0 < n < 400
+    assert 0 < n < 4000
     whole = bm.fit_nuts(SPEC, x, **{**settings, "draws": n + 20})
     np.testing.assert_array_equal(fit.posterior["mu"].values, whole.posterior["mu"].values[:, :n])
 
