@@ -34,7 +34,17 @@ import xarray as xr
 
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit, Status, posterior_dataset
-from bayesmix.io import load, node_to_json, reading, save, sync_folder, value_from_json, value_to_json, writing
+from bayesmix.io import (
+    load,
+    node_to_json,
+    reading,
+    require_folder,
+    save,
+    sync_folder,
+    value_from_json,
+    value_to_json,
+    writing,
+)
 from bayesmix.spec import Encoded, Node
 from bayesmix.statistics import SparseRows
 
@@ -435,7 +445,10 @@ def check_place(path: Path, overwrite: bool) -> None:
     ------
     FileExistsError
         Something is there; with `overwrite`, something that is no checkpoint.
+    FileNotFoundError
+        The folder around it is not there.
     """
+    require_folder(path)
     if not path.exists():
         return
     if not overwrite:

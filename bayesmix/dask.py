@@ -48,7 +48,7 @@ from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.rows import Rows, checked
 from bayesmix.params import Params
 from bayesmix.plan import EStep
-from bayesmix.seeds import entropy_of, spawned
+from bayesmix.seeds import entropy_of, generator, spawned
 from bayesmix.select import Selection, select_rows
 from bayesmix.sources import ROWS, Part, Source, source_of
 from bayesmix.spec import Encoded, Node, Stats
@@ -250,7 +250,7 @@ def fit_laplace(
     True
     """
     arguments.check(draws=draws, max_iter=max_iter)
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     with _client(client) as cluster:
         rows = _rows(spec, data, row_weights, cluster)

@@ -25,6 +25,7 @@ from bayesmix.errors import DataError
 from bayesmix.fit import Fit, draw_rows
 from bayesmix.params import Flat, Shared, show
 from bayesmix.portraits import Portrait, Traits, everyone, stacked
+from bayesmix.seeds import generator
 from bayesmix.spec import Node, is_given_value
 
 #: Draws, evenly spaced, that intervals are taken from.
@@ -260,7 +261,7 @@ def separation(fit: Fit, random_seed: Any = 0) -> pd.DataFrame:
     n = len(weights)
     if n < 2:
         return pd.DataFrame()
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     size = max(50, min(_ROWS, _ALL_ROWS // n))
     samples: list[tuple[Any, np.ndarray]] = []
     try:

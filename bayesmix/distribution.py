@@ -13,6 +13,7 @@ from bayesmix import arguments
 from bayesmix.bound import Bound, bind_learned
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import as_frame, draw_rows
+from bayesmix.seeds import generator
 from bayesmix.spec import Node, validate
 
 
@@ -57,7 +58,7 @@ def sample(spec: Node, size: int, *, random_seed: Any = None) -> pd.DataFrame:
     """
     arguments.check(size=size)
     bound = _of_numbers(spec)
-    return as_frame(draw_rows(bound, bound.with_fixed({}), size, np.random.default_rng(random_seed)), None)
+    return as_frame(draw_rows(bound, bound.with_fixed({}), size, generator(random_seed)), None)
 
 
 def log_density(spec: Node, data: Any) -> np.ndarray:
@@ -127,7 +128,7 @@ def split(data: Any, shares: Sequence[float], *, random_seed: Any = None) -> lis
         raise ValueError(f"shares: non-negative numbers that sum to 1 are needed, not {parts.tolist()}.")
     n_rows = _n_rows(data)
     cuts = np.round(np.cumsum(parts)[:-1] * n_rows).astype(int)
-    order = np.random.default_rng(random_seed).permutation(n_rows)
+    order = generator(random_seed).permutation(n_rows)
     return [_rows(data, np.sort(part)) for part in np.split(order, cuts)]
 
 

@@ -32,6 +32,7 @@ from bayesmix.inference.laplace import Laplace, laplace_at
 from bayesmix.inference.proposal import Kernel, Permutations, Proposal, Unconstrain, averaged, fitted_to, nearest, root
 from bayesmix.inference.target import Target
 from bayesmix.psis import importance
+from bayesmix.seeds import generator
 from bayesmix.threads import ALONE
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def log_evidence(
             'method: "bridge" needs draws of the posterior, 50 a chain at least. Fit with method="nuts", or take '
             'method="importance".'
         )
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     target, start, points = _target_and_draws(fit, data)
     permutations = Permutations(fit.bound, target)
     if not len(start):  # nothing is estimated

@@ -27,6 +27,7 @@ from bayesmix.inference.modes import Modes, combined, weighed
 from bayesmix.params import Params
 from bayesmix.plan import EStep, Pass
 from bayesmix.relabel import Relabelling, in_canonical_order, relabelled
+from bayesmix.seeds import generator
 from bayesmix.spec import Encoded
 from bayesmix.statistics import weighted_sum
 from bayesmix.structure.composite import Composite
@@ -396,7 +397,7 @@ class Fit:
         """
         table, encoded = self._data(data, unseen)
         self._warn_of_labels()
-        rng, rows = np.random.default_rng(random_seed), _rows(table, encoded)
+        rng, rows = generator(random_seed), _rows(table, encoded)
         return labels.labels_dataset(self.bound, self._repeated(n_draws), encoded, rows, of, rng)
 
     def coclustering(
@@ -465,7 +466,7 @@ class Fit:
         """
         _, encoded = self._data(data, unseen)
         _, key = labels.mixture_of(self.bound, of)
-        draws, rng = self._repeated(n_draws), np.random.default_rng(random_seed)
+        draws, rng = self._repeated(n_draws), generator(random_seed)
         z = labels.draw_labels(self.bound, draws, encoded, rng)[key]
         resp = np.zeros(())
         for params in self._draws(n_draws):
@@ -502,7 +503,7 @@ class Fit:
         """
         table, encoded = self._data(data, unseen)
         observed = _observed_dataset(self.bound, encoded, _rows(table, encoded))
-        rng = np.random.default_rng(random_seed)
+        rng = generator(random_seed)
         return predictive.predictive_tree(self.bound, self._repeated(n_draws), encoded, observed, rng)
 
     def predictive_checks(
@@ -547,7 +548,7 @@ class Fit:
         ['mean', 'sd', 'share of zeros', 'largest']
         """
         _, encoded = self._data(data, unseen)
-        rng = np.random.default_rng(random_seed)
+        rng = generator(random_seed)
         return predictive.predictive_table(self.bound, self._repeated(n_draws), encoded, prob, rng)
 
     def _repeated(self, n_draws: int) -> list[dict[str, np.ndarray]]:
@@ -687,7 +688,7 @@ class Fit:
         from bayesmix.select import occupied
 
         _, encoded = self._data(data, "error")
-        return occupied(self.bound, self._draws(n_draws), encoded, of, np.random.default_rng(random_seed))
+        return occupied(self.bound, self._draws(n_draws), encoded, of, generator(random_seed))
 
     def impute(
         self,
@@ -724,7 +725,7 @@ class Fit:
                 raise ValueError(
                     "to: a table that is read in parts needs the path of a Parquet file for its filled rows."
                 )
-            rng = np.random.default_rng(random_seed)
+            rng = generator(random_seed)
             return streaming.imputed(
                 self._data(None, unseen)[0] if data is None else data,
                 to,
@@ -733,7 +734,7 @@ class Fit:
                 lambda table: self.impute(table, n_draws=n_draws, random_seed=rng, unseen=unseen).table(),
             )
         table, encoded = self._data(data, unseen)
-        return impute(self.bound, self._repeated(n_draws), table, encoded, np.random.default_rng(random_seed))
+        return impute(self.bound, self._repeated(n_draws), table, encoded, generator(random_seed))
 
     def sample(self, size: int, *, random_seed: Any = None) -> Any:
         """Draw new rows from the posterior predictive distribution.
@@ -750,7 +751,7 @@ class Fit:
             Of the library that the training table came from (pandas otherwise), a column a field.
         """
         arguments.check(size=size)
-        rng = np.random.default_rng(random_seed)
+        rng = generator(random_seed)
         params = self._draws(max(size, _MAX_DRAWS))
         which = np.sort(rng.integers(0, len(params), size))
         parts = [

@@ -139,6 +139,12 @@ def sync_folder(folder: Path) -> None:
         os.close(at)
 
 
+def require_folder(path: Path) -> None:
+    """Raise `FileNotFoundError` where no folder is that a file at `path` would be in: before the work that it keeps."""
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(2, "No such folder: make it first", str(path.absolute().parent))
+
+
 def load(path: str | Path) -> Fit:
     """Read a fit that `Fit.save` wrote, or what there is of one from the checkpoint of an engine.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +16,7 @@ import bayesmix as bm
 import bayesmix.plots
 from bayesmix import arguments
 from bayesmix import dask as cluster
+from bayesmix.inference import em
 
 X = np.random.default_rng(0).normal(np.repeat([-3.0, 3.0], 25), 1)
 SPEC = bm.Mixture(bm.Normal(), 2)
@@ -128,3 +130,27 @@ def test_what_may_be_left_out_or_be_of_numpy_is_taken():
     )
     with pytest.raises(ValueError, match="subsample: a whole number of at least 1 or None is needed, not 0"):
         arguments.check(subsample=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, [3, -1], np.float64(2.0)], ids=repr)
+@pytest.mark.parametrize("engine", ["em", "map", "laplace", "advi", "nuts", "moments"])
+def test_what_is_no_seed(engine, seed):
+    spec = bm.Mixture(bm.Normal(), 2)
+    with pytest.raises(ValueError, match=r"random_seed: a whole number of at least 0, .* is needed, not "):
+        bm.fit(spec, np.arange(20.0), method=engine, random_seed=seed)
+
+
+@pytest.mark.parametrize("seed", [3, np.uint8(3), [3, 4], np.random.SeedSequence(3), np.random.PCG64(3)], ids=repr)
+def test_what_is_a_seed_gives_the_same_draws_again(seed):
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), np.arange(20.0), random_seed=1)
+    first, second = (fit.sample(5, random_seed=copy.deepcopy(seed)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("engine", ["em", "nuts", "online", "advi"])
+def test_a_checkpoint_needs_a_folder_before_the_work_begins(engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(em, "_given_starts", lambda *_: pytest.fail("EM has begun"))
+    call = {"em": bm.fit_em, "nuts": bm.fit_nuts, "online": bm.fit_online, "advi": bm.fit_advi}[engine]
+    options = {"minibatch": 10} if engine == "advi" else {}
+    with pytest.raises(FileNotFoundError, match="No such folder: make it first"):
+        call(bm.Mixture(bm.Normal(), 2), np.arange(20.0), checkpoint=tmp_path / "absent" / "run", **options)

@@ -23,7 +23,7 @@ from bayesmix.inference.minibatch import Batches, Climb, climb_by_batches, gradi
 from bayesmix.inference.modes import with_caution
 from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.progress import Progress
-from bayesmix.seeds import entropy_of
+from bayesmix.seeds import entropy_of, generator
 from bayesmix.spec import Node
 
 #: Largest gradient of the bound, in nats per Laplace standard deviation, at which a small gain means the end.
@@ -153,7 +153,7 @@ def fit_advi(
                 what = "another table or other row weights" if name == "digest" else f"{name}={earlier.get(name)!r}"
                 raise DataError(f"resume: {resume} is of {what}. Pass what it was begun with.")
         about = earlier
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     em = {"n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     target, at, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
     family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)

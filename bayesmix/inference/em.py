@@ -34,6 +34,7 @@ from bayesmix.params import COVARIANCE, POSITIVE, Params
 from bayesmix.plan import EStep, Pass
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
+from bayesmix.seeds import generator
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Stats
 
@@ -422,7 +423,7 @@ def maximise_by(
     """
     bound = e_step.bound
     _check_tractable(bound)
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     given = [Run(dict(point)) for point in begun] or _given_starts(e_step, start, rng)
     if not given:
         arguments.check(n_starts=n_starts)

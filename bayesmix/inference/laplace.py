@@ -33,6 +33,7 @@ from bayesmix.inference.target import Target, laplace_factor
 from bayesmix.params import Params, Slot
 from bayesmix.plan import EStep
 from bayesmix.psis import FEWEST, INEXACT_K, LARGEST_K, MOST, Importance, importance, normal_log_density
+from bayesmix.seeds import generator
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node
 
@@ -232,7 +233,7 @@ def fit_laplace(
     True
     """
     arguments.check(draws=draws, max_iter=max_iter, n_jobs=n_jobs)
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     if (source := source_of(data)) is not None:
         rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
         em = {"start": start, "n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}

@@ -20,6 +20,7 @@ from bayesmix.errors import MultimodalWarning, warn
 from bayesmix.params import Params
 from bayesmix.plan import Pass
 from bayesmix.relabel import in_canonical_order
+from bayesmix.seeds import generator
 from bayesmix.spec import Encoded
 from bayesmix.threads import ALONE, without_warnings
 
@@ -438,7 +439,7 @@ def combined(fit: Any, method: str, random_seed: Any = None) -> Any:
     fits = fit.mode_fits
     if not fits:
         return fit
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     weights = _WEIGHTS[method](fit, rng)
     n_draws = fit.posterior.sizes["draw"]
     counts = np.floor(weights * n_draws).astype(int)

@@ -17,6 +17,7 @@ from bayesmix.moments.estimator import Estimator
 from bayesmix.moments.views import Split, conditional_means, nearest_possible, no_decomposition, random_splits
 from bayesmix.params import Slot
 from bayesmix.relabel import in_canonical_order
+from bayesmix.seeds import generator
 from bayesmix.spec import Encoded, Node, Site, Stats, add_to
 from bayesmix.statistics import weighted_sum
 
@@ -130,7 +131,7 @@ def fit_moments(spec: Node, data: Any, *, row_weights: Any = None, n_splits: int
     """
     arguments.check(n_splits=n_splits)
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
-    found = estimate(bound, encoded, weights, np.random.default_rng(random_seed), n_splits)
+    found = estimate(bound, encoded, weights, generator(random_seed), n_splits)
     best = found.solutions[0]
     if not found.exact and _coincide(bound, best):
         warn(

@@ -37,6 +37,7 @@ from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.progress import Progress
 from bayesmix.relabel import in_canonical_order
+from bayesmix.seeds import generator
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Stats
 
@@ -180,7 +181,7 @@ def fit_online(
     else:
         rows = rows_in_parts(spec, source, row_weights, n_jobs, memory)
     bound = rows.e_step.bound
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     seed = int(rng.integers(2**63))
     settings = {
         "batch_size": batch_size,

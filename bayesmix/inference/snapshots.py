@@ -120,7 +120,10 @@ def check_begin(checkpoint: Any, resume: Any, overwrite: bool) -> None:
 
 
 def check_place(path: Path, overwrite: bool) -> None:
-    """Raise `FileExistsError` where something is at `path` that may not be overwritten."""
+    """Raise `OSError` where something is at `path` that may not be overwritten, or no folder is around it."""
+    from bayesmix.io import require_folder
+
+    require_folder(path)
     if path.exists() and (not overwrite or path.is_dir()):
         raise FileExistsError(
             17, "checkpoint: it is there already; pass resume= to go on, or overwrite=True", str(path)

@@ -31,6 +31,7 @@ import numpy as np
 
 from bayesmix.errors import MomentsError
 from bayesmix.moments.mixing import nearest_in_hull
+from bayesmix.seeds import generator
 
 #: A group's statistics are multiplied out when its fields are too few to tell K components apart by themselves.
 _MAX_PRODUCTS = 256
@@ -252,7 +253,7 @@ def latent_class(
     >>> weights.round(1), p[0][:, 1].round(1)
     (array([0.7, 0.3]), array([0.2, 0.9]))
     """
-    rng = np.random.default_rng(random_seed)
+    rng = generator(random_seed)
     symbols = np.asarray(symbols)
     n_rows, sizes = len(symbols), symbols.max(0) + 1
     symbols, counts = np.unique(symbols, axis=0, return_counts=True)
