@@ -56,4 +56,4 @@ def _check(random_seed: Any) -> None:
 
 
 def _is_word(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
