@@ -309,9 +309,7 @@ class Slot:
     @cached_property
     @alone
     def log_prior(self) -> Callable[[np.ndarray], float]:
-        """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
-        if not self.free:
-            return lambda value: 0.0
+        """Log density of the declared PyMC variable at a value of a free parameter (no Jacobian)."""
         hyper = self.hyper
         if hyper is not None:
             return lambda value: float(hyper.log_density(self.own_components(value)))
@@ -415,8 +413,6 @@ def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: S
     ndim = rv.owner.op.ndim_supp
     if ndim == support.ndim:
         size = batch + event[: len(event) - ndim]
-    elif ndim == 0 and support.ndim == 0:
-        size = batch + event
     elif ndim == 1 and support.ndim == 0 and event:
         size = batch
     else:
