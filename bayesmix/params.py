@@ -506,7 +506,9 @@ def _code(rv: TensorVariable) -> str:
     """
     name = _op_name(rv)
     own = getattr(distributions, name, None)
-    kind, shown = (own, name) if own is not None else (getattr(pm, name, None), f"pm.{name}")
+    kind, shown = (own, name) if own is not None else (_pymc_class(rv.owner.op), f"pm.{name}")
+    if own is None and kind is not None:
+        shown = f"pm.{kind.__name__}"
     if type(rv.owner.op).__name__ == "_LKJCholeskyCovRV":
         n, eta, sd = rv.owner.op.dist_params(rv.owner)[:3]
         size, shape = show(constant(n)), show(constant(eta))
@@ -531,6 +533,15 @@ def _code(rv: TensorVariable) -> str:
         if _makes(kind, call, rv):
             return f"{shown}.dist({', '.join(call)})"
     return f"{shown}.dist(…)"
+
+
+def _pymc_class(op: Any) -> Any:
+    """The class of PyMC's that makes an op: of its name, or, where it prints under another name, the op's own."""
+    found = getattr(pm, op._print_name[0], None) if getattr(op, "_print_name", None) else None
+    if found is not None:
+        return found
+    own = (each for each in vars(pm).values() if isinstance(each, type) and type(getattr(each, "rv_op", None)) is type(op))
+    return next(own, getattr(pm, type(op).__name__, None))
 
 
 def _inverses(scale: np.ndarray) -> list[str]:
