@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 METHODS = ("laplace", "importance", "bridge")
 #: Draws of the proposal, and of the posterior at most.
 _DRAWS = 4_000
+#: Draws that importance sampling needs, at least: of fewer the tail has too few for Pareto k.
+_FEWEST = 25
 #: Degrees of freedom of the importance sampling's proposal.
 _DF = 5.0
 #: Error of the log evidence, in nats, above which there is a warning.
@@ -157,6 +159,11 @@ def log_evidence(
         raise ValueError(f"method: one of {', '.join(METHODS)} is needed, not {method!r}.")
     arguments.check(draws=draws)
     require_proper(fit.bound)
+    if method == "importance" and draws < _FEWEST:
+        raise ValueError(
+            f"draws: at least {_FEWEST} are needed, of which the largest ratios say how far they can be "
+            f"trusted, not {draws}."
+        )
     if method == "bridge" and fit.posterior.sizes["draw"] < 50:
         raise ValueError(
             'method: "bridge" needs draws of the posterior, 50 a chain at least. Fit with method="nuts", or take '

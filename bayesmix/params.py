@@ -540,17 +540,22 @@ def _pymc_class(op: Any) -> Any:
     found = getattr(pm, op._print_name[0], None) if getattr(op, "_print_name", None) else None
     if found is not None:
         return found
-    own = (each for each in vars(pm).values() if isinstance(each, type) and type(getattr(each, "rv_op", None)) is type(op))
+    own = (
+        each for each in vars(pm).values() if isinstance(each, type) and type(getattr(each, "rv_op", None)) is type(op)
+    )
     return next(own, getattr(pm, type(op).__name__, None))
 
 
 def _inverses(scale: np.ndarray) -> list[str]:
-    """Numbers whose inverse is `scale`, as code, the shortest first: the rate that a user gave is among them."""
-    if scale.ndim or not 1e-300 < scale < 1e300:
+    """Numbers whose inverses are `scale`, as code, the shortest first: the rates that a user gave are among them."""
+    if not scale.size or not ((scale > 1e-300) & (scale < 1e300)).all():
         return []
-    rates = [float(f"{1 / float(scale):.{digits}g}") for digits in range(1, 18)]
-    near = [rate for rate in rates if abs(rate * float(scale) - 1) < 1e-6]  # PyMC divides small whole numbers in single
-    return list(dict.fromkeys(map(show_number, near)))
+    found = []
+    for digits in range(1, 18):
+        rates = np.reshape([float(f"{1 / each:.{digits}g}") for each in scale.ravel()], scale.shape)
+        if np.abs(rates * scale - 1).max() < 1e-6:  # PyMC divides small whole numbers in single
+            found.append(show_number(rates))
+    return list(dict.fromkeys(found))
 
 
 def _makes(kind: Any, call: list[str], rv: TensorVariable) -> bool:

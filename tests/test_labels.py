@@ -243,3 +243,24 @@ def test_a_saved_fit_keeps_what_is_known_of_its_labels(tmp_path, flat):
     np.testing.assert_array_equal(again.moved["component"], fit.relabelling.moved["component"])
     np.testing.assert_array_equal(again.reference["mu"], fit.relabelling.reference["mu"])
     assert again.non_permutation == fit.relabelling.non_permutation
+
+
+def test_the_partition_of_many_rows_is_found_from_the_best_starts_alone():
+    """Labels of 2,100 rows are sure but for their names, which say nothing."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 2100)
+    z = np.array([rng.permutation(3)[truth] for _ in range(4)])
+    found = partition(z, "vi", np.eye(3)[truth], rng)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.expected_loss == pytest.approx(0, abs=1e-9)
+
+
+def test_mixtures_are_named_where_there_is_one():
+    alone = bm.fit_em(bm.Normal(), X)
+    with pytest.raises(bm.SpecError, match="no mixture is called 'z'. Choose from none: the spec has no mixture"):
+        alone.partition(of="z")
+    with pytest.raises(bm.SpecError, match="the root of the spec is Normal, which has no components.*bm.Mixture"):
+        alone.sample_labels()
+    nested = bm.fit_em(bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(sigma=1.0), 2)), 1), {"x": X})
+    with pytest.raises(bm.SpecError, match="Choose from 'weights', 'x'"):
+        nested.sample_labels(of="z")

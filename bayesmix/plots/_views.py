@@ -326,7 +326,9 @@ def features(view: View, only_column: str) -> list[Feature]:
     drawn = [_measured(view, view.as_data(column)) for column in view.drawn]
     expected = view.expected()
     if expected is None:
-        expected = np.array([[values.mean(0) if len(values) else np.full(observed.shape[1], np.nan) for values in drawn]])
+        expected = np.array(
+            [[values.mean(0) if len(values) else np.full(observed.shape[1], np.nan) for values in drawn]]
+        )
     width = observed.shape[1]
     expected = expected.reshape(*expected.shape[:2], -1)
     if expected.shape[2] == width - 1:  # truth values: of the second
