@@ -17,7 +17,6 @@ components around them) are not looked for.
 from __future__ import annotations
 
 import itertools
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +26,6 @@ from pytensor.tensor.random.op import RandomVariable
 from scipy.special import gammaln
 
 from bayesmix.bound import Bound
-
 from bayesmix.params import COVARIANCE, POSITIVE, SIMPLEX, UNIT, Dim, Slot, hyperparameters
 from bayesmix.spec import Site
 
@@ -346,7 +344,7 @@ def _constant_along(array: np.ndarray, place: int) -> bool:
 
 
 def _points(slot: Slot) -> list[np.ndarray]:
-    """Points of the slot's support, (*slot.shape), from near its prior's centre to far, that no two components share."""
+    """Points of the support, (*slot.shape), from near the prior's centre to far, that no two components share."""
     rng = np.random.default_rng(0)
     centre = slot.central_value()
     points = []

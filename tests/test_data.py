@@ -516,6 +516,11 @@ NO_SPECS = {
 }
 
 
+def test_a_joint_mixture_takes_a_list_of_equal_components():
+    listed = bm.JointMixture(x=[bm.Normal(), bm.Normal()], y=(bm.Poisson(), 2))
+    assert listed == bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2))
+
+
 @pytest.mark.parametrize("kind", NO_SPECS)
 def test_a_spec_that_cannot_be_made_says_how_it_is_meant(kind):
     make, needles = NO_SPECS[kind]
@@ -555,6 +560,30 @@ def test_a_prior_of_the_wrong_shape_is_a_spec_error():
 def test_a_position_takes_no_prior_of_ones_own():
     with pytest.raises(bm.SpecError, match=r"k: fix it at a whole number, or leave it out"):
         em(bm.SpikeAndSlab(k=pm.Poisson.dist(3.0)), [1, 2, 3, 2, 2])
+
+
+def test_a_missing_symbol_within_a_chain_is_named_by_its_place_MarkovChain():
+    spec = bm.Mixture(bm.Composite(w=bm.MarkovChain()), 2)
+    with pytest.raises(
+        bm.DataError, match=r"w: row 3 has a missing symbol at place 1; .* own symbol, or mark the whole"
+    ):
+        em(spec, {"w": [["a", "b"], [], None, ["a", None, "b"], ["b"]]})
+
+
+def test_tables_without_rows_are_refused_of_a_fit_too():
+    fit = em(bm.Mixture(bm.Poisson(), 2), [1, 2, 9, 8])
+    for method in (fit.log_density, fit.predict, fit.responsibilities):
+        with pytest.raises(bm.DataError, match=r"the table has no rows. Pass at least one"):
+            method([])
+
+
+def test_a_generator_as_a_seed_goes_on():
+    spec = bm.Mixture(bm.Normal(mu=[0.0, 3.0], sigma=1.0), 2, weights=[0.5, 0.5])
+    rng = np.random.default_rng(3)
+    first, second = (bm.sample(spec, 5, random_seed=rng)["x"].to_numpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    again = bm.sample(spec, 5, random_seed=np.random.default_rng(3))["x"].to_numpy()
+    np.testing.assert_array_equal(first, again)
 
 
 # ------------------------------------------------------------------- symbols first met at prediction

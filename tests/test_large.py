@@ -255,7 +255,7 @@ def test_vectors_of_another_length_in_a_later_part_MvNormal():
 def test_fields_that_are_tied_read_one_type():
     spec = bm.Mixture(bm.Composite(a=bm.Categorical(tie="s"), b=bm.Categorical(tie="s")), 2)
     parts = [{"a": ["u", "v", "u"], "b": [1.5, 2.5, 1.5]}] * 2
-    with pytest.raises(bm.DataError, match="a and b: tied nodes read columns of .*number.* and .*Give them one type"):
+    with pytest.raises(bm.DataError, match=r"a and b: tied nodes read columns of .*number.* and .*Give them one type"):
         bm.fit(spec, lambda: parts)
 
 
@@ -309,7 +309,7 @@ def test_bad_row_weights(weights, message, path):
         bm.fit_em(SPEC, path, row_weights=weights)
     nothing = path.with_name("nothing.parquet")
     pd.read_parquet(path).assign(w=0.0).to_parquet(nothing)
-    with pytest.raises(bm.DataError, match="row_weights: all weights are 0. Give at least one row a weight"):
+    with pytest.raises(bm.DataError, match=r"row_weights: all weights are 0. Give at least one row a weight"):
         bm.fit_em(SPEC, nothing, row_weights="w")
     with pytest.raises(bm.DataError, match="row 1 is -2"):
         Weighting("w").split(read({"w": [1, -2]}), 0)
@@ -438,7 +438,7 @@ def test_a_table_in_memory_is_filled_some_rows_at_a_time(kind, frame, local, tmp
     gone = frame["x"].isna().to_numpy()
     assert np.abs(filled["x"][gone] - local.impute(n_draws=100, random_seed=1).means["x"]).max() < 2.0
     worse = {**columns, "y": [*columns["y"][:-1], -3]}
-    with pytest.raises(bm.DataError, match="rows, from row 512 of these: y: Poisson needs .*; row 87 is -3"):
+    with pytest.raises(bm.DataError, match=r"rows, from row 512 of these: y: Poisson needs .*; row 87 is -3"):
         local.impute(worse, to=tmp_path / "filled.parquet", n_draws=100, random_seed=1)
 
 
@@ -542,7 +542,7 @@ def test_empty_parts_are_skipped(frame, local, tmp_path):
         bm.fit(SPEC, tmp_path / "empty")
     target = tmp_path / "out.parquet"
     for to in (None, target):
-        with pytest.raises(bm.DataError, match="the table has no rows. Pass at least one"):
+        with pytest.raises(bm.DataError, match=r"the table has no rows. Pass at least one"):
             local.predict([frame.iloc[:0]], to=to)
     assert not target.exists()
 

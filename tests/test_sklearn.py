@@ -586,7 +586,7 @@ def test_a_generator_of_random_states_goes_on():
 
 
 def test_positional_fields_are_as_many_as_columns():
-    with pytest.raises(ValueError, match="3 columns for 2 fields. Give each column a field"):
+    with pytest.raises(ValueError, match=r"3 columns for 2 fields. Give each column a field"):
         MixtureClassifier(spec=bm.Composite(bm.Normal(), bm.Normal())).fit(IRIS[:, :3], SPECIES)
 
 

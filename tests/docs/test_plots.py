@@ -836,7 +836,7 @@ def test_one_component_needs_no_legend():
 
 
 def test_a_trajectory_without_parameters_is_its_objective():
-    figure, (objective, path) = plots.plot_trajectory(xr.Dataset({"objective": OBJECTIVE}))
+    figure, (objective, _) = plots.plot_trajectory(xr.Dataset({"objective": OBJECTIVE}))
     assert panels_of(figure) == [objective]
     assert len(objective.lines) == 1
 
