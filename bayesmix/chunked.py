@@ -145,8 +145,6 @@ def look_at(
     total, sizes = Look(), []
     for where, table in part.tables(columns):
         sizes.append(table.n_rows)
-        if not table.n_rows:
-            continue
         try:
             table, weights = weighting.split(table, 0) if isinstance(weighting.given, str) else (table, np.zeros(1))
             readers: Readers = {}
@@ -368,8 +366,6 @@ class PartOfRows:
         """Where rows are, the number of the first, the rows and their weights, piece by piece."""
         at = 0
         for where, table in self.part.tables(self.columns):
-            if not table.n_rows:
-                continue
             try:
                 table, weights = self.weighting.split(table, at)
             except DataError as error:

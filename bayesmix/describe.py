@@ -186,7 +186,7 @@ def describe(fit: Fit, *, n_fields: int = 6, prob: float = 0.89, data: Any = Non
     weights = _weights(fit, draws)
     told = tuple(_component(fit, writer, root, k, weights, separations, n_fields) for k in range(weights.shape[1]))
     references: list[str] = []
-    methods = _methods(fit, prob, data, references)
+    methods = _methods(fit, prob, data, not separations.empty, references)
     return Description(_title(fit), told, _common(writer, root), separations, methods, tuple(references), (fit, data))
 
 
@@ -580,12 +580,12 @@ def _cite(references: list[str], *keys: str) -> str:
     return f"({'; '.join(_REFERENCES[key][0] for key in keys)})"
 
 
-def _methods(fit: Fit, prob: float, data: Any, references: list[str]) -> str:
+def _methods(fit: Fit, prob: float, data: Any, separated: bool, references: list[str]) -> str:
     sentences = [
         *_data_sentences(fit, references),
         *_model_sentences(fit, references),
         *_engine_sentences(fit, data, references),
-        *_summary_sentences(fit, prob, references),
+        *_summary_sentences(fit, prob, separated, references),
         _software(fit, references),
     ]
     return " ".join(sentences)
@@ -736,10 +736,10 @@ def _engine_sentences(fit: Fit, data: Any, references: list[str]) -> Iterator[st
         yield "The engine did not report convergence."
 
 
-def _summary_sentences(fit: Fit, prob: float, references: list[str]) -> Iterator[str]:
+def _summary_sentences(fit: Fit, prob: float, separated: bool, references: list[str]) -> Iterator[str]:
     if fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"] > 1:
         yield f"Figures are posterior means with {100 * prob:.3g} % equal-tailed intervals."
-    if fit.bound.is_mixture and len(fit.bound.site.slots["weights"].event[0]) > 1:
+    if separated:
         yield (
             "How well a field tells a component from the others is given as a Jensen-Shannon divergence in bits "
             f"{_cite(references, 'separation')}."

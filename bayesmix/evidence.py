@@ -23,14 +23,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pymc as pm
 
 from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.build import model_of, variables_at
+from bayesmix.compilation import QuickFunction
 from bayesmix.errors import ApproximationWarning, SpecError, warn
 from bayesmix.inference.laplace import Laplace, laplace_at
 from bayesmix.inference.proposal import Kernel, Permutations, Proposal, Unconstrain, averaged, fitted_to, nearest, root
 from bayesmix.inference.target import Target
+from bayesmix.params import Params
 from bayesmix.psis import importance
 from bayesmix.seeds import generator
 from bayesmix.threads import ALONE
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 METHODS = ("laplace", "importance", "bridge")
 #: Draws of the proposal, and of the posterior at most.
 _DRAWS = 4_000
+#: Draws that importance sampling needs, at least: of fewer the tail has too few for Pareto k.
+_FEWEST = 25
 #: Degrees of freedom of the importance sampling's proposal.
 _DF = 5.0
 #: Error of the log evidence, in nats, above which there is a warning.
@@ -155,16 +160,21 @@ def log_evidence(
         raise ValueError(f"method: one of {', '.join(METHODS)} is needed, not {method!r}.")
     arguments.check(draws=draws)
     require_proper(fit.bound)
+    if method == "importance" and draws < _FEWEST:
+        raise ValueError(
+            f"draws: at least {_FEWEST} are needed, of which the largest ratios say how far they can be "
+            f"trusted, not {draws}."
+        )
     if method == "bridge" and fit.posterior.sizes["draw"] < 50:
         raise ValueError(
             'method: "bridge" needs draws of the posterior, 50 a chain at least. Fit with method="nuts", or take '
             'method="importance".'
         )
+    if not fit.bound.sampled_slots:  # nothing is estimated: the likelihood is all there is
+        return Evidence(float(QuickFunction([], _model(fit, data, None).logp())()), 0.0, method, 0.0, 0.0)
     rng = generator(random_seed)
     target, start, points = _target_and_draws(fit, data)
     permutations = Permutations(fit.bound, target)
-    if not len(start):  # nothing is estimated
-        return Evidence(target(start)[0], 0.0, method, 0.0, 0.0)
     laplace = laplace_at(target, start)
     if method == "bridge":
         found = _bridge(target, permutations, laplace, points, draws, rng)
@@ -198,16 +208,17 @@ def require_proper(bound: Bound) -> None:
         raise SpecError(faults)
 
 
+def _model(fit: Fit, data: Any, initval: Params | None) -> pm.Model:
+    """The unordered model of the fit's rows."""
+    _, encoded = fit._data(data, "error")
+    return model_of(fit.bound, encoded, row_weights=fit.row_weights, initval=initval)
+
+
 def _target_and_draws(fit: Fit, data: Any) -> tuple[Target, np.ndarray, np.ndarray]:
     """Log density of the unordered model, the best of some draws (d,), and all draws (chain, draw, d)."""
-    _, encoded = fit._data(data, "error")
-    weights = fit.row_weights
     arrays = {name: fit.posterior[name].values for name in fit.bound.sampled_slots}
     first = {name: values[0, 0] for name, values in arrays.items()}
-    model = model_of(fit.bound, encoded, row_weights=weights, initval=first)
-    target = Target(model, variables_at(fit.bound, first), jacobian=True)
-    if not arrays:
-        return target, target.start, target.start[None, None]
+    target = Target(_model(fit, data, first), variables_at(fit.bound, first), jacobian=True)
     shape = next(iter(arrays.values())).shape[:2]
     points = Unconstrain(target)({name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()})
     some = points[np.unique(np.linspace(0, len(points) - 1, 100).astype(int))]

@@ -220,9 +220,7 @@ def impute(
 
 
 def _stack(values: list[np.ndarray]) -> np.ndarray:
-    """Arrays as one with the draws first; lists in the cells of objects stay lists."""
-    if values[0].dtype != object:
-        return np.array(values)
+    """Arrays of objects as one with the draws first; lists in their cells stay lists."""
     out = np.empty((len(values), *values[0].shape), object)
     for i, value in enumerate(values):
         out[i] = value

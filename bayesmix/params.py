@@ -309,9 +309,7 @@ class Slot:
     @cached_property
     @alone
     def log_prior(self) -> Callable[[np.ndarray], float]:
-        """Log density of the declared PyMC variable at a value of the parameter (no Jacobian)."""
-        if not self.free:
-            return lambda value: 0.0
+        """Log density of the declared PyMC variable at a value of a free parameter (no Jacobian)."""
         hyper = self.hyper
         if hyper is not None:
             return lambda value: float(hyper.log_density(self.own_components(value)))
@@ -415,8 +413,6 @@ def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: S
     ndim = rv.owner.op.ndim_supp
     if ndim == support.ndim:
         size = batch + event[: len(event) - ndim]
-    elif ndim == 0 and support.ndim == 0:
-        size = batch + event
     elif ndim == 1 and support.ndim == 0 and event:
         size = batch
     else:
@@ -510,7 +506,9 @@ def _code(rv: TensorVariable) -> str:
     """
     name = _op_name(rv)
     own = getattr(distributions, name, None)
-    kind, shown = (own, name) if own is not None else (getattr(pm, name, None), f"pm.{name}")
+    kind, shown = (own, name) if own is not None else (_pymc_class(rv.owner.op), f"pm.{name}")
+    if own is None and kind is not None:
+        shown = f"pm.{kind.__name__}"
     if type(rv.owner.op).__name__ == "_LKJCholeskyCovRV":
         n, eta, sd = rv.owner.op.dist_params(rv.owner)[:3]
         size, shape = show(constant(n)), show(constant(eta))
@@ -537,13 +535,27 @@ def _code(rv: TensorVariable) -> str:
     return f"{shown}.dist(…)"
 
 
+def _pymc_class(op: Any) -> Any:
+    """The class of PyMC's that makes an op: of its name, or, where it prints under another name, the op's own."""
+    found = getattr(pm, op._print_name[0], None) if getattr(op, "_print_name", None) else None
+    if found is not None:
+        return found
+    own = (
+        each for each in vars(pm).values() if isinstance(each, type) and type(getattr(each, "rv_op", None)) is type(op)
+    )
+    return next(own, getattr(pm, type(op).__name__, None))
+
+
 def _inverses(scale: np.ndarray) -> list[str]:
-    """Numbers whose inverse is `scale`, as code, the shortest first: the rate that a user gave is among them."""
-    if scale.ndim or not 1e-300 < scale < 1e300:
+    """Numbers whose inverses are `scale`, as code, the shortest first: the rates that a user gave are among them."""
+    if not scale.size or not ((scale > 1e-300) & (scale < 1e300)).all():
         return []
-    rates = [float(f"{1 / float(scale):.{digits}g}") for digits in range(1, 18)]
-    near = [rate for rate in rates if abs(rate * float(scale) - 1) < 1e-6]  # PyMC divides small whole numbers in single
-    return list(dict.fromkeys(map(show_number, near)))
+    found = []
+    for digits in range(1, 18):
+        rates = np.reshape([float(f"{1 / each:.{digits}g}") for each in scale.ravel()], scale.shape)
+        if np.abs(rates * scale - 1).max() < 1e-6:  # PyMC divides small whole numbers in single
+            found.append(show_number(rates))
+    return list(dict.fromkeys(found))
 
 
 def _makes(kind: Any, call: list[str], rv: TensorVariable) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -73,7 +74,8 @@ def predictive_table(
     bound: Bound, draws: Sequence[Params], data: Encoded, prob: float, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Statistics of every field, observed and drawn. See `Fit.predictive_checks`."""
-    leaves = {leaf.place.observed: leaf for leaf in bound.site.leaves()}
+    # not leaves alone: a chain has a family of its lengths below it
+    leaves = {site.place.observed: site for site in bound.site.walk() if site.node.value_kind}
     arguments.check(prob=prob)
     own = written(bound, data)
     observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
@@ -112,7 +114,7 @@ def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]
             yield f"share of {labels[code]}", float(counts[code] / max(counts.sum(), 1))
         return
     names = [""] if values.ndim == 1 else [f" of {label}" for label in each.dims[-1].labels]
-    for name, column in zip(names, values.reshape(len(values), -1).T):
+    for name, column in zip(names, values.reshape(len(values), math.prod(values.shape[1:])).T):
         column = column[~_gone(column)]
         if not len(column):
             continue

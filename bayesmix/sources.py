@@ -43,7 +43,7 @@ class Part(ABC):
 
     @abstractmethod
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
-        """Its rows in order, as tables of at most `ROWS` rows, each with what errors call it.
+        """Its rows in order, as tables of at most `ROWS` rows, none of them empty, each with what errors call it.
 
         `columns` are the ones that are needed; None for all. Raises `DataError` that names the part where it cannot be
         read.

@@ -29,8 +29,7 @@ def tables(data: Any, columns: Any = None, rows: int = ROWS) -> Iterator[tuple[s
         return
     for part in source.parts:
         for where, table in part.tables(columns):
-            if table.n_rows:
-                yield from _slices(where, table, rows)
+            yield from _slices(where, table, rows)
 
 
 def _slices(where: str, table: Table, rows: int) -> Iterator[tuple[str, Table]]:

@@ -262,9 +262,7 @@ class _Look:
     keeps: bool
 
     def places(self, keys: np.ndarray) -> np.ndarray:
-        """Which prefix each key has, (N,); -1 for none."""
-        if not self.bits:
-            return np.zeros(len(keys), np.int64)
+        """Which prefix each key has, (N,); -1 for none. Some bits have to be known."""
         known = np.array(self.prefixes, np.uint64)
         own = keys >> np.uint64(64 - self.bits)
         at = np.minimum(np.searchsorted(known, own), len(known) - 1)

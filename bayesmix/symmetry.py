@@ -16,6 +16,7 @@ components around them) are not looked for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,7 @@ from pytensor.tensor.random.op import RandomVariable
 from scipy.special import gammaln
 
 from bayesmix.bound import Bound
-from bayesmix.errors import SpecError
-from bayesmix.params import COVARIANCE, POSITIVE, REAL, SIMPLEX, UNIT, Dim, Slot, hyperparameters
+from bayesmix.params import COVARIANCE, POSITIVE, SIMPLEX, UNIT, Dim, Slot, hyperparameters
 from bayesmix.spec import Site
 
 
@@ -243,7 +243,10 @@ class _Alike:
         self.slot, self.place, self.around, self.members = slot, place, around, list(members)
         arrays = _made_of(slot, place)
         self.by_density = arrays is None
-        self.arrays = _points(slot) if arrays is None else [a for a in arrays if not _constant_along(a, place)]
+        if arrays is None:
+            self.centre, self.arrays = slot.central_value(), _points(slot)
+        else:
+            self.arrays = [a for a in arrays if not _constant_along(a, place)]
         self.always = not self.by_density and not self.arrays
 
     def __call__(self, at: tuple[int, ...], g: int, h: int) -> bool:
@@ -253,7 +256,7 @@ class _Alike:
 
     def _density_is_kept(self, at: tuple[int, ...], g: int, h: int) -> bool:
         seen = False
-        for point in self.arrays:
+        for point in self._points(at, g):
             before, after = (self.slot.log_prior(p) for p in (point, self._swapped(point, at, g, h)))
             if np.isfinite(before) != np.isfinite(after):
                 return False
@@ -262,6 +265,27 @@ class _Alike:
                 if not np.isclose(before, after, rtol=1e-9, atol=1e-9):
                     return False
         return seen
+
+    def _points(self, at: tuple[int, ...], g: int) -> Iterator[np.ndarray]:
+        """Points of the support; after each, the prior's centre with one component's entry moved there.
+
+        Inside of bounds that differ the density does not tell components apart; beyond those of one alone it does.
+        """
+        own = self._entry(at, g)
+        for point in self.arrays:
+            yield point
+            moved = self.centre.copy()
+            moved[own] = point[own]
+            yield moved
+
+    def _entry(self, at: tuple[int, ...], g: int) -> tuple:
+        """Where the entries of one component are."""
+        here: list[Any] = [slice(None)] * len(self.slot.shape)
+        for entry, axis in zip(at, self.around):
+            if axis in self.slot.axes:
+                here[self.slot.axes.index(axis)] = entry
+        here[self.place] = self.members[g]
+        return tuple(here)
 
     def _swapped(self, array: np.ndarray, at: tuple[int, ...], g: int, h: int) -> np.ndarray:
         here: list[Any] = [slice(None)] * array.ndim
@@ -320,23 +344,22 @@ def _constant_along(array: np.ndarray, place: int) -> bool:
 
 
 def _points(slot: Slot) -> list[np.ndarray]:
-    """Points of the slot's support, (*slot.shape), that no two components have in common."""
+    """Points of the support, (*slot.shape), from near the prior's centre to far, that no two components share."""
     rng = np.random.default_rng(0)
     centre = slot.central_value()
     points = []
-    for step in (0.01, 0.1, 0.3, 1.0):
+    for step, side in itertools.product(np.geomspace(0.01, 8.0, 16), (-1, 1)):
+        share, away = min(step, 1.0), step * side * (1 + rng.random(slot.shape))
         if slot.support is SIMPLEX:
-            other = rng.dirichlet(np.ones(slot.shape[-1]), slot.shape[:-1])
+            point = (1 - share) * centre + share * rng.dirichlet(np.ones(slot.shape[-1]), slot.shape[:-1])
         elif slot.support is COVARIANCE:
             root = rng.standard_normal(slot.shape)
-            other = root @ np.swapaxes(root, -1, -2) + np.eye(slot.shape[-1])
+            point = (1 - share) * centre + step * (root @ np.swapaxes(root, -1, -2) + np.eye(slot.shape[-1]))
         elif slot.support is UNIT:
-            other = rng.random(slot.shape)
+            point = (1 - share) * centre + share * rng.random(slot.shape)
         elif slot.support is POSITIVE:
-            other = centre * rng.exponential(size=slot.shape)
-        elif slot.support is REAL:
-            other = centre + rng.standard_normal(slot.shape)
+            point = centre * np.exp(away)
         else:
-            raise SpecError(f"{slot.name}: no points are known of {slot.support.name}.")
-        points.append((1 - step) * centre + step * other)
+            point = centre + away * (1 + np.abs(centre))
+        points.append(point)
     return points

@@ -78,6 +78,12 @@ def test_the_fit_is_the_local_one(client, folder, frame, monkeypatch):
     same(bm.dask.fit_em(SPEC, [frame.iloc[:100], frame.iloc[100:]], **EM), local)  # the current client
 
 
+def test_sums_of_many_groups_are_added_by_the_cluster(client, folder, frame, monkeypatch):
+    """By tasks of three at most, until there are three: of four groups one is left over."""
+    monkeypatch.setattr("bayesmix.dask._FAN_IN", 3)
+    same(bm.dask.fit_em(SPEC, folder, client=client, **EM), bm.fit_em(SPEC, frame, **EM))
+
+
 def test_row_weights_and_the_sample_of_starts(client, folder, frame, monkeypatch):
     monkeypatch.setattr("bayesmix.inference.start._SAMPLE", 100)
     local = bm.fit_em(SPEC, frame, row_weights=frame["w"], **EM)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pymc as pm
 import pytest
 
 import bayesmix as bm
@@ -480,7 +481,53 @@ SPEC_FAULTS = {
     "no fields": (bm.Composite(), ["at least one field"]),
     "not a spec": ("Normal", ["a spec is needed", "str"]),
     "prior of another kind": (bm.Mixture(bm.Normal(sigma="wide"), 2), ["sigma", "wide"]),
+    "weights' floor too high": (bm.Mixture(bm.Normal(), 2, min_weight=0.6), ["min_weight", "below 1/2", "0.6"]),
+    "weights' floor negative": (bm.Mixture(bm.Normal(), 2, min_weight=-0.1), ["min_weight", "at least 0", "-0.1"]),
+    "a tie without a name": (bm.Mixture(bm.Composite(a=bm.Normal(tie=3)), 2), ["a.tie", "a name", "not 3"]),
+    "a tie of no letters": (bm.Mixture(bm.Normal(tie=""), 2), ["tie", "a name", "''"]),
+    "a truth value for a probability": (bm.Optional(bm.Normal(), p=True), ["p:", "a prior", "False", "True"]),
+    "a class for a prior": (bm.Normal(sigma=pm.HalfNormal), ["sigma", "HalfNormal", "not a prior", ".dist()"]),
+    "a tuple for a prior": (
+        bm.MvNormal(cov=pm.LKJCholeskyCov.dist(eta=1.0, n=2, sd_dist=pm.HalfNormal.dist(), compute_corr=True)),
+        ["cov", "tuple", "compute_corr=False"],
+    ),
+    "a prior over numbers for a vector": (
+        bm.Bernoulli(p=pm.Dirichlet.dist([1.0, 1.0])),
+        ["p:", "Dirichlet", "over vectors", "a prior over a probability"],
+    ),
 }
+
+
+#: A call, and what the TypeError of a spec that cannot be made must say.
+NO_SPECS = {
+    "list and number": (lambda: bm.Mixture([bm.Normal(), bm.Normal()], 2), ["Mixture", "list", "leave n_components"]),
+    "no number": (lambda: bm.Mixture(bm.Normal()), ["Mixture", "n_components is missing", "or a list"]),
+    "two kinds of fields": (lambda: bm.Composite(bm.Normal(), x=bm.Poisson()), ["positional", "named", "not both"]),
+    "one joint field": (lambda: bm.JointMixture(x=(bm.Normal(), 2)), ["two fields", "x=(bm.Normal(), 3)", "got 1"]),
+    "three joint fields": (lambda: bm.JointMixture(**dict.fromkeys("abc", (bm.Normal(), 2))), ["got 3"]),
+    "a joint field without number": (
+        lambda: bm.JointMixture(x=(bm.Normal(), 2), y=bm.Poisson()),
+        ["y:", "a spec and a number of components"],
+    ),
+    "a joint field's first list differs": (
+        lambda: bm.JointMixture(x=[bm.Normal(), bm.Poisson()], y=(bm.Poisson(), 2)),
+        ["x:", "different kinds", "second field", "change the order"],
+    ),
+}
+
+
+def test_a_joint_mixture_takes_a_list_of_equal_components():
+    listed = bm.JointMixture(x=[bm.Normal(), bm.Normal()], y=(bm.Poisson(), 2))
+    assert listed == bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2))
+
+
+@pytest.mark.parametrize("kind", NO_SPECS)
+def test_a_spec_that_cannot_be_made_says_how_it_is_meant(kind):
+    make, needles = NO_SPECS[kind]
+    with pytest.raises(TypeError) as caught:
+        make()
+    for needle in needles:
+        assert needle in str(caught.value), f"{needle!r} is not in: {caught.value}"
 
 
 @pytest.mark.parametrize("kind", SPEC_FAULTS)
@@ -504,12 +551,39 @@ def test_several_faults_of_the_spec_are_listed_by_path():
 
 
 def test_a_prior_of_the_wrong_shape_is_a_spec_error():
-    import pymc as pm
-
     with pytest.raises(bm.SpecError, match="weights"):
         em(bm.Mixture(bm.Normal(), 2, weights=pm.Dirichlet.dist([1.0, 1.0, 1.0])), X)
     with pytest.raises(bm.SpecError, match="probabilities"):
         em(bm.Mixture(bm.Normal(), 2, weights=pm.Normal.dist()), X)
+
+
+def test_a_position_takes_no_prior_of_ones_own():
+    with pytest.raises(bm.SpecError, match=r"k: fix it at a whole number, or leave it out"):
+        em(bm.SpikeAndSlab(k=pm.Poisson.dist(3.0)), [1, 2, 3, 2, 2])
+
+
+def test_a_missing_symbol_within_a_chain_is_named_by_its_place_MarkovChain():
+    spec = bm.Mixture(bm.Composite(w=bm.MarkovChain()), 2)
+    with pytest.raises(
+        bm.DataError, match=r"w: row 3 has a missing symbol at place 1; .* own symbol, or mark the whole"
+    ):
+        em(spec, {"w": [["a", "b"], [], None, ["a", None, "b"], ["b"]]})
+
+
+def test_tables_without_rows_are_refused_of_a_fit_too():
+    fit = em(bm.Mixture(bm.Poisson(), 2), [1, 2, 9, 8])
+    for method in (fit.log_density, fit.predict, fit.responsibilities):
+        with pytest.raises(bm.DataError, match=r"the table has no rows. Pass at least one"):
+            method([])
+
+
+def test_a_generator_as_a_seed_goes_on():
+    spec = bm.Mixture(bm.Normal(mu=[0.0, 3.0], sigma=1.0), 2, weights=[0.5, 0.5])
+    rng = np.random.default_rng(3)
+    first, second = (bm.sample(spec, 5, random_seed=rng)["x"].to_numpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    again = bm.sample(spec, 5, random_seed=np.random.default_rng(3))["x"].to_numpy()
+    np.testing.assert_array_equal(first, again)
 
 
 # ------------------------------------------------------------------- symbols first met at prediction

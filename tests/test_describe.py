@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
 from scipy import integrate, special, stats
 
@@ -218,6 +219,63 @@ def test_methods_say_what_was_done_and_cite_it():
             who
         )
     assert len(told.references) == len({*cited})
+
+
+def _methods(spec, data):
+    return bm.fit(spec, data, n_starts=1, random_seed=1).describe().methods
+
+
+def test_methods_say_every_prior():
+    counts = [1, 2, 3, 30, 31, 28]
+    assert "Priors were flat." in _methods(bm.Mixture(bm.Poisson(), 2).with_flat_priors(), counts)
+    own = bm.Mixture(bm.Poisson(mu=pm.Gamma.dist(2.0, 0.5)), 2, weights=pm.Dirichlet.dist([1.0, 3.0]))
+    assert "Priors were weights ~ Dirichlet([1, 3]), mu ~ Gamma(2, 0.5)." in _methods(own, counts)
+    some = _methods(bm.Mixture(bm.Poisson(mu=pm.Gamma.dist(2.0, 0.5)), 2), counts)
+    assert "Priors were mu ~ Gamma(2, 0.5); the others weakly informative defaults" in some
+    rate = len(counts) / (sum(counts) + 0.5)  # the default, see `bm.Poisson`
+    assert f"mu ~ Gamma(2, {rate:.4g})" in _methods(bm.Mixture(bm.Poisson(), 2), counts)
+    assert "…" not in _methods(
+        bm.Mixture(bm.Composite(a=bm.Exponential(), b=bm.Normal()), 2), {"a": counts, "b": counts}
+    )
+
+
+def test_numbers_that_are_large_or_small_or_nearly_all():
+    spec = bm.Mixture(bm.Composite(x=bm.Normal(mu=[1e8, 2e8], sigma=[1e-6, 2e-6]), p=bm.Bernoulli(p=[0.9995, 0.5])), 2,
+                      weights=[0.5, 0.5])  # fmt: skip
+    told = fixed(spec, {"x": [1e8, 2e8, 1e8, 2e8], "p": [1, 0, 1, 1]}).describe().components[0].fields
+    assert told["x"].startswith("mean 1e+08 (2e+08 in the other); standard deviation 1e-06 (2e-06 in the other).")
+    assert told["p"].startswith("true in > 99.9 % (50 % in the other).")
+
+
+def test_of_long_vectors_the_figures_that_differ_are_told():
+    mu = np.array([np.zeros(7), [0.0, 5, 0, 7, 9, 0, 8]])
+    spec = bm.Mixture(bm.MvNormal(mu=mu, cov=[np.eye(7)] * 2), 2, weights=[0.5, 0.5])
+    sentence = fixed(spec, bm.sample(spec, 40, random_seed=1)).describe().components[1].fields["x"]
+    means = re.findall(r"mean of x(\d) (\d)", sentence)
+    assert means == [("2", "5"), ("4", "7"), ("5", "9"), ("7", "8")]
+    assert "mean of x7 8 (0 in the other); 3 more figures of this kind differ less;" in sentence
+
+
+def test_shared_components_are_told_once_in_every_form():
+    topics = bm.HierarchicalMixture(bm.Normal(mu=[-5.0, 5.0], sigma=1.0), 2, 2, topic_weights=[[0.9, 0.1], [0.2, 0.8]],
+                                    weights=[0.5, 0.5])  # fmt: skip
+    told = fixed(topics, [[-5.0, 5.0], [5.0], [], [4.0]]).describe()
+    sentence = "mean -5; standard deviation 1."
+    assert f"Shared components\n-----------------\n\ntopic 0: {sentence}" in str(told)
+    assert f"## Shared components\n\n- **topic 0**: {sentence}\n" in told.to_markdown()
+    assert f"<b>Shared components</b></p><ul><li><b>topic 0</b>: {sentence}</li>" in told._repr_html_()
+
+
+def test_components_that_cannot_be_compared_without_rows(tmp_path):
+    """One draws what the other does not take, and the table that would do is not in the file."""
+    fit = fixed(bm.Mixture([bm.LogNormal(mu=2.0, sigma=0.5), bm.Normal(mu=-3.0, sigma=3.0)], weights=[0.5, 0.5]),
+                [1.0, 2.0, 3.0])  # fmt: skip
+    assert not fit.describe().separation.empty
+    fit.save(tmp_path / "fit")
+    told = bm.load(tmp_path / "fit").describe()
+    assert told.separation.empty
+    assert told.components[1].fields == {"x": "Normal; mean -3; standard deviation 3."}
+    assert "Jensen-Shannon" not in str(told)
 
 
 def test_the_report_is_part_of_it():

@@ -62,3 +62,16 @@ def test_the_jacobian_of_the_cholesky_transform_is_that_of_finite_differences(di
     assert float(jacobian(at)) == pytest.approx(np.linalg.slogdet(matrix)[1], abs=1e-7)
     forward = QuickFunction([u], transform.forward(transform.backward(u)))
     np.testing.assert_allclose(forward(at), at, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_compiled_draws_of_an_inverse_wishart_are_scipys():
+    """Samplers of the prior compile it: the draws' matrices have the moments, each entry its distribution."""
+    nu, psi = 9.0, np.array([[2.0, 0.6], [0.6, 1.0]])
+    draws = pm.draw(InverseWishart.dist(nu, psi), 4000, random_seed=1)
+    np.testing.assert_allclose(draws, np.swapaxes(draws, 1, 2), rtol=1e-9)
+    # a diagonal entry is inverse-gamma with shape (nu - D + 1) / 2
+    for i in (0, 1):
+        own = stats.invgamma((nu - 1) / 2, scale=psi[i, i] / 2)
+        assert stats.kstest(draws[:, i, i], own.cdf).pvalue > 1e-3
+    np.testing.assert_allclose(draws.mean(0), psi / (nu - 3), rtol=0.1)

@@ -249,6 +249,12 @@ def test_resuming_something_else_is_an_error(finished, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_checkpoint_shows_how_far_it_is(finished, cut):
+    assert repr(checkpoint.read_checkpoint(finished[0])) == "<Checkpoint run: finished>"
+    path = cut(10**9, 0, 0)
+    assert repr(checkpoint.read_checkpoint(path)) == "<Checkpoint run: [60, 0, 0] draws>"
+
+
 def test_a_checkpoint_without_draws_says_so_and_can_be_resumed(cut):
     path = cut(0, 0, 0)
     with pytest.raises(bm.DataError, match=r"no draw was made.*resume"):

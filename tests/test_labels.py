@@ -1,10 +1,13 @@
 """Labels with their uncertainty, against enumeration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 import bayesmix as bm
+from bayesmix.diagnostics import label_free, verdict
 from bayesmix.fit import Status, make_fit
 from bayesmix.labels import partition
 from bayesmix.relabel import Relabelling
@@ -160,8 +163,6 @@ def test_clusters_have_the_numbers_of_their_components(flat):
 
 
 def test_labels_that_switched_and_were_left_are_warned_of(flat):
-    from dataclasses import replace
-
     left = replace(flat, relabelling=Relabelling(None, {"component": np.array([0.5, 0.0])}))
     for method in ("responsibilities", "responsibility_intervals", "sample_labels"):
         with pytest.warns(bm.BayesmixWarning, match="relabel"):
@@ -243,3 +244,90 @@ def test_a_saved_fit_keeps_what_is_known_of_its_labels(tmp_path, flat):
     np.testing.assert_array_equal(again.moved["component"], fit.relabelling.moved["component"])
     np.testing.assert_array_equal(again.reference["mu"], fit.relabelling.reference["mu"])
     assert again.non_permutation == fit.relabelling.non_permutation
+
+
+def test_the_partition_of_many_rows_is_found_from_the_best_starts_alone():
+    """Labels of 2,100 rows are sure but for their names, which say nothing."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 2100)
+    z = np.array([rng.permutation(3)[truth] for _ in range(4)])
+    found = partition(z, "vi", np.eye(3)[truth], rng)
+    np.testing.assert_array_equal(found.labels, truth)
+    assert found.expected_loss == pytest.approx(0, abs=1e-9)
+
+
+def test_mixtures_are_named_where_there_is_one():
+    alone = bm.fit_em(bm.Normal(), X)
+    with pytest.raises(bm.SpecError, match=r"no mixture is called 'z'. Choose from none: the spec has no mixture"):
+        alone.partition(of="z")
+    with pytest.raises(bm.SpecError, match=r"the root of the spec is Normal, which has no components.*bm.Mixture"):
+        alone.sample_labels()
+    nested = bm.fit_em(bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(sigma=1.0), 2)), 1), {"x": X})
+    with pytest.raises(bm.SpecError, match="Choose from 'weights', 'x'"):
+        nested.sample_labels(of="z")
+
+
+def test_predictive_checks_of_chains_are_shares_of_their_symbols():
+    """A chain with a family of its lengths is no leaf; its codes were taken for counts, place by place."""
+    cells = [list("ab"), list("abab"), list("bbb"), list("ba")] * 4
+    fit = bm.fit_em(bm.Mixture(bm.MarkovChain(length=bm.Poisson()), 1), cells, random_seed=1)
+    checks = fit.predictive_checks(n_draws=20, random_seed=1)
+    letters = [letter for cell in cells for letter in cell]
+    assert checks.loc[("x", "share of a"), "observed"] == pytest.approx(letters.count("a") / len(letters))
+    assert [statistic for field, statistic in checks.index if field == "x"] == ["share of a", "share of b"]
+    assert checks.loc[("length", "mean"), "observed"] == pytest.approx(np.mean([len(cell) for cell in cells]))
+    drawn = fit.posterior_predictive(n_draws=20, random_seed=1)["posterior_predictive"]
+    assert set(drawn.data_vars) == {"length"}  # chains are as long as the longest, which differs
+
+
+def test_predictive_tables_in_which_no_sequence_has_an_element():
+    element = bm.Sequence(bm.Normal(mu=0.0, sigma=1.0), length=bm.Poisson(mu=0.01))
+    table = {"s": [[1.0], [], [], []], "x": [1.0, 2.0, 3.0, 4.0]}
+    fit = bm.fit_em(bm.Mixture(bm.Composite(s=element, x=bm.Normal()), 1), table, random_seed=1)
+    checks = fit.predictive_checks(n_draws=4, random_seed=1)
+    assert checks.loc[("s_length", "mean"), "observed"] == 0.25
+    assert checks.loc[("s_length", "mean"), "mean"] == 0
+    assert "s" not in checks.index.get_level_values("field")  # there is nothing to compare with
+
+
+def test_what_relabelling_says():
+    assert str(Relabelling("kl", {"component": np.zeros(2)})) == "No draw switched labels."
+    left = Relabelling(None, {"component": np.array([0.5, 0.0]), "x_component": np.zeros(2)})
+    assert str(left) == "Labels switched in some draws (component 25.0%); they were left as they came."
+
+
+def test_too_few_draws_are_not_judged(flat):
+    short = _posterior(bm.fit_em(flat.bound.spec, X, random_seed=0), n_draws=3)
+    assert verdict(short) == (False, "NUTS kept 3 draws a chain, too few to judge; take more.")
+    alone = _posterior(bm.fit_em(flat.bound.spec, X, random_seed=0), n_chains=1)
+    assert verdict(alone) == (False, "NUTS ran one chain, which no diagnostic can judge; use chains=4.")
+
+
+def test_a_verdict_names_each_way_out(flat):
+    import xarray as xr
+
+    mode = bm.fit_em(flat.bound.spec, X, random_seed=0)
+    good = _posterior(mode, n_chains=4, n_draws=400, spread=0.05)
+    assert verdict(good)[0]
+    groups = {name: group.to_dataset() for name, group in good.idata.children.items()}
+    diverging = np.zeros((4, 400), bool)
+    diverging[0, :3] = True
+    groups["sample_stats"] = xr.Dataset({"diverging": (("chain", "draw"), diverging)})
+    converged, message = verdict(replace(good, idata=xr.DataTree.from_dict(groups)))
+    assert not converged
+    assert message.endswith("3 divergences. Not converged: raise target_accept.")
+
+
+def test_log_likelihoods_of_vectors_that_lack_coordinates_MvNormal():
+    """No linear form says them: they are found row by row."""
+    rows = np.random.default_rng(0).normal(size=(12, 2))
+    rows[3, 0] = np.nan
+    fit = _posterior(bm.fit_em(bm.MvNormal(cov=np.eye(2)), rows), n_draws=5)
+    groups = {name: group.to_dataset() for name, group in fit.idata.children.items() if name != "log_likelihood"}
+    import xarray as xr
+
+    found = label_free(replace(fit, idata=xr.DataTree.from_dict(groups)))["log_likelihood"].values
+    for c, d in np.ndindex(2, 5):
+        mu = fit.posterior["mu"].values[c, d]
+        density = stats.norm.logpdf(rows, mu, 1.0)
+        assert found[c, d] == pytest.approx(np.nansum(density), rel=1e-10)

@@ -19,7 +19,7 @@ import pytest
 import bayesmix as bm
 from bayesmix import sources, summaries
 from bayesmix.bound import bind
-from bayesmix.chunked import ChunkedEStep, Weighting, learn, n_bytes
+from bayesmix.chunked import ChunkedEStep, Weighting, in_order, learn, n_bytes
 from bayesmix.data import read
 from bayesmix.inference.start import initial_params
 from bayesmix.plan import EStep
@@ -88,6 +88,7 @@ KINDS = {
     "dataset": lambda frame, folder: pyarrow.dataset.dataset(files_of(frame, folder, 3)[0].parent),
     "dataset of Arrow files": lambda frame, folder: arrow_dataset(frame, folder),
     "record batches": lambda frame, folder: pa.Table.from_pandas(frame).to_reader(max_chunksize=170),
+    "small record batches": lambda frame, folder: pa.Table.from_pandas(frame).to_reader(max_chunksize=20),
     "pandas frames": lambda frame, folder: [frame.iloc[:50], frame.iloc[50:]],
     "polars frames": lambda frame, folder: [pl.from_pandas(frame.iloc[:50]), pl.from_pandas(frame.iloc[50:])],
     "function of dicts": lambda frame, folder: lambda: (dict(frame.iloc[i : i + 77]) for i in range(0, N, 77)),
@@ -138,10 +139,12 @@ def test_the_map_is_the_same_mode(path, frame):
         np.testing.assert_allclose(fit.params[name], value, rtol=1e-6, err_msg=name)
 
 
-def test_starts_of_many_rows_are_those_of_the_table_in_memory(monkeypatch, path, frame):
+def test_starts_of_many_rows_are_those_of_the_table_in_memory(monkeypatch, frame):
     """Above some number of rows starts run on a sample of them, which is drawn alike."""
     monkeypatch.setattr("bayesmix.inference.start._SAMPLE", 100)
-    whole, fit = (bm.fit_em(SPEC, data, n_starts=3, tol=0, random_seed=1) for data in (frame, path))
+    twice = pd.concat([frame, frame], ignore_index=True)  # more than two samples of 200 rows a component
+    parts = [twice.iloc[i : i + 170] for i in range(0, 2 * N, 170)]
+    whole, fit = (bm.fit_em(SPEC, data, n_starts=3, tol=0, random_seed=1) for data in (twice, parts))
     assert [run["status"] for run in fit.starts] == [run["status"] for run in whole.starts]
     same(fit, whole)
 
@@ -189,6 +192,7 @@ VALUES = {
     "one value": lambda rng: np.full(500, 3.3),
     "two values": lambda rng: np.repeat([1.0, 2.0], [500, 501]),
     "tiny": lambda rng: 1e-300 * rng.normal(size=501),
+    "parts without values": lambda rng: np.r_[np.full(1000, np.nan), rng.normal(size=1000), np.full(900, np.nan)],
     "with gaps": lambda rng: np.where(rng.random(900) < 0.5, np.nan, rng.exponential(size=900)),
 }
 
@@ -229,6 +233,30 @@ def test_levels_that_frames_declare():
     learned = learn(bm.Mixture(bm.Categorical(), 2), source_of([first, second])).bound.learned
     (levels,) = [value.levels for value in learned.values() if hasattr(value, "levels")]
     assert levels == ("b", "a", "never")
+
+
+def test_levels_that_parts_declare_differently():
+    """What any part declares is a level; where a part declares none, symbols are levels as they are met."""
+    first = pd.DataFrame({"s": pd.Categorical(["b", "a"], categories=["b", "a", "never"])})
+    second = pd.DataFrame({"s": pd.Categorical(["a", "c"], categories=["c", "a"])})
+    plain = pd.DataFrame({"s": ["a", "c"]}, dtype=object)
+    for parts, levels in (([first, second], ("b", "a", "never", "c")), ([first, plain], ("a", "b", "c"))):
+        learned = learn(bm.Mixture(bm.Categorical(), 2), source_of(parts)).bound.learned
+        (found,) = [value.levels for value in learned.values() if hasattr(value, "levels")]
+        assert found == levels
+
+
+def test_vectors_of_another_length_in_a_later_part_MvNormal():
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(bm.DataError, match="vectors of different lengths, 3 and 2"):
+        bm.fit(bm.Mixture(bm.MvNormal(), 2), lambda: iter([{"v": list(rows)}, {"v": list(rows[:, :2])}]))
+
+
+def test_fields_that_are_tied_read_one_type():
+    spec = bm.Mixture(bm.Composite(a=bm.Categorical(tie="s"), b=bm.Categorical(tie="s")), 2)
+    parts = [{"a": ["u", "v", "u"], "b": [1.5, 2.5, 1.5]}] * 2
+    with pytest.raises(bm.DataError, match=r"a and b: tied nodes read columns of .*number.* and .*Give them one type"):
+        bm.fit(spec, lambda: parts)
 
 
 def test_what_only_the_last_part_has(frame, local):
@@ -279,8 +307,84 @@ def test_row_weights_as_a_column_and_as_an_array(path, frame, tmp_path):
 def test_bad_row_weights(weights, message, path):
     with pytest.raises(bm.DataError, match=message):
         bm.fit_em(SPEC, path, row_weights=weights)
+    nothing = path.with_name("nothing.parquet")
+    pd.read_parquet(path).assign(w=0.0).to_parquet(nothing)
+    with pytest.raises(bm.DataError, match=r"row_weights: all weights are 0. Give at least one row a weight"):
+        bm.fit_em(SPEC, nothing, row_weights="w")
     with pytest.raises(bm.DataError, match="row 1 is -2"):
         Weighting("w").split(read({"w": [1, -2]}), 0)
+
+
+# ------------------------------------------------------------------- what stays in memory
+
+
+def test_rows_that_fit_only_in_part_are_read_again(frame):
+    """One part of many chunks, room for a few of them: each pass is that of the whole table."""
+    whole = read(frame)
+    bound = bind(SPEC, whole)
+    data = bound.encode(whole)
+    params = initial_params(bound, data, np.ones(N), np.random.default_rng(0), 0)
+    expected, stats = EStep(bound, data, np.ones(N))(params)
+    reads = []
+
+    def chunks():
+        reads.append(1)
+        return [frame.iloc[i : i + 100] for i in range(0, N, 100)]
+
+    rows = learn(SPEC, source_of(chunks))
+    for memory, passes in (("1 GiB", 1), (1, 3)):
+        e_step = ChunkedEStep(rows, memory=memory)
+        before = len(reads)
+        for _ in range(3):
+            loglik, own = e_step(params)
+            np.testing.assert_allclose(loglik, expected, rtol=1e-9)
+            for key in stats:
+                for name, value in stats[key].items():
+                    np.testing.assert_allclose(own[key][name], value, rtol=1e-9, atol=1e-9, err_msg=f"{key}: {name}")
+        assert len(reads) - before == passes
+
+
+def test_rows_are_taken_by_their_numbers_among_all(frame):
+    rows = learn(SPEC, source_of(lambda: [frame.iloc[i : i + 100] for i in range(0, N, 100)]))
+    wanted = np.array([0, 7, 99, 420, N - 1])
+    data, weights = rows.take(wanted)
+    expected = rows.bound.encode(frame.iloc[wanted])
+    for own, each in zip(data.children[0].children, expected.children[0].children):
+        for name, array in each.arrays.items():
+            np.testing.assert_array_equal(own.arrays[name], array)
+    np.testing.assert_array_equal(weights, np.ones(len(wanted)))
+
+
+def test_a_sample_stands_for_rows_of_which_a_few_have_most_of_the_weight(frame, monkeypatch):
+    """A sample that misses them has not their weight, and is not made up to have it."""
+    monkeypatch.setattr("bayesmix.inference.start._SAMPLE", 100)
+    twice = pd.concat([frame, frame], ignore_index=True)
+    weights = np.ones(2 * N)
+    weights[np.setdiff1d(np.arange(2 * N), np.random.default_rng(0).choice(2 * N, 400, replace=False))[0]] = 1e6
+    e_step = ChunkedEStep(learn(SPEC, source_of([twice]), row_weights=weights))
+    own = e_step.row_weights
+    assert len(own) == e_step.data.n_rows == 400
+    assert e_step.sample(400, np.random.default_rng(0)) is None
+    np.testing.assert_allclose(own, 2 * N / 400)  # the heavy row is not among them
+
+
+def test_no_more_is_begun_than_is_asked_for():
+    begun = []
+
+    def slow(item):
+        begun.append(item)
+        if item == 5:
+            raise bm.DataError("five")
+        return item * item
+
+    assert list(in_order(lambda item: item * item, range(20), 4)) == [i * i for i in range(20)]
+    results = in_order(slow, range(100), 2)
+    assert next(results) == 0
+    results.close()
+    assert max(begun) < 5
+    with pytest.raises(bm.DataError, match="five"):
+        list(in_order(slow, range(100), 2))
+    assert max(begun) < 10
 
 
 # ------------------------------------------------------------------- predictions
@@ -318,6 +422,24 @@ def test_imputation_is_streamed(path, frame, local, tmp_path, monkeypatch):
     assert np.abs(filled["x"][gone] - means).max() < 2.0  # means of 100 draws of standard deviation 1 to 3
     with pytest.raises(ValueError, match="to: a table that is read in parts needs"):
         local.impute(path)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "dict"])
+def test_a_table_in_memory_is_filled_some_rows_at_a_time(kind, frame, local, tmp_path, monkeypatch):
+    monkeypatch.setattr("bayesmix.streaming._CELLS", 25_600)  # 256 rows of 100 draws
+    columns = {name: [None if pd.isna(cell) else cell for cell in frame[name].tolist()] for name in frame}
+    table = {"pandas": frame, "polars": pl.DataFrame(columns), "dict": columns}[kind]
+    local.impute(table, to=tmp_path / "filled.parquet", n_draws=100, random_seed=1)
+    filled = pd.read_parquet(tmp_path / "filled.parquet")
+    assert len(filled) == N
+    for name in frame:
+        there = frame[name].notna()
+        assert (filled.loc[there, name] == frame.loc[there, name]).all()
+    gone = frame["x"].isna().to_numpy()
+    assert np.abs(filled["x"][gone] - local.impute(n_draws=100, random_seed=1).means["x"]).max() < 2.0
+    worse = {**columns, "y": [*columns["y"][:-1], -3]}
+    with pytest.raises(bm.DataError, match=r"rows, from row 512 of these: y: Poisson needs .*; row 87 is -3"):
+        local.impute(worse, to=tmp_path / "filled.parquet", n_draws=100, random_seed=1)
 
 
 def test_whole_numbers_of_a_real_field_are_filled_with_real_numbers(tmp_path):
@@ -415,6 +537,23 @@ def test_empty_parts_are_skipped(frame, local, tmp_path):
     same(bm.fit(SPEC, tmp_path / "data", **EM), local)
     with pytest.raises(bm.DataError, match="the table has no rows"):
         bm.fit(SPEC, [frame.iloc[:0]])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(bm.DataError, match="the dataset has no files"):
+        bm.fit(SPEC, tmp_path / "empty")
+    target = tmp_path / "out.parquet"
+    for to in (None, target):
+        with pytest.raises(bm.DataError, match=r"the table has no rows. Pass at least one"):
+            local.predict([frame.iloc[:0]], to=to)
+    assert not target.exists()
+
+
+def test_row_groups_without_rows_are_skipped(frame, local, tmp_path):
+    table = pa.Table.from_pandas(frame)
+    with pq.ParquetWriter(tmp_path / "rows.parquet", table.schema) as writer:
+        for piece in (table.slice(0, 0), table.slice(0, 250), table.slice(0, 0), table.slice(250)):
+            writer.write_table(piece)
+    same(bm.fit(SPEC, tmp_path / "rows.parquet", **EM), local)
+    np.testing.assert_array_equal(local.predict(tmp_path / "rows.parquet"), local.predict())
 
 
 def test_what_was_found_is_kept_when_a_file_breaks(path, tmp_path, monkeypatch):
@@ -440,8 +579,9 @@ def test_what_was_found_is_kept_when_a_file_breaks(path, tmp_path, monkeypatch):
         bm.fit(SPEC, [pd.read_parquet(path).iloc[1:]], resume=tmp_path / "em.zip")
 
 
-def test_parts_that_change_during_a_fit():
-    sizes = iter([5, 5, 4, 4])
+@pytest.mark.parametrize("later", [4, 6])
+def test_parts_that_change_during_a_fit(later):
+    sizes = iter([5, 5, later])
     rows = learn(bm.Mixture(bm.Poisson(), 2), source_of(lambda: [{"x": np.arange(next(sizes))}]))
     assert [chunk.data.n_rows for chunk in rows] == [5]
     with pytest.raises(bm.DataError, match="no longer has the 5 rows of the first pass"):

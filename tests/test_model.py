@@ -37,6 +37,25 @@ C, M = bm.Composite, bm.Mixture
 SPEC = M(C(x=bm.Normal(), n=bm.Poisson(), c=bm.Categorical()), 2)
 
 
+def test_a_model_of_another_kind_is_refused():
+    for name, given, choices in (
+        ("likelihood", "exact", '"fused" or "graph"'),
+        ("labels", "hidden", '"marginal" or "explicit"'),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: {choices} is needed, not '{given}'"):
+            bm.build_model(SPEC, TABLE, **{name: given})
+
+
+def test_a_prior_over_vectors_may_stand_for_one_over_each_number():
+    """Of the mean of a normal distribution in the plane, whose coordinates are correlated a priori."""
+    centre, cov = np.array([1.0, -2.0]), np.array([[2.0, 0.9], [0.9, 1.0]])
+    spec = M(bm.MvNormal(mu=pm.MvNormal.dist(centre, cov), cov=np.eye(2)), 2)
+    bound = bind(spec, read(np.random.default_rng(0).normal(size=(9, 2))))
+    mu = np.array([[0.5, 0.1], [3.0, -4.0]])
+    expected = stats.multivariate_normal(centre, cov).logpdf(mu).sum()
+    assert bound.slots["mu"].log_prior(mu) == pytest.approx(expected, rel=1e-9)
+
+
 def logp_of(model, point, **kwargs):
     """Log density of a PyMC model at values of its declared variables, without compiling."""
     target = Target(model, point, jacobian=False, **kwargs)

@@ -12,11 +12,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import pymc as pm
 import pytest
 import xarray as xr
 
 import bayesmix as bm
-from bayesmix.io import NOT_SAVED, SAVED, SCHEMA, _value_of
+from bayesmix.io import NOT_SAVED, SAVED, SCHEMA, _value_of, prior_from_json, prior_to_json, value_to_json
 from bayesmix.relabel import Relabelling
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -221,6 +222,10 @@ def _packed_within(members):
     members["mode_fits-0.zip"] = bytes(2**20)
 
 
+def _type(file):
+    file["posterior"]["t"] = np.dtype("f8")
+
+
 def _deep(file):
     group = file
     for _ in range(50):
@@ -274,6 +279,12 @@ HOSTILE = {
     "numbers of another file": (edited_arrays(_outside), "another file"),
     "many arrays that were never written": (edited_arrays(_many), "cannot be in a file"),
     "a fit within that is packed": (_packed_within, "packed in a way"),
+    "a type": (edited_arrays(_type), "is not an array"),
+    "no posterior": (edited_arrays(lambda f: f.pop("posterior")), "no posterior"),
+    "a history of two dimensions": (
+        edited_text(lambda d: d.update(history={"array": [1.0, 2.0], "shape": [1, 2], "dtype": "float64"})),
+        "history: an array of one dimension",
+    ),
     "references": (edited_arrays(_objects), "neither numbers nor strings"),
     "nested groups": (edited_arrays(_deep), "nested deeper"),
 }
@@ -291,6 +302,54 @@ def test_a_hostile_file_is_one_clear_error(tmp_path, plain, what):
         bm.load(path)
     assert str(path) in str(caught.value)
     assert [each.name for each in tmp_path.iterdir()] == ["fit.zip"]
+
+
+def test_a_file_that_is_packed_in_another_way(tmp_path, plain):
+    path = tmp_path / "fit.zip"
+    plain.save(path)
+    written(path, members_of(path), zipfile.ZIP_BZIP2)
+    with pytest.raises(bm.DataError, match="is packed in a way that bayesmix does not use"):
+        bm.load(path)
+
+
+def test_statistics_of_other_draws(tmp_path, plain):
+    path = tmp_path / "fit.zip"
+    plain.save(path)
+    members = members_of(path)
+    with xr.open_datatree(io.BytesIO(members["idata.nc"]), engine="h5netcdf") as opened:
+        tree = opened.load()
+    tree["sample_stats"] = xr.DataTree(xr.Dataset({"lp": (("chain", "draw"), np.zeros((3, 1)))}))
+    buffer = io.BytesIO()
+    tree.to_netcdf(buffer, engine="h5netcdf")
+    written(path, {**members, "idata.nc": buffer.getvalue()})
+    with pytest.raises(bm.DataError, match="sample_stats: 3 of chain, but the posterior has 1"):
+        bm.load(path)
+
+
+@pytest.mark.parametrize(
+    ("prior", "at"),
+    [
+        (lambda: pm.HalfStudentT.dist(3.0, 2.0), 1.7),
+        (lambda: pm.Kumaraswamy.dist(3.0, 2.0), 0.3),
+        (lambda: pm.AsymmetricLaplace.dist(kappa=1.5, mu=2.0, b=3.0), 1.7),
+        (lambda: pm.LogitNormal.dist(0.5, 2.0), 0.3),
+        (lambda: pm.Weibull.dist(1.5, 2.0), 0.7),
+    ],
+)
+def test_a_prior_that_comes_back_has_its_density(prior, at):
+    given = prior()
+    document = json.loads(json.dumps(prior_to_json("mu", given)))
+    found, expected = (pm.logp(each, at).eval() for each in (prior_from_json(document), given))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_cannot_be_saved_says_so():
+    with pm.Model():
+        centre = pm.Normal("centre", 0, 1)
+    with pytest.raises(bm.SpecError, match="mu: a prior that is part of your own PyMC model cannot be saved"):
+        prior_to_json("mu", centre)
+    with pytest.raises(bm.DataError, match="keys that are not strings cannot be saved"):
+        value_to_json({1: 2.0})
 
 
 def test_a_name_that_is_there_twice(tmp_path, plain):

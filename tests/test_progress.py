@@ -115,3 +115,21 @@ def test_a_terminal_gets_a_bar():
     assert "━" in seen
     assert "3/3" in seen
     assert "note 2" in seen
+
+
+def test_a_notebook_is_not_written_to_at_every_step(monkeypatch):
+    shown, now = [], [0.0]
+
+    class Handle:
+        def update(self, each):
+            shown.append(each.data)
+
+    monkeypatch.setattr("IPython.display.display", lambda each, display_id: Handle())
+    monkeypatch.setattr(progress, "_notebook", lambda: True)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress("NUTS", 1000, True) as bar:
+        for _ in range(1000):
+            now[0] += 1 / 64
+            bar.step()
+    assert 10 <= len(shown) <= 80  # 15 seconds, five updates in each at most
+    assert "NUTS: 1000 of 1000, 0:15" in shown[-1]

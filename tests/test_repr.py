@@ -39,6 +39,7 @@ def test_code_makes_the_familys_priors(case, priors):
     [
         (lambda: pm.Gamma.dist(2, 3), "pm.Gamma.dist(2, 3)"),  # PyMC keeps the scale, 1/3
         (lambda: pm.Gamma.dist(2.5, 0.1), "pm.Gamma.dist(2.5, 0.1)"),
+        (lambda: pm.Gamma.dist(2.0, [0.5, 0.25]), "pm.Gamma.dist([2.0], [0.5, 0.25])"),
         (lambda: pm.Exponential.dist(3.0), "pm.Exponential.dist(3)"),
         (lambda: pm.HalfNormal.dist(5), "pm.HalfNormal.dist(5)"),  # PyMC keeps a location of 0
         (lambda: pm.StudentT.dist(3, 0, sigma=2), "pm.StudentT.dist(3, 0, sigma=2)"),
@@ -46,6 +47,8 @@ def test_code_makes_the_familys_priors(case, priors):
         (lambda: pm.Normal.dist(0.1, 2 / 3), "pm.Normal.dist(0.1, 0.6666666666666666)"),
         (lambda: pm.Dirichlet.dist([2.0, 3.5]), "pm.Dirichlet.dist([2.0, 3.5])"),
         (lambda: bm.InverseWishart.dist(6.0, np.eye(2)), "InverseWishart.dist(6, [[1.0, 0.0], [0.0, 1.0]])"),
+        (lambda: pm.Flat.dist(), "pm.Flat.dist()"),
+        (lambda: pm.PolyaGamma.dist(1.0, 2.0), "pm.PolyaGamma.dist(1, 2)"),  # PyMC prints it as PG
         (lambda: 1 / 3, "0.3333333333333333"),
         (lambda: 12345678.0, "12345678"),
     ],
@@ -64,6 +67,24 @@ def test_a_prior_over_another_is_shown_as_well_as_can_be():
         centre = pm.Normal("centre", 0, 1)
         assert repr(bm.Normal(mu=centre)) == "Normal(mu=centre)"
         assert repr(bm.Normal(mu=pm.Normal.dist(centre, 10))) == "Normal(mu=pm.Normal.dist(centre, 10))"
+
+
+def test_a_prior_over_vectors_is_shown_under_the_name_that_makes_it():
+    """PyMC prints MvNormal as MultivariateNormal, which it has no class of."""
+    spec = bm.MvNormal(mu=pm.MvNormal.dist([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]]))
+    assert repr(spec) == "MvNormal(mu=pm.MvNormal.dist([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]]))"
+    assert evaluated(spec) == spec
+
+
+def test_a_prior_that_no_code_is_known_of_has_its_name_alone():
+    class Own(pm.Exponential):
+        rv_op = type("OwnRV", (type(pm.Exponential.rv_op),), {"_print_name": ("Own", "Own")})()
+
+    assert repr(bm.Normal(sigma=Own.dist(1.0))) == "Normal(sigma=pm.Own.dist(…))"
+    cut = pm.Truncated.dist(pm.Exponential.dist(1.0), lower=0.5, upper=2)
+    assert repr(bm.Normal(sigma=cut)) == "Normal(sigma=pm.TruncatedExponential.dist(…))"
+    wald = pm.Truncated.dist(pm.Laplace.dist(0.0, 1.0), lower=0.5, upper=2)
+    assert repr(bm.Normal(mu=wald)).endswith(".dist(…))")
 
 
 def test_names_that_cannot_be_keywords():

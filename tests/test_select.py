@@ -24,6 +24,7 @@ import bayesmix as bm
 from bayesmix.bound import bind, prepare
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
+from bayesmix.evidence import require_proper
 from bayesmix.fit import Status, make_fit
 from bayesmix.inference.em import fit_em
 from bayesmix.inference.proposal import Permutations
@@ -397,6 +398,49 @@ def test_bridge_sampling_needs_draws():
         bm.log_evidence(fit, "bridge")
     with pytest.raises(ValueError, match="method"):
         bm.log_evidence(fit, "harmonic mean")
+
+
+@pytest.mark.parametrize("times", [None, [1, 2, 1, 3]])
+def test_the_evidence_of_a_spec_of_numbers_is_its_likelihood(times):
+    x = np.array([0.0, 1.0, 3.0, 2.5])
+    spec = bm.Mixture(bm.Normal(mu=[0.0, 3.0], sigma=1.0), 2, weights=[0.25, 0.75])
+    found = bm.log_evidence(bm.fit(spec, x, row_weights=times))
+    rows = np.log(0.25 * stats.norm.pdf(x) + 0.75 * stats.norm.pdf(x, 3.0))
+    assert found.value == pytest.approx(rows @ (times or np.ones(4)), rel=1e-12)
+    assert (found.error, found.log_copies) == (0, 0)
+
+
+def test_a_rough_evidence_says_so():
+    fit = fit_em(bm.Mixture(bm.Normal(), 3), np.random.default_rng(0).normal(size=12), random_seed=1)
+    with pytest.warns(
+        bm.ApproximationWarning, match=r"a standard error of .* nats. Take more draws, or method=.bridge"
+    ):
+        found = bm.log_evidence(fit, "importance", draws=40, random_seed=1)
+    assert found.error > 0.1
+    with pytest.raises(ValueError, match="draws: at least 25 are needed"):
+        bm.log_evidence(fit, "importance", draws=24)
+
+
+def test_priors_on_variables_of_a_model_of_ones_own_have_no_evidence():
+    with pm.Model():
+        centre = pm.Normal("centre", 0, 1)
+        fit = fit_em(bm.Mixture(bm.Poisson(), 2), APART.x, random_seed=1)
+        spec = bm.Mixture(bm.Normal(mu=pm.Normal.dist(centre, 1.0)), 2)
+        bound = bind(spec, read(np.array([0.0, 1.0, 5.0, 7.0])))
+    with pytest.raises(bm.SpecError, match="mu: its prior depends on variables of your PyMC model"):
+        require_proper(bound)
+    require_proper(fit.bound)
+
+
+def test_numbers_of_components_of_other_weights():
+    """Shared weights are resized as others are; what is for one number alone says so."""
+    shared = bm.Mixture(bm.Normal(), 3, weights=bm.Shared(pm.Dirichlet.dist([3.0, 3.0, 3.0])))
+    assert shared.with_n_components(2) == bm.Mixture(bm.Normal(), 2, weights=bm.Shared(pm.Dirichlet.dist([3.0, 3.0])))
+    for weights in (pm.Dirichlet.dist([1.0, 3.0, 3.0]), [0.2, 0.3, 0.5]):
+        with pytest.raises(
+            bm.SpecError, match=r"weights: .* is for one number of components. Use a Dirichlet of equal"
+        ):
+            bm.Mixture(bm.Normal(), 3, weights=weights).with_n_components(2)
 
 
 def test_row_weights_count_in_the_evidence():

@@ -559,6 +559,55 @@ def test_imputer_gives_values_of_the_callers_types():
     np.testing.assert_array_equal(array[:, 1], filled["colour"])
 
 
+def test_tables_without_rows_or_columns():
+    for table, what in (
+        (pd.DataFrame({"a": pd.Series([], dtype=float)}), "sample"),
+        (pd.DataFrame(index=[0]), "feature"),
+    ):
+        with pytest.raises(ValueError, match=rf"Found array with 0 {what}\(s\)"):
+            MixtureClusterer(2).fit(table)
+
+
+def test_rows_of_symbols_and_numbers_as_lists():
+    """As numpy makes one array of them, numbers would be texts."""
+    made = MixtureClusterer(2, random_state=0).fit([["a", 1.0], ["a", 2.0], ["b", 50.0], ["b", 51.0]])
+    assert made.labels_[0] == made.labels_[1] != made.labels_[2] == made.labels_[3]
+    np.testing.assert_allclose(np.sort(made.fit_.params["x2_mu"]), [1.5, 50.5], atol=1.0)
+
+
+def test_a_generator_of_random_states_goes_on():
+    X = np.r_[blobs(), [[np.nan, 0.0]]]
+    state = np.random.RandomState(3)
+    made = MixtureImputer(2, sample_posterior=True, random_state=state).fit(X)
+    first, second = made.transform(X)[-1, 0], made.transform(X)[-1, 0]
+    assert first != second
+    again = MixtureImputer(2, sample_posterior=True, random_state=np.random.RandomState(3)).fit(X)
+    assert again.transform(X)[-1, 0] == first
+
+
+def test_positional_fields_are_as_many_as_columns():
+    with pytest.raises(ValueError, match=r"3 columns for 2 fields. Give each column a field"):
+        MixtureClassifier(spec=bm.Composite(bm.Normal(), bm.Normal())).fit(IRIS[:, :3], SPECIES)
+
+
+def test_indicators_in_a_frame_of_pandas():
+    table = pd.DataFrame({"a": [1.0, 2.0, np.nan, 5.0], "b": [1.0, 2.0, 3.0, 4.0]})
+    filled = MixtureImputer(1, add_indicator=True).set_output(transform="pandas").fit_transform(table)
+    assert list(filled) == ["a", "b", "missingindicator_a"]
+    assert filled["missingindicator_a"].tolist() == [False, False, True, False]
+    assert filled["b"].tolist() == table["b"].tolist()
+    assert 2 < filled.loc[2, "a"] < 5
+
+
+def test_whole_sets_are_imputed_by_what_most_draws_say():
+    sets = [frozenset("ab"), frozenset("a"), None, frozenset("a"), frozenset("a")]
+    table = pd.DataFrame({"t": sets, "b": [1.0, 2.0, 3.0, 4.0, 5.0]})
+    spec = bm.Composite(t=bm.BernoulliSet(), b=bm.Normal())
+    filled = MixtureImputer(1, spec=spec, random_state=0).fit_transform(table)
+    assert filled[2, 0] == frozenset("a")
+    assert filled[0, 0] == frozenset("ab")
+
+
 def test_counts_are_whole_and_integers_stay_integers():
     spec = bm.Composite(
         {"visits": bm.Poisson(), "size (cm)": bm.Normal(), "ill": bm.Bernoulli(), "colour": bm.Categorical()}

@@ -19,6 +19,13 @@ NESTED = bm.Composite(x=bm.Mixture(bm.Normal(), 2), y=bm.Poisson())
 JOINT = bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 3))
 TIED = bm.Composite(x=bm.Mixture(bm.Normal(), 2, tie="a"), y=bm.Poisson())
 
+_LKJ = pm.LKJCholeskyCov.dist(eta=2.0, n=2, sd_dist=pm.HalfNormal.dist(5.0, shape=2), compute_corr=False)
+
+
+def _square(value, centre):
+    return -((value - centre) ** 2)
+
+
 COUNTS = [
     ("flat", bm.Mixture(bm.Normal(), 4), ROWS["x"], 24),
     ("no mixture", bm.Normal(), ROWS["x"], 1),
@@ -41,6 +48,28 @@ COUNTS = [
     # a prior over weights that is not exchangeable, and one that is, of a class that no formula is known of
     ("stick", bm.Mixture(bm.Normal(), 3, weights=pm.StickBreakingWeights.dist(alpha=2.0, K=2)), ROWS["x"], 1),
     ("truncated", bm.Mixture(bm.Normal(mu=pm.Truncated.dist(pm.Normal.dist(0, 9), 0, 99)), 3), ROWS["x"], 6),
+    # priors that only their density tells of: bounds that differ, bounds of which hardly a point is inside, matrices
+    (
+        "bounds of positive numbers",
+        bm.Mixture(bm.Normal(sigma=pm.Truncated.dist(pm.Exponential.dist(1.0), 0.5, np.array([2.0, 9.0, 9.0]))), 3),
+        ROWS["x"],
+        2,
+    ),
+    (
+        "bounds of numbers",
+        bm.Mixture(bm.Normal(mu=pm.Truncated.dist(pm.Laplace.dist(0, 9), np.array([-99.0, 0, 0]), 99)), 3),
+        ROWS["x"],
+        2,
+    ),
+    ("narrow", bm.Mixture(bm.Normal(mu=pm.Truncated.dist(pm.Laplace.dist(5, 9), 4.9, 5.1)), 3), ROWS["x"], 6),
+    ("of ones own", bm.Mixture(bm.Normal(mu=pm.CustomDist.dist(1.0, logp=_square)), 3), ROWS["x"], 6),
+    (
+        "of ones own, each",
+        bm.Mixture(bm.Normal(mu=pm.CustomDist.dist(np.array([1.0, 1.0, 4.0]), logp=_square)), 3),
+        ROWS["x"],
+        2,
+    ),
+    ("matrices", bm.Mixture(bm.MvNormal(cov=_LKJ), 3), np.random.default_rng(0).normal(size=(9, 2)), 6),
     # the inner priors tell apart the inner components of the first outer one, and it from the others
     (
         "nested prior",
@@ -98,7 +127,7 @@ def test_the_posterior_does_not_change_under_any_symmetry(spec, rows):
 
 
 PARTIAL = [case for case in COUNTS if case[0] in ("weights' prior", "a prior each", "numeric, a prior each",
-           "fixed each", "stick", "weights fixed", "all differ")]  # fmt: skip
+           "fixed each", "stick", "weights fixed", "all differ", "of ones own, each")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("spec", "rows"), [c[1:3] for c in PARTIAL], ids=[c[0] for c in PARTIAL])
@@ -118,6 +147,14 @@ def test_permutations_that_are_not_listed_change_the_posterior(spec, rows):
         same = np.isclose(_log_posterior(bound, moved, data), before, rtol=1e-10)
         allowed = any(each.allows(np.array(order)) for each in bound.symmetries) or list(order) == [0, 1, 2]
         assert same == allowed, order
+
+
+def test_orders_that_are_no_permutations_are_not_allowed():
+    symmetry = bind(bm.Mixture(bm.Normal(), 3), read(ROWS["x"])).symmetries[0]
+    assert symmetry.allows([2, 0, 1])
+    assert symmetry.allows([[0, 1, 2], [1, 0, 2]])
+    assert not symmetry.allows([0, 0, 1])
+    assert not symmetry.allows([[0, 1, 2], [1, 1, 2]])
 
 
 def test_a_permutation_of_draws_is_that_of_each_draw():

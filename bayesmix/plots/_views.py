@@ -7,6 +7,7 @@ in the drawn ones too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -325,7 +326,9 @@ def features(view: View, only_column: str) -> list[Feature]:
     drawn = [_measured(view, view.as_data(column)) for column in view.drawn]
     expected = view.expected()
     if expected is None:
-        expected = np.array([[values.mean(0) if len(values) else np.nan * observed[0] for values in drawn]])
+        expected = np.array(
+            [[values.mean(0) if len(values) else np.full(observed.shape[1], np.nan) for values in drawn]]
+        )
     width = observed.shape[1]
     expected = expected.reshape(*expected.shape[:2], -1)
     if expected.shape[2] == width - 1:  # truth values: of the second
@@ -364,7 +367,7 @@ def _measured(view: View, data: Encoded) -> np.ndarray:
     values = np.asarray(data.arrays["value"])
     if kind in ("symbol", "truth"):
         return np.eye(view.n_symbols)[values.astype(int)]
-    values = values.astype(float).reshape(len(values), -1)
+    values = values.astype(float).reshape(len(values), math.prod(values.shape[1:]))  # also where no row has it
     return values[~np.isnan(values).any(1)]
 
 

@@ -1,6 +1,7 @@
 """Plots: the numbers that are drawn, on trees where they are known by hand."""
 
 import itertools
+import re
 
 import matplotlib
 import numpy as np
@@ -683,3 +684,197 @@ def test_fourteen_components_look_different():
 
     for style in (_looks.line, _looks.mark, lambda k: _looks.fill(k)["hatch"]):
         assert len({(_looks.colour(k), str(style(k))) for k in range(49)}) == 49
+
+
+# ---------------------------------------------------------------- what is too much, too little or not there
+
+
+def panels_of(figure):
+    return [axis for axis in figure.axes if axis.get_visible()]
+
+
+def test_transitions_of_many_components_are_shades_alone():
+    rng = np.random.default_rng(2)
+    spec = bm.JointMixture(x=(bm.Normal(), 11), y=(bm.Poisson(), 10))
+    params = {
+        "weights": np.full(11, 1 / 11),
+        "transition": rng.dirichlet(np.ones(10), 11),
+        "x_mu": np.arange(11.0),
+        "x_sigma": np.ones(11),
+        "y_mu": np.arange(1.0, 11.0),
+    }
+    fit = pictures.made(spec, {"x": np.arange(11.0), "y": np.arange(11)}, params)
+    _, (_, matrix) = plots.plot_transitions(fit)
+    assert not matrix.texts
+    red = np.asarray(matrix.images[0].get_array())[:, :, 0]
+    assert red.shape == (11, 10)
+    assert (np.argsort(red.ravel()) == np.argsort(-params["transition"].ravel())).all()  # the darker the likelier
+
+
+def test_topics_of_many_kinds_are_those_that_count():
+    """Of 33 topics the 30 with the largest weights, of 26 kinds the 24 that are frequent."""
+    rng = np.random.default_rng(4)
+    for n_mixtures, n_topics, note in ((5, 3, ""), (26, 33, "30 of 33 topics: .*; 24 of 26 kinds: the most frequent")):
+        spec = bm.HierarchicalMixture(bm.Poisson(), n_topics=n_topics, n_mixtures=n_mixtures)
+        params = {
+            "weights": rng.dirichlet(np.full(n_mixtures, 50.0)),
+            "topic_weights": rng.dirichlet(np.ones(n_topics), n_mixtures),
+            "topic_mu": np.arange(1.0, n_topics + 1),
+        }
+        rows = [list(range(i % 3, i % 3 + 3)) for i in range(40)]
+        figure, axes = plots.plot_topics(pictures.made(spec, rows, params))
+        kinds = np.sort(np.argsort(-params["weights"])[:24])
+        topics = np.sort(np.argsort(-params["topic_weights"].max(0))[:30])
+        drawn = [[patch.get_height() for patch in axis.patches] for axis in axes]
+        np.testing.assert_allclose(drawn, params["topic_weights"][np.ix_(kinds, topics)])
+        assert panels_of(figure) == list(axes)  # of the grid's eight places those without a kind are not seen
+        assert re.fullmatch(note, figure.get_suptitle())
+
+
+def test_one_of_several_linked_mixtures_is_chosen():
+    spec = C(
+        p=bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2)),
+        q=bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 3)),
+    )
+    params = {}
+    for name, size in (("p", 2), ("q", 3)):
+        params |= {
+            f"{name}_weights": [0.25, 0.75],
+            f"{name}_transition": np.random.default_rng(size).dirichlet(np.ones(size), 2),
+            f"{name}_x_mu": [0.0, 4.0],
+            f"{name}_x_sigma": [1.0, 1.0],
+            f"{name}_y_mu": np.arange(1.0, size + 1),
+        }
+    rows = [{"x": 0.0, "y": 1}, {"x": 4.0, "y": 2}, {"x": 3.0, "y": 0}, {"x": 1.0, "y": 2}]
+    fit = pictures.made(spec, {"p": rows, "q": rows}, params)
+    with pytest.raises(bm.SpecError, match=r"which mixture\? Pass one of 'p_transition', 'q_transition'"):
+        plots.plot_transitions(fit)
+    with pytest.raises(bm.SpecError, match=r"no mixture 'r' here shares its components"):
+        plots.plot_transitions(fit, of="r")
+    _, (_, matrix) = plots.plot_transitions(fit, of="q_transition")
+    assert [text.get_text() for text in matrix.texts] == [f"{p:.2f}" for p in params["q_transition"].ravel()]
+
+
+def test_chains_of_many_symbols_and_components():
+    rng = np.random.default_rng(5)
+    spec = bm.Mixture(bm.MarkovChain(levels=list("abcdef")), 5)
+    params = {
+        "weights": np.full(5, 0.2),
+        "initial": rng.dirichlet(np.ones(6), 5),
+        "transition": rng.dirichlet(np.ones(6), (5, 6)),
+    }
+    cells = [list("abcdef"), list("fa"), list("bd"), list("ce"), list("ad"), list("be")]
+    figure, axes = plots.plot_chain(pictures.made(spec, cells, params))
+    assert panels_of(figure) == list(axes)  # five of eight places
+    assert [axis.get_title(loc="left") for axis in axes] == [f"component {k}" for k in range(5)]
+    for axis in axes:
+        assert sorted(text.get_text() for text in axis.texts) == list("abcdef")  # arrows without figures
+    alone = pictures.made(
+        bm.MarkovChain(), [list("ab"), list("ba")], {"initial": [0.5, 0.5], "transition": [[0.9, 0.1], [0.2, 0.8]]}
+    )
+    _, (axis,) = plots.plot_chain(alone)
+    assert axis.get_title(loc="left") == ""
+    _, axes = plots.plot_fields(pictures.made(spec, cells, params))
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == []  # 36 letters would not be read
+
+
+def _two_numbers(rows, **params):
+    n = len(params["x_mu"])
+    spec = bm.Mixture(C(x=bm.Normal(), o=bm.Optional(bm.Normal())), n)
+    whole = {"weights": np.full(n, 1 / n), "x_sigma": np.ones(n), "o_sigma": np.ones(n), **params}
+    return pictures.made(spec, rows, whole)
+
+
+def test_profiles_of_seven_components_take_two_lines():
+    x = np.arange(20.0)
+    fit = _two_numbers({"x": x, "o": x}, x_mu=np.arange(7.0), o_mu=np.arange(7.0), o_p_missing=np.full(7, 0.1))
+    figure, axes = plots.plot_profiles(fit)
+    assert len(panels_of(figure)) == len(axes) == 7
+    assert [axis.get_title(loc="left") for axis in axes][-1] == "6 (14%)"
+
+
+def test_pairs_of_many_rows_show_some_and_say_so():
+    rng = np.random.default_rng(6)
+    rows = {"x": rng.normal(size=1800), "o": np.where(rng.random(1800) < 0.5, np.nan, rng.normal(size=1800))}
+    # the second component has no `o` at all: there is no range and no ellipse of it
+    fit = _two_numbers(rows, x_mu=[0.0, 3.0], o_mu=[0.0, 5.0], o_p_missing=[0.2, 1.0])
+    figure, axes = plots.plot_pairs(fit)
+    assert figure.get_suptitle() == "1500 of 1800 rows"
+    assert len(axes[1, 0].lines) == 2  # one ellipse, with its rim
+    assert len(axes[1, 1].lines) == 2  # one range, with its middle
+    assert len(axes[0, 0].lines) == 4
+    with pytest.raises(ValueError, match=r"max_fields: a whole number of at least 2 is needed, not 1"):
+        plots.plot_pairs(fit, max_fields=1)
+    figure, axes = plots.plot_pairs(fit, {"x": [0.0, 1.0, 3.0], "o": [None, None, None]})
+    assert len(axes[0, 0].patches) > 0
+    assert len(axes[1, 1].patches) == 0  # nothing was observed, and what components have is still there
+    assert len(axes[1, 1].lines) == 2
+
+
+def test_a_field_that_one_component_has_separates_by_its_absence_alone():
+    x = np.r_[np.zeros(10), np.full(10, 9.0)]
+    rows = {"x": x, "o": [*range(10), *[None] * 10]}
+    fit = _two_numbers(rows, x_mu=[0.0, 9.0], o_mu=[4.0, 400.0], o_p_missing=[0.0, 1.0])
+    _, axes = plots.plot_fields(fit, fields=["o"])
+    figure, axes = plots.plot_profiles(fit)
+    assert len(axes) == 2
+    figure.canvas.draw()
+
+
+def test_one_component_needs_no_legend():
+    x = np.arange(20.0)
+    fit = _two_numbers({"x": x, "o": x + 1}, x_mu=[9.0], o_mu=[10.0], o_p_missing=[0.1])
+    figure, axes = plots.plot_pairs(fit)
+    assert not figure.legends
+    assert len(axes[1, 0].lines) == 2
+    figure, _ = plots.plot_responsibilities(fit)
+    assert not figure.legends
+    trajectory = xr.Dataset({"mu": (("iteration", "component"), MU[:, :1]), "objective": OBJECTIVE})
+    _, (_, path) = plots.plot_trajectory(trajectory)
+    assert path.get_legend() is None
+    np.testing.assert_array_equal(path.lines[0].get_ydata(), MU[:, 0])
+
+
+def test_a_trajectory_without_parameters_is_its_objective():
+    figure, (objective, _) = plots.plot_trajectory(xr.Dataset({"objective": OBJECTIVE}))
+    assert panels_of(figure) == [objective]
+    assert len(objective.lines) == 1
+
+
+def test_starts_need_a_history():
+    with pytest.raises(ValueError, match=r"the engine 'none' keeps no history, so there is nothing to plot"):
+        plots.plot_starts(pictures.three())
+
+
+def test_small_clusters_have_no_room_for_their_size():
+    x = np.r_[np.zeros(59), 50.0]
+    fit = pictures.made(M(bm.Normal(), 2), x, {"weights": [0.98, 0.02], "mu": [0.0, 50.0], "sigma": [1.0, 1.0]})
+    _, (axis,) = plots.plot_coclustering(fit, random_seed=1)
+    assert axis.get_title(loc="left") == "2 clusters"
+    assert [text.get_text() for text in axis.texts] == ["0 (59)"]
+
+
+def test_imputed_symbols_beyond_the_colours_are_one_bar():
+    levels = [f"s{i:02d}" for i in range(12)]
+    p = np.r_[np.full(6, 0.15), np.full(6, 0.1 / 6)]
+    spec = M(C(s=bm.Categorical(levels=levels), x=bm.Normal()), 1)
+    cells = [*levels, *[None] * 70]
+    params = {"weights": [1.0], "s_p": [p], "x_mu": [40.0], "x_sigma": [9.0]}
+    fit = pictures.made(spec, {"s": cells, "x": np.arange(82.0)}, params)
+    _, (axis,) = plots.plot_imputation(fit.impute(n_draws=200, random_seed=1))
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == [*levels[:6], "others"]
+    widths = np.array([patch.get_width() for patch in axis.patches]).reshape(7, 70)
+    np.testing.assert_allclose(widths.sum(0), 1)
+    np.testing.assert_allclose(widths.mean(1), [*p[:6], 0.1], atol=0.01)  # 14,000 draws
+    assert len(axis.get_yticks()) == 0  # 70 rows are too many to name
+
+
+def test_coordinates_that_never_lack_have_no_panel():
+    rows = np.arange(20.0).reshape(10, 2)
+    rows[3, 1] = np.nan
+    params = {"weights": [1.0], "mu": [[9.0, 10.0]], "cov": [np.eye(2) * 40]}
+    fit = pictures.made(M(bm.MvNormal(), 1), rows, params)
+    _, axes = plots.plot_imputation(fit.impute(n_draws=20, random_seed=1))
+    assert len(axes) == 1
+    assert len(axes[0].lines[0].get_ydata()) == 1

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pymc as pm
 import pytest
+from scipy import stats
 
 import bayesmix as bm
 from bayesmix.bound import bind
-from bayesmix.calibration import _ALPHA, _Nuts, band, prior_draws, ranks_of, uniformity
+from bayesmix.calibration import _ALPHA, _Nuts, band, prior_draws, quantities, ranks_of, uniformity
 from bayesmix.data import read
 
 _rng = np.random.default_rng(0)
@@ -95,6 +96,51 @@ def test_what_cannot_be_fitted_is_counted_and_not_passed_over():
     assert len(found.ranks) == 5
     assert found.failed == ("FloatingPointError: it broke",)
     assert not found.passed
+
+
+def test_what_went_wrong_is_in_the_report():
+    ranks = pd.DataFrame({"mu": np.arange(20), "log_likelihood": np.arange(20)})
+    failed = ("DataError: every cell is missing", "ValueError: other")
+    found = bm.Calibration("nuts", 5, 19, ranks, np.zeros((20, 5, 0), int), failed, 7)
+    text = str(found)
+    assert "2 tables could not be fitted; the first: DataError: every cell is missing" in text
+    assert "7 divergences in 380 draws" in text
+    with pytest.raises(ValueError, match="method: one of nuts, advi, laplace is needed, not 'gibbs'"):
+        bm.calibrate(bm.Mixture(bm.Poisson(), 2), [1, 2, 9, 8], method="gibbs")
+
+    def broken(data, rng):
+        raise FloatingPointError("it broke")
+
+    bound = bind(bm.Mixture(bm.Poisson(), 2), read(np.array([0, 1, 2, 9, 12])))
+    with pytest.raises(bm.SpecError, match="no simulated table could be fitted: FloatingPointError: it broke"):
+        ranks_of(bound, broken, method="nuts", replications=2, n_rows=5, n_draws=9, random_seed=1)
+
+
+def test_the_plot_shows_how_far_ranks_are_from_uniform():
+    ranks = pd.DataFrame({"mu": np.arange(20), "low": np.zeros(20, int), "log_likelihood": np.arange(20)})
+    figure, axes = bm.Calibration("nuts", 5, 19, ranks, np.zeros((20, 5, 0), int)).plot()
+    even, low, _ = axes.lines
+    np.testing.assert_allclose(even.get_ydata(), 0, atol=1e-12)  # one rank at each place
+    np.testing.assert_allclose(low.get_ydata(), 1 - low.get_xdata())  # all of them at the first
+    assert axes.get_xlabel() == "rank, as a share"
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
+
+
+def test_of_a_covariance_each_number_is_ranked_once():
+    bound = bind(bm.MvNormal(), read(np.random.default_rng(0).normal(size=(9, 2))))
+    params = {"mu": np.array([1.0, 2.0]), "cov": np.array([[4.0, 0.5], [0.5, 3.0]])}
+    data = bound.encode(np.zeros((1, 2)))
+    names, values, _ = quantities(bound, params, data)
+    assert dict(zip(names[:-1], values)) == {
+        "mu[0]": 1.0,
+        "mu[1]": 2.0,
+        "cov[0, 0]": 4.0,
+        "cov[1, 0]": 0.5,
+        "cov[1, 1]": 3.0,
+    }
+    assert values[-1] == pytest.approx(stats.multivariate_normal([1, 2], params["cov"]).logpdf([0, 0]))
 
 
 def _spec(concentration: list[float]) -> bm.Mixture:
