@@ -1,6 +1,8 @@
 """The E-step's kernel against the walks in numpy, on small tables of every width and number of symbols."""
 
 import numpy as np
+import pandas as pd
+import pymc as pm
 import pytest
 
 import bayesmix as bm
@@ -18,6 +20,8 @@ def _symbols(number):
     return [f"s{i}" for i in _rng.integers(number, size=_N)]
 
 
+ONES = [(1.0,)] * _N
+_PRIORS = {"mu": pm.Normal.dist(np.zeros(1), np.ones(1)), "cov": bm.InverseWishart.dist(5.0, np.eye(1))}
 #: Columns are taken one, two, four and eight at a time; few symbols otherwise than many.
 CASES = {
     **{f"{d} coordinates": (M(bm.MvNormal(), 2), list(X[:, :d])) for d in (1, 2, 3, 4, 6, 9)},
@@ -42,6 +46,25 @@ CASES = {
         M(C(x=bm.Normal(), s=bm.MarkovChain()), 2),
         {"x": X[:, 0], "s": [[f"s{v}" for v in _rng.integers(6, size=i % 5)] for i in range(_N)]},
     ),
+    "four components": (M(bm.Normal(), 4), X[:, 0]),
+    "five components in a field": (M(C(a=M(bm.Normal(), 5), b=bm.Exponential()), 2), {"a": X[:, 0], "b": X[:, 1] ** 2}),
+    "four components in a field": (M(C(a=M(bm.Normal(), 4), b=bm.Exponential()), 2), {"a": X[:, 0], "b": X[:, 1] ** 2}),
+    "more symbols than rows": (
+        M(C(x=bm.Normal(), s=bm.Categorical()), 2),
+        {"x": X[:, 0], "s": pd.Categorical(_symbols(40), [f"s{i}" for i in range(300)])},
+    ),
+    "more symbols than rows, some missing": (
+        M(C(x=bm.Normal(), s=bm.Categorical()), 2),
+        {"x": X[:, 0], "s": pd.Categorical([None, *_symbols(40)[1:]], [f"s{i}" for i in range(300)])},
+    ),
+    "what may be missing whole": (
+        M(C(x=bm.Normal(), s=bm.Optional(bm.Sequence(bm.Poisson()))), 2),
+        {"x": X[:, 0], "s": [None if i % 4 == 0 else _rng.poisson(2, i % 3).tolist() for i in range(_N)]},
+    ),
+    "all true": (M(bm.Bernoulli(), 2), np.ones(_N, bool)),
+    # a column of ones is no column, so that the products stand with another's, or alone
+    "vectors of ones": (M(C(a=bm.MvNormal(**_PRIORS), b=bm.Exponential()), 3), {"a": ONES, "b": X[:, 0] ** 2}),
+    "vectors of ones twice": (M(C(a=bm.MvNormal(**_PRIORS), b=bm.MvNormal(**_PRIORS)), 3), {"a": ONES, "b": ONES}),
 }
 
 
