@@ -165,7 +165,9 @@ GRAPHS = {
     ],
     "singular": lambda u: [
         pt.linalg.solve_triangular(pt.tril(spd(u), -1), u[:3], lower=True),
-        pt.linalg.solve_triangular(pt.stack([pt.tril(spd(u)), pt.tril(spd(u), -1)]), pt.stack([pt.eye(3)] * 2), lower=True),
+        pt.linalg.solve_triangular(
+            pt.stack([pt.tril(spd(u)), pt.tril(spd(u), -1)]), pt.stack([pt.eye(3)] * 2), lower=True
+        ),
     ],
     "single precision": lambda u: [
         pt.inc_subtensor(u.astype("float32")[2:4], 1.0),
