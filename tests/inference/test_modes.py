@@ -206,9 +206,9 @@ def test_what_a_way_to_combine_modes_needs_is_said():
     without = replace(fit, idata=xr.DataTree.from_dict({"posterior": fit.posterior}))
     without = replace(without, modes_found=Modes([_mode(0.0)]))  # its mass is not known
     both = replace(without, mode_fits=(without, without))
-    with pytest.raises(ValueError, match="needs the rows' log-likelihood. Pass log_likelihood=True"):
+    with pytest.raises(ValueError, match=r"needs the rows' log-likelihood. Pass log_likelihood=True"):
         both.combine("stacking")
-    with pytest.raises(ValueError, match='a mode has no Laplace approximation. Use "stacking" or "bridge"'):
+    with pytest.raises(ValueError, match=r'a mode has no Laplace approximation. Use "stacking" or "bridge"'):
         both.combine("laplace")
 
 

@@ -601,7 +601,7 @@ def test_rows_of_one_value_have_no_variance_to_explain_Normal(sigma):
 
 @pytest.mark.parametrize("mu", [0.0, bm.Shared()])
 def test_means_that_are_given_or_shared_are_not_of_this_method_Normal(mu):
-    with pytest.raises(SpecError, match="and all of their means; not these 2. Share sigma"):
+    with pytest.raises(SpecError, match=r"and all of their means; not these 2. Share sigma"):
         bm.fit_moments(M(bm.Normal(mu=mu), 2), np.array([0.0, 1, 2, 5, 9]))
 
 

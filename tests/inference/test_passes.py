@@ -162,7 +162,7 @@ def test_a_sample_that_says_too_little_is_not_trusted():
 def test_a_sample_of_rows_of_which_few_have_most_of_the_weight_is_refused():
     weights = np.ones(N)
     weights[7] = 1e6
-    with pytest.raises(bm.DataError, match="a few rows have most of the weight. Leave it out"):
+    with pytest.raises(bm.DataError, match=r"a few rows have most of the weight. Leave it out"):
         bm.fit_nuts(bm.Mixture(bm.Poisson(), 2), FRAME["n"].to_numpy(), row_weights=weights, subsample=50, **SMALL)
 
 
