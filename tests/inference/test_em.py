@@ -261,25 +261,28 @@ def test_a_start_with_probabilities_of_zero_goes_where_plain_em_goes(n_fields, t
     rng = np.random.default_rng(4)
     z = rng.integers(0, 2, 200)
     names = [f"f{j}" for j in range(n_fields)]
-    table = {name: np.array(list("abc"))[np.where(rng.random(200) < 0.6, 2 * z, 1)] for name in names}
+    table = {
+        name: np.array(list("abc"))[np.where(rng.random(200) < 0.4, 2 * z, rng.integers(3, size=200))] for name in names
+    }
     spec = bm.Mixture(bm.Composite({name: bm.Categorical() for name in names}), 2).with_flat_priors()
     bound = prepare(spec, table, None)[1]
-    start = {"weights": np.array([0.5, 0.5])}
+    start, edge = {"weights": np.array([0.5, 0.5])}, 0.0
     for name in names:
         own = list(bound.site.children[0].children[names.index(name)].learned.levels)
-        start[f"{name}_p"] = np.array([[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]])[:, ["abc".index(level) for level in own]]
+        start[f"{name}_p"] = np.array([[0.6, 0.4 - edge, edge], [edge, 0.5 - edge, 0.5]])[
+            :, ["abc".index(v) for v in own]
+        ]
+        edge = 0.1  # in the first field alone there are zeros
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # components that cannot be told apart are another matter
         fast = bm.fit_em(spec, table, start=start, tol=tol, random_seed=1)
         plain = bm.fit_em(spec, table, start=start, tol=1e-10, accelerate=False, max_iter=5000, random_seed=1)
     assert (np.diff(fast.history) >= -1e-9 * np.abs(fast.history[:-1])).all()
     assert fast.history[-1] >= plain.history[-1] - 1e-6
-    for name in names:
-        assert (fast.params[f"{name}_p"] < 1e-9).sum() == 2
 
 
-def test_one_component_of_numbers_has_no_direction_to_look_in():
-    e_step, params = _pass(bm.Mixture(bm.Normal(mu=0.0, sigma=1.0), 1), X)
+def test_a_spec_of_numbers_has_no_direction_to_look_in():
+    e_step, params = _pass(bm.Normal(mu=0.0, sigma=1.0), X)
     e_step.fault = lambda params, number: None
     assert list(ascents(e_step, params, np.random.default_rng(0))) == []
 

@@ -220,3 +220,41 @@ def test_chains_start_at_the_mode_itself_where_there_is_nothing_else():
 
     found = nuts.started(spike, np.array([[1.0, -3.0], [0.5, 2.0]]), np.zeros(2))
     np.testing.assert_allclose(found, 0, atol=1e-17)
+
+
+SHORT = {"draws": 60, "tune": 150, "chains": 2, "random_seed": 1, "log_likelihood": False}
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")  # few draws will do
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_at_one_of_several_modes_keeps_what_was_drawn_Normal(monkeypatch, at):
+    """At the first its draws so far are left; at the second those of the first, which are whole."""
+    drawn, calls = nuts.sample, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if at == len(calls) == 2:
+            raise KeyboardInterrupt
+        found = drawn(*args, **kwargs)
+        if at == len(calls) == 1:
+            fewer = [{name: values[:40] for name, values in chain.items()} for chain in found.chains]
+            return replace(found, chains=fewer, complete=False)
+        return found
+
+    monkeypatch.setattr(nuts, "sample", interrupted)
+    fit = bm.fit_nuts(THREE, TWO_MODES, **SHORT)
+    assert len(calls) == at
+    assert not fit.status.complete
+    assert not fit.status.converged
+    assert fit.mode_fits == ()
+    assert fit.posterior.sizes["draw"] == (40 if at == 1 else 60)
+    assert ("interrupted at another of 2 modes" in fit.status.message) == (at == 2)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")  # few draws will do
+def test_modes_are_combined_on_request_Normal():
+    fit = bm.fit_nuts(THREE, TWO_MODES, combine="laplace", **SHORT)
+    assert fit.mode_fits == ()
+    assert "NUTS from 2 modes, combined by laplace, weights 0.5" in fit.status.message
+    left = (fit.posterior["mu"].median("component") < 0).mean("draw")
+    np.testing.assert_allclose(left, 0.5, atol=0.05)  # the data are their own mirror image

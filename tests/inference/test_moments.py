@@ -672,3 +672,31 @@ def test_the_nearest_point_of_a_hull_by_few_steps_is_a_point_of_it():
         assert weights.sum() == pytest.approx(1)
         distances.append(np.linalg.norm(weights @ corners[labels]))
     assert distances[0] > distances[1] > distances[2] == pytest.approx(exact, rel=1e-6)
+
+
+def test_two_normals_come_in_ascending_order_wherever_newton_ends_Normal():
+    """Of five rows two answers exist, and to one of them Newton's steps lead past where the means are equal."""
+    x = np.random.default_rng(1677198862).standard_t(3, size=5)
+    moments = raw_moments(x, np.full(5, 0.2), 6)
+    for found in two_normals(moments):
+        assert found["mu"][0] <= found["mu"][1]
+        own = normals.normal_moments(found["mu"], found["sigma"] ** 2, 5) @ found["weights"]
+        np.testing.assert_allclose(own, moments[:5], rtol=1e-6)
+
+
+def test_moments_of_four_points_are_not_taken_for_five_normals_Normal():
+    """Rounding decides which of the errors it is, or for some rows that there is an answer: then it has the moments."""
+    answers, refused = 0, []
+    for seed in range(60):
+        x = np.random.default_rng(seed).integers(0, 4, 36) + 0.0
+        moments = raw_moments(x, np.full(36, 1 / 36), 10)
+        try:
+            found = equal_sigma_normals(moments, 5)
+        except MomentsError as error:
+            refused.append(str(error))
+            continue
+        answers += 1
+        own = normals.normal_moments(found["mu"], found["sigma"] ** 2, 10) @ found["weights"]
+        np.testing.assert_allclose(own, moments, rtol=1e-5)
+    assert answers < 12
+    assert all("Use fewer components" in message for message in refused)

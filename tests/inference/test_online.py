@@ -148,6 +148,30 @@ def test_a_finished_run_is_read_again_and_is_of_its_own_spec(tmp_path):
         bm.fit_online(bm.Mixture(bm.Normal(), 3), x, resume=tmp_path / "run", **settings)
 
 
+def test_a_killed_run_goes_on_from_what_was_written_as_it_went(tmp_path, monkeypatch):
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
+    settings = {"n_starts": 1, "batch_size": 2000, "random_seed": 1}
+    whole = bm.fit_online(spec, x, **settings)
+    monkeypatch.setattr(online, "_EVERY", 0.0)
+    monkeypatch.setattr(online, "_TIMES_LONGER", 0)
+    calls = []
+
+    def dies(bound, stats, total, params, moved=online._moved):
+        calls.append(1)
+        if len(calls) == 9:
+            raise Stop
+        return moved(bound, stats, total, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online, "_moved", dies)
+        with pytest.raises(Stop):
+            bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    resumed = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
+    np.testing.assert_array_equal(resumed.history, whole.history)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value)
+
+
 @pytest.mark.filterwarnings("ignore::bayesmix.errors.ConvergenceWarning")  # a few updates
 def test_batches_without_weight_move_nothing():
     """One row at a time: those of weight 0 take a step of the clock, and leave the point where it is."""
