@@ -270,15 +270,14 @@ def probabilities(prior: Dirichlet, counts: np.ndarray) -> np.ndarray:
 def _above(floor: float, p: np.ndarray) -> np.ndarray:
     """Of all probabilities >= floor, those that maximise ``Σ p log q``: some at the floor, the others in proportion."""
     held = np.zeros(p.shape, bool)
-    for _ in range(p.shape[-1]):
+    while True:  # each turn holds one more at least
         left = 1 - floor * held.sum(-1, keepdims=True)
         rest = np.where(held, 0.0, p)
         q = np.where(held, floor, left * rest / np.maximum(rest.sum(-1, keepdims=True), 1e-300))
         below = (q < floor) & ~held
         if not below.any():
-            break
+            return q
         held |= below
-    return q
 
 
 def probability(prior: Beta, successes: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -668,8 +668,6 @@ def _product(tracer: _Tracer, node: Any, inputs: list[_Traced]) -> list[np.ndarr
     if not _plain(node) or node.outputs[0].type.dtype != "float64":
         return None
     a, b = (tracer.addresses(x) for x in inputs)
-    if min(a.ndim, b.ndim) < 2:
-        return None
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     count = int(np.prod(batch, dtype=int))

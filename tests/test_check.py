@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import bayesmix as bm
+from bayesmix.bound import prepare
 from bayesmix.errors import quiet
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.target import Target
@@ -105,6 +106,19 @@ def test_ties_are_found_in_fields_and_in_other_families():
     table["time"] += 1.0  # a scale of 0 is then impossible
     fit = bm.fit_em(spec, table, random_seed=1)
     assert spikes(fit.bound, fit.encoded, fit.params) == []
+
+
+def test_a_scale_that_components_share_cannot_shrink_onto_one_of_them():
+    """The other component's rows would then be impossible."""
+    x = np.array([1.0, 1, 1, 1, 2, 3, 4, 9, 9.5, 10, 11, 12])
+    fit = bm.fit_em(bm.Mixture(bm.Normal(sigma=bm.Shared(pm.HalfNormal.dist(10.0))), 2), x, n_starts=4, random_seed=1)
+    assert spikes(fit.bound, fit.encoded, fit.params) == []
+    # a location that they share may lie on the tie, and one component's scale goes to 0 there
+    proper = bm.fit_em(bm.Mixture(bm.Normal(mu=bm.Shared()), 2), x, n_starts=4, random_seed=1)
+    spec = bm.Mixture(bm.Normal(mu=bm.Shared(), sigma=pm.HalfNormal.dist(10.0)), 2)
+    [spike] = spikes(prepare(spec, x, None)[1], proper.encoded, proper.params)
+    assert (spike.value, spike.ties) == ("1.0", 4)
+    assert spike.gain == pytest.approx((4 - 2) * np.log(10), abs=0.01)
 
 
 def test_spikes_are_looked_for_along_their_own_coordinates():

@@ -18,6 +18,7 @@ from scipy import stats
 import bayesmix as bm
 from bayesmix import likelihood
 from bayesmix.bound import prepare
+from bayesmix.compilation import QuickFunction
 from bayesmix.inference.start import initial_params
 from bayesmix.likelihood import LogLikelihood, RowLogDensity, Rows, RowStatistics, with_log_likelihood
 from tests.structure.trees import TREES, over
@@ -62,6 +63,18 @@ def compiled(rows, names):
 
 
 NAMES = ("rows", "gradient", "total", "of total")
+
+
+def test_sums_of_something_else_over_the_rows_stay_what_they_are():
+    """Only the sum of the log densities is the log-likelihood: not that of the densities, nor of logs and numbers."""
+    _, bound, encoded, _, _ = prepare(bm.Mixture(bm.Normal(), 2), np.arange(6.0), None)
+    rows, natural = Rows(bound, encoded), pt.vector("natural")
+    params = initial_params(bound, encoded, np.ones(6), np.random.default_rng(0), 0)
+    each = RowLogDensity(rows).of(natural)
+    sums = [with_log_likelihood(total) for total in (each.sum(), pt.exp(each).sum(), (each + 1.0).sum())]
+    found = QuickFunction([natural], sums)(rows.plan.natural(params))
+    density = bound.log_density(params, encoded)
+    np.testing.assert_allclose(found, [density.sum(), np.exp(density).sum(), density.sum() + 6], rtol=1e-12)
 
 
 @over(TREES, fast=("Mixture-Composite-Optional-Sequence-Normal", "JointMixture-Composite-Sequence"))

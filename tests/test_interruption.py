@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pymc as pm
 import pytest
+import xarray as xr
 
 import bayesmix as bm
 from bayesmix import checkpoint
@@ -450,6 +452,17 @@ def test_ctrl_c_during_em_returns_the_best_point(monkeypatch, at):
     assert fit.loglik + fit.bound.log_prior(fit.params) >= fit.history[-1] - 1e-9 * abs(fit.history[-1])
 
 
+@pytest.mark.parametrize("at", range(7, 15))
+def test_ctrl_c_after_a_leap_returns_a_point_that_was_looked_at(monkeypatch, at):
+    """A leap may lead down: what is returned is EM's own step from the last point, which cannot."""
+    spec, x = bm.Mixture(bm.Normal(), 2), np.random.default_rng(5).normal(size=400) * np.repeat([1.0, 2.0], 200)
+    start = {"weights": np.array([0.5, 0.5]), "mu": np.array([-0.5, 1.0]), "sigma": np.array([1.0, 1.5])}
+    Stop(monkeypatch, at)
+    with pytest.warns(bm.ConvergenceWarning, match="EM was interrupted"):
+        fit = bm.fit_em(spec, x, start=start, random_seed=1)
+    assert fit.loglik + fit.bound.log_prior(fit.params) >= fit.history[-1] - 1e-9 * abs(fit.history[-1])
+
+
 def test_ctrl_c_before_the_first_point_of_em(monkeypatch):
     Stop(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
@@ -472,6 +485,12 @@ def test_em_keeps_its_points_and_goes_on(tmp_path, monkeypatch):
     left = bm.load(path)
     assert not left.status.complete
     assert left.loglik + left.bound.log_prior(left.params) <= mode.history[-1] + 1e-6
+    spoilt = left.idata["em_starts"].to_dataset()
+    spoilt["mu"].values[0, 1] = np.nan
+    groups = {name: group.to_dataset() for name, group in left.idata.children.items()}
+    replace(left, idata=xr.DataTree.from_dict({**groups, "em_starts": spoilt})).save(tmp_path / "spoilt.zip")
+    with pytest.raises(bm.DataError, match=r"spoilt.zip: a start is not as the spec says. Begin again"):
+        bm.fit_em(spec, X, resume=tmp_path / "spoilt.zip")
     n_begun = left.idata["em_starts"].sizes["start"]
     assert 1 < n_begun < 16
     monkeypatch.undo()

@@ -21,6 +21,8 @@ from bayesmix import sources, summaries
 from bayesmix.bound import bind
 from bayesmix.chunked import ChunkedEStep, Weighting, in_order, learn, n_bytes
 from bayesmix.data import read
+from bayesmix.inference.online import batches
+from bayesmix.inference.rows import rows_in_parts
 from bayesmix.inference.start import initial_params
 from bayesmix.plan import EStep
 from bayesmix.sources import source_of
@@ -570,6 +572,15 @@ def test_what_was_found_is_kept_when_a_file_breaks(path, tmp_path, monkeypatch):
     monkeypatch.setattr(ChunkedEStep, "__call__", failing)
     with pytest.raises(bm.DataError, match=r"rows.parquet: it cannot be read \(broken\). What EM had found is in"):
         bm.fit(SPEC, path, **EM, checkpoint=tmp_path / "em.zip")
+    calls[:] = [0] * 11
+    with pytest.raises(bm.DataError, match=r"it cannot be read \(broken\)") as error:
+        bm.fit(SPEC, path, **EM)  # nothing is kept, and so nothing is said of it
+    assert "What EM had found" not in str(error.value)
+    calls[:] = [0] * 11
+    with pytest.raises(bm.DataError, match=r"it cannot be read \(broken\)") as error:
+        bm.fit(SPEC, path, **EM, checkpoint=tmp_path / "none.zip")  # there is no point yet
+    assert "What EM had found" not in str(error.value)
+    assert not (tmp_path / "none.zip").exists()
     kept = bm.load(tmp_path / "em.zip")
     assert not kept.status.complete
     assert np.isfinite(kept.loglik)
@@ -577,6 +588,24 @@ def test_what_was_found_is_kept_when_a_file_breaks(path, tmp_path, monkeypatch):
     np.testing.assert_allclose(fit.loglik, bm.fit(SPEC, path, **EM).loglik, rtol=1e-9)
     with pytest.raises(bm.DataError, match="another table"):
         bm.fit(SPEC, [pd.read_parquet(path).iloc[1:]], resume=tmp_path / "em.zip")
+
+
+def test_minibatches_go_on_where_they_stopped_also_within_a_part(path):
+    rows = rows_in_parts(SPEC, source_of([pd.read_parquet(path).iloc[:400], pd.read_parquet(path).iloc[400:]]), None)
+
+    def cells(skip):
+        found = []
+        for data, weights in batches(rows, 50, seed=3, number=1, skip=skip):
+            leaf = data
+            while leaf.children:
+                leaf = leaf.children[0]
+            found.append((leaf.full(leaf.arrays["value"], 99.0).tolist(), weights.tolist()))
+        return found
+
+    whole = cells(0)
+    assert sum(len(values) for values, _ in whole) == N
+    for skip in range(len(whole) + 1):
+        assert cells(skip) == whole[skip:]
 
 
 @pytest.mark.parametrize("later", [4, 6])

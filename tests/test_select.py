@@ -27,7 +27,7 @@ from bayesmix.data import read
 from bayesmix.evidence import require_proper
 from bayesmix.fit import Status, make_fit
 from bayesmix.inference.em import fit_em
-from bayesmix.inference.proposal import Permutations
+from bayesmix.inference.proposal import Kernel, Permutations, averaged, fitted_to, nearest
 from bayesmix.inference.target import Target
 from bayesmix.select import n_parameters
 
@@ -357,6 +357,56 @@ def test_permutations_leave_the_density_of_the_coordinates_as_it_is(spec, count)
     np.testing.assert_allclose(values, values[0], rtol=1e-9)
     assert len({matrix.tobytes() for matrix in maps}) == count
     assert len(np.unique(np.round([matrix @ point for matrix in maps], 9), axis=0)) == count
+
+
+def test_an_order_of_the_components_leaves_no_linear_permutations():
+    fit = fit_em(bm.Mixture(bm.Normal(), 2), np.random.default_rng(0).normal(size=30), n_starts=2, random_seed=1)
+    model = model_of(fit.bound, fit.encoded, initval=fit.params, order="mu")
+    target = Target(model, variables_at(fit.bound, fit.params), jacobian=True)
+    with pytest.raises(bm.SpecError, match="their permutations are not linear"):
+        Permutations(fit.bound, target)
+
+
+def test_orders_are_counted_up_to_a_thousand_and_overlaps_beyond_are_refused():
+    """Of 6! orders each is found; 7! are too many, unless most components cannot be taken for one another."""
+
+    def of(n):
+        x = np.concatenate([np.random.default_rng(0).normal(10 * k, 1, 9) for k in range(n)])
+        fit = fit_em(bm.Mixture(bm.Normal(sigma=1.0), n), x, n_starts=2, random_seed=1)
+        return Permutations(fit.bound, _target(fit))
+
+    six, seven = of(6), of(7)
+    assert len(six.closure(six.swaps)) == 720
+    assert seven.closure(seven.swaps) is None
+    rng, one = np.random.default_rng(0), np.ones(1)
+    alike = Kernel(np.zeros(seven.dimension), np.eye(seven.dimension))
+    with pytest.raises(ValueError, match="21 pairs of components overlap, in more than 1000 orders"):
+        averaged([alike], one, seven, rng)
+    apart = Kernel(100.0 * np.arange(seven.dimension), np.eye(seven.dimension))
+    assert len(averaged([apart], one, seven, rng).maps) == 1
+
+
+def test_few_draws_are_taken_for_one_normal_distribution():
+    points = np.random.default_rng(0).normal(size=(15, 3)) + 40.0 * np.arange(15)[:, None]
+    kernels, weights = fitted_to(points[:, :1], np.random.default_rng(1))
+    assert len(kernels) == len(weights) == 1  # less than ten draws a coordinate for each of two
+    draws = kernels[0].draw(20_000, np.random.default_rng(2))
+    np.testing.assert_allclose(draws.mean(), points[:, 0].mean(), rtol=0.05)
+
+
+def test_the_nearest_order_is_never_lower_and_the_highest_where_few_turns_lead_there():
+    """Swaps of neighbours sort: as far as twenty turns go."""
+    for n, sorts in ((10, True), (40, False)):
+        swaps = np.array([np.eye(n)[[*range(i), i + 1, i, *range(i + 2, n)]] for i in range(n - 1)])
+
+        def density(points, n=n):
+            return points @ np.arange(n)
+
+        backwards = np.arange(n, dtype=float)[None, ::-1]
+        found = nearest(backwards, density, swaps)
+        assert density(found) > density(backwards)
+        np.testing.assert_array_equal(np.sort(found[0]), np.arange(n))
+        assert (np.diff(found[0]) > 0).all() == sorts
 
 
 def test_more_permutations_than_can_be_averaged_over():

@@ -4,11 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pymc as pm
+import pytensor.scalar as ps
 import pytensor.tensor as pt
 import pytest
 from pymc.logprob.utils import CheckParameterValue
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+from pytensor.tensor.elemwise import CAReduce
 from scipy import special
 
 import bayesmix as bm
@@ -157,6 +159,41 @@ GRAPHS = {
         pt.linalg.solve_triangular(spd(u).T, u[:3], lower=False, trans=1),
         pt.linalg.solve_triangular(pt.stack([spd(u)] * 2), pt.stack([pt.eye(3)] * 2), lower=True, unit_diagonal=True),
     ],
+    "not positive definite": lambda u: [
+        pt.linalg.cholesky(spd(u) - 50 * pt.eye(3)),
+        pt.linalg.cholesky(pt.stack([spd(u), -spd(u)])),
+    ],
+    "singular": lambda u: [
+        pt.linalg.solve_triangular(pt.tril(spd(u), -1), u[:3], lower=True),
+        pt.linalg.solve_triangular(
+            pt.stack([pt.tril(spd(u)), pt.tril(spd(u), -1)]), pt.stack([pt.eye(3)] * 2), lower=True
+        ),
+    ],
+    "single precision": lambda u: [
+        pt.inc_subtensor(u.astype("float32")[2:4], 1.0),
+        pt.sum(u.astype("float32")),
+        pt.cumsum(u.astype("float32")),
+        matrix(u).astype("float32") @ C.astype("float32").T,
+        pt.linalg.cholesky(spd(u).astype("float32")),
+        pt.linalg.solve_triangular(spd(u).astype("float32"), u[:3].astype("float32"), lower=True),
+    ],
+    "of nothing": lambda u: [
+        pt.cumsum(u[:0]),
+        matrix(u)[:, :0] @ C[:0],
+        matrix(u)[:0] @ C.T,
+        pt.linalg.cholesky(matrix(u)[:0, :0]),
+        pt.linalg.solve_triangular(spd(u)[:0, :0], matrix(u)[:0], lower=True),
+        *LogSumExp(3)(u[:0].reshape((0, 6))),
+    ],
+    "bits": lambda u: [
+        CAReduce(ps.and_, axis=None)(u.astype("int64")),
+        CAReduce(ps.or_, axis=(1,))(matrix(u).astype("int64")),
+        CAReduce(ps.xor, axis=None)(u > 0),
+    ],
+    "set where the input says": lambda u: [
+        pt.set_subtensor(u[(u[0] > 0).astype("int64")], 7.0),
+        pt.inc_subtensor(u[(u[:3] > 0).astype("int64")], u[3:6]),
+    ],
     "other linear algebra": lambda u: [pt.linalg.inv(spd(u)), pt.linalg.det(spd(u)), pt.linalg.slogdet(spd(u))[1]],
     "constants": lambda u: [pt.constant(C.copy()), u.shape, pt.zeros(3), pt.constant(3)],
     "index from the input": lambda u: [u[(u[0] > 0).astype("int64")], u[pt.argsort(u)]],
@@ -299,6 +336,22 @@ def test_what_the_outputs_do_not_need_is_left_out():
     u = pt.vector("u", shape=(12,))
     tape = Tape([u], [pt.concatenate([pt.exp(u), pt.log(u)])[:12]], [U])
     assert len(tape._code) == 5
+
+
+def test_a_call_that_the_outputs_do_not_need_is_left_out():
+    u = pt.vector("u", shape=(12,))
+    turned, _ = Unheard()(u * 2)
+    tape = agree([u], [pt.concatenate([u + 1, turned])[:12]], [U], [[U], [U[::-1]]])
+    assert all(isinstance(step, tuple) for step in tape._steps)
+
+
+def test_a_function_that_scipy_does_not_offer_to_c_is_called(monkeypatch):
+    u = pt.vector("u", shape=(12,))
+    monkeypatch.setattr(machine, "MISSING", set())
+    machine._from_scipy("gammaln_of_no_scipy", machine.GAMMALN)
+    tape = Tape([u], [pt.gammaln(u) + 1], [U])
+    assert sum(not isinstance(step, tuple) for step in tape._steps) == 1
+    np.testing.assert_allclose(tape(np.abs(U))[0], special.gammaln(np.abs(U)) + 1, rtol=1e-14)
 
 
 def test_a_parameter_outside_its_support_gives_minus_infinity():

@@ -88,7 +88,8 @@ class Permutations:
         many = np.broadcast_to(order, (len(units), *order.shape))
         images = to({**draws, **permuted(bound, symmetry, draws, many)})
         matrix = (images[1:] - images[0]).T
-        if np.abs(images[0]).max() > 1e-6 or np.abs(matrix - np.round(matrix)).max() > 1e-6:
+        # NaN is neither: an image outside the support, as of a transform that keeps components in order
+        if not (np.abs(images[0]).max() < 1e-6 and np.abs(matrix - np.round(matrix)).max() < 1e-6):
             raise SpecError(
                 f"{symmetry.name}: a prior's transform treats the components differently, so their permutations are "
                 "not linear. Give all components one prior."

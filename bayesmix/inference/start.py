@@ -123,10 +123,8 @@ def middle(bound: Bound) -> dict[str, np.ndarray]:
 
 def _scales(bound: Bound, name: str) -> np.ndarray:
     """Scale of the column that a slot speaks of, 1 where its family learned none."""
-    for site in bound.site.walk():
-        if name in [slot.name for slot in site.slots.values()]:
-            return np.asarray(getattr(site.learned, "scale", 1.0), float)
-    return np.ones(())
+    site = next(site for site in bound.site.walk() if name in [slot.name for slot in site.slots.values()])
+    return np.asarray(getattr(site.learned, "scale", 1.0), float)
 
 
 def with_mode_inside(bound: Bound) -> Bound:

@@ -296,13 +296,11 @@ def _scatter_known(table, symbols, values):
 @_jit
 def _scatter(tables, size, symbols, values):
     """Sums by symbol in four tables, in turn, so that a symbol need not wait for the sum of the row before."""
-    for i in range(0, values.size - 3, 4):
+    for i in range(0, values.size, 4):  # of which there are a multiple of `ROUND`
         tables[np.uintp(symbols[i])] += values[i]
         tables[np.uintp(size + symbols[i + 1])] += values[i + 1]
         tables[np.uintp(2 * size + symbols[i + 2])] += values[i + 2]
         tables[np.uintp(3 * size + symbols[i + 3])] += values[i + 3]
-    for i in range(values.size - values.size % 4, values.size):
-        tables[np.uintp(symbols[i])] += values[i]
 
 
 @_jit
@@ -1008,7 +1006,7 @@ def _up(code, until, ints, floats, products, nat, work, bounds, caps, block, pea
             for k in range(n_components):
                 source = ints[op[5] + k]
                 _add(_part(work, out + k * cap, n), _part(work, source, n))
-        elif kind == SEGMENTS:
+        else:
             _segments_up(op, ints, work, begin, cap, size, bounds[op[6], block])
 
 

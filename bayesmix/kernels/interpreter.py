@@ -180,12 +180,9 @@ def _unary(op, x):
 
 @_jit
 def _binary(op, x, y):
-    if op == ADD:
-        return x + y
-    elif op == SUB:
+    # sums and products have loops of their own
+    if op == SUB:
         return x - y
-    elif op == MUL:
-        return x * y
     elif op == DIV:
         return x / y
     elif op == POW:

@@ -11,9 +11,10 @@ import pytest
 import bayesmix as bm
 from bayesmix.bound import prepare
 from bayesmix.build import model_of, variables_at
+from bayesmix.inference.em import Run, advance
 from bayesmix.inference.quasi_newton import Complete
 from bayesmix.inference.saddles import ascents
-from bayesmix.inference.start import initial_params
+from bayesmix.inference.start import initial_params, with_mode_inside
 from bayesmix.inference.target import Target
 from bayesmix.plan import EStep
 
@@ -195,3 +196,111 @@ def test_counts_of_billions_do_not_fall_by_rounding():
     table = {"answers": answers, "cost": costs, "count": counts}
     for seed in range(1, 6):
         assert np.isfinite(bm.fit_em(spec, table, random_seed=seed, n_starts=2).loglik)
+
+
+class _Faulty(EStep):
+    """A pass that goes wrong once: `fault(self, params, number)` returns what it says instead, or None."""
+
+    fault = None
+    number = 0
+
+    def __call__(self, params):
+        self.number += 1
+        found = self.fault(params, self.number)
+        return super().__call__(params) if found is None else found
+
+
+def _pass(spec, data):
+    _, bound, encoded, weights, _ = prepare(spec, data, None)
+    e_step = _Faulty(bound, encoded, weights)
+    return e_step, initial_params(bound, encoded, weights, np.random.default_rng(1), 1)
+
+
+def test_a_log_posterior_that_falls_is_no_success():
+    """EM cannot fall: where it does, a family's M-step is wrong, and the run says so."""
+    e_step, start = _pass(bm.Mixture(bm.Normal(), 2), X)
+    whole = EStep.__call__
+
+    def falls(params, number):
+        loglik, stats = whole(e_step, params)
+        return (loglik - 5.0 * (number == 3), stats) if number <= 3 else None
+
+    e_step.fault = falls
+    run = Run(start)
+    advance(e_step, run, 50, 1e-8)
+    assert run.failed
+    assert "failed: the log posterior fell by" in run.status
+    assert len(run.history) == 2
+    run.begin_again()
+    assert run.failed  # what failed stays so
+    assert run.objective == -np.inf
+
+
+def test_a_leap_to_where_nothing_can_be_computed_is_taken_back():
+    e_step, start = _pass(bm.Mixture(bm.Normal(), 2), OVERLAP)
+    e_step.fault = lambda params, number: None
+    whole, run, faults = Run(start), Run(start), []
+    advance(e_step, whole, 500, 1e-8, accelerate=True)
+
+    def singular(params, number):
+        if run.plain is not None and len(faults) < 3:
+            faults.append(number)
+            raise np.linalg.LinAlgError("no density there")
+
+    e_step.fault = singular
+    advance(e_step, run, 500, 1e-8, accelerate=True)
+    assert len(faults) == 3 <= run.rejected  # some leaps are too far by themselves
+    assert whole.status == run.status == "converged"
+    assert run.objective == pytest.approx(whole.objective, abs=1e-6)
+
+
+@pytest.mark.parametrize("tol", [0, 1e-8])
+@pytest.mark.parametrize("n_fields", [2, 9])
+def test_a_start_with_probabilities_of_zero_goes_where_plain_em_goes(n_fields, tol):
+    """A coordinate at the edge is infinite: there are neither gradients nor leaps, few parameters or many."""
+    rng = np.random.default_rng(4)
+    z = rng.integers(0, 2, 200)
+    names = [f"f{j}" for j in range(n_fields)]
+    table = {
+        name: np.array(list("abc"))[np.where(rng.random(200) < 0.4, 2 * z, rng.integers(3, size=200))] for name in names
+    }
+    spec = bm.Mixture(bm.Composite({name: bm.Categorical() for name in names}), 2).with_flat_priors()
+    bound = prepare(spec, table, None)[1]
+    start, edge = {"weights": np.array([0.5, 0.5])}, 0.0
+    for name in names:
+        own = list(bound.site.children[0].children[names.index(name)].learned.levels)
+        start[f"{name}_p"] = np.array([[0.6, 0.4 - edge, edge], [edge, 0.5 - edge, 0.5]])[
+            :, ["abc".index(v) for v in own]
+        ]
+        edge = 0.1  # in the first field alone there are zeros
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # components that cannot be told apart are another matter
+        fast = bm.fit_em(spec, table, start=start, tol=tol, random_seed=1)
+        plain = bm.fit_em(spec, table, start=start, tol=1e-10, accelerate=False, max_iter=5000, random_seed=1)
+    assert (np.diff(fast.history) >= -1e-9 * np.abs(fast.history[:-1])).all()
+    assert fast.history[-1] >= plain.history[-1] - 1e-6
+
+
+def test_a_spec_of_numbers_has_no_direction_to_look_in():
+    e_step, params = _pass(bm.Normal(mu=0.0, sigma=1.0), X)
+    e_step.fault = lambda params, number: None
+    assert list(ascents(e_step, params, np.random.default_rng(0))) == []
+
+
+def test_no_direction_is_looked_for_where_em_leads_nowhere():
+    e_step, params = _pass(bm.Mixture(bm.Normal(), 2), X)
+    stats = EStep.__call__(e_step, params)[1]
+    nothing = {key: {name: np.full_like(value, np.nan) for name, value in own.items()} for key, own in stats.items()}
+    e_step.fault = lambda params, number: (0.0, nothing)
+    assert list(ascents(e_step, params, np.random.default_rng(0))) == []
+
+
+def test_a_prior_that_rises_to_the_edge_has_its_mode_inside_where_samplers_start():
+    """Beta(1/2, 1/2) and five times yes: the logit's density is p^(11/2) (1 - p)^(1/2), highest at p = 11/12."""
+    spec = bm.Bernoulli(p=pm.Beta.dist(0.5, 0.5))
+    _, bound, encoded, weights, _ = prepare(spec, [True] * 5, None)
+    inside = with_mode_inside(bound)
+    params = initial_params(inside, encoded, weights, np.random.default_rng(0), 0)
+    _, stats = EStep(inside, encoded, weights)(params)
+    np.testing.assert_allclose(inside.m_step(stats, params)["p"], 5.5 / 6, rtol=1e-12)
+    np.testing.assert_allclose(bound.m_step(stats, params)["p"], 1.0, rtol=1e-12)  # where EM would go

@@ -13,8 +13,11 @@ from scipy import integrate, stats
 import bayesmix as bm
 from bayesmix.bound import prepare
 from bayesmix.errors import ApproximationWarning
+from bayesmix.inference.advi import _FullRank, ascend
 from bayesmix.inference.laplace import information_rank, laplace_of, log_mass
+from bayesmix.inference.map import climb
 from bayesmix.inference.minibatch import Batches, Climb
+from bayesmix.progress import Progress
 from bayesmix.psis import importance
 
 REFERENCE = Path(__file__).parent.parent / "reference"
@@ -257,3 +260,110 @@ def test_minibatches_resume_to_the_last_bit_and_report_their_noise(tmp_path, mon
         bm.fit_advi(bm.Mixture(bm.Normal(mu=pm.Normal.dist(0, 0.01)), 2), x, resume=tmp_path / "run", **settings)
     with pytest.raises(ValueError, match="Pass minibatch="):
         bm.fit_advi(spec, x, checkpoint=tmp_path / "other")
+
+
+def test_minibatches_say_what_needs_all_rows():
+    counts, rng = np.array([3, 3, 0, 5, 3, 1, 3, 4, 2, 3] * 4), np.random.default_rng(1)
+    fit = bm.fit_em(bm.Mixture(bm.SpikeAndSlab(), 2), counts, n_starts=2, random_seed=1)
+    _, full = laplace_of(
+        fit.bound.held({name: fit.params[name] for name in fit.bound.discrete_slots}), fit.encoded, fit.params
+    )
+    with pytest.raises(bm.SpecError, match=r"minibatch: .* must be judged by all rows\. Leave it out"):
+        Batches(fit.bound, fit.encoded, np.ones(40), 10, fit.params, full, None, rng)
+    vectors = rng.normal(size=(60, 2))
+    vectors[::7, 1] = np.nan
+    with pytest.raises(bm.SpecError, match=r"vectors that lack coordinates need all rows\. Leave it out"):
+        bm.fit_advi(bm.Mixture(bm.MvNormal(), 1), vectors, minibatch=20, n_starts=1, random_seed=1)
+
+
+def test_a_climb_is_read_as_it_was_written_and_nothing_else_is(tmp_path):
+    for before in (None, np.array([0.5, 0.25])):
+        climb = Climb(np.array([1.0, 2.0]), np.ones(2), np.full(2, 3.0), before, [-3.0], np.array([4, 1]), 7, True)
+        climb.write(tmp_path / "run", {"minibatch": 5})
+        found, about = Climb.read(tmp_path / "run")
+        assert about == {"minibatch": 5}
+        assert (found.step, found.settled, found.history, found.generator) == (7, True, [-3.0], {})
+        assert (found.before is None) == (before is None)
+        for name in ("lam", "first", "second", "order", "before"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(climb, name))
+    with pytest.raises(FileNotFoundError, match="No such checkpoint"):
+        bm.fit_advi(bm.Mixture(bm.Normal(), 2), Y, minibatch=5, resume=tmp_path / "nothing")
+
+
+def test_one_batch_has_no_noise_and_gives_the_whole_posterior():
+    spec = bm.Mixture(bm.Normal(), 2)
+    settings = {"n_starts": 2, "draws": 200, "random_seed": 3}
+    fit = bm.fit_advi(spec, SEPARATED, minibatch=1000, **settings)
+    assert (fit.idata["variational"]["gradient_sd"] == 0).all()
+    assert (fit.idata["variational"]["gradient_sd_without_control"] == 0).all()
+    whole = bm.fit_advi(spec, SEPARATED, **settings)
+    for name in ("mu", "sigma", "weights"):
+        sd = whole.posterior[name].std(("chain", "draw"))
+        gap = fit.posterior[name].mean(("chain", "draw")) - whole.posterior[name].mean(("chain", "draw"))
+        assert (abs(gap) < 0.3 * sd).all()
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ApproximationWarning")
+def test_a_climb_that_is_cut_short_is_not_converged():
+    with pytest.warns(bm.ConvergenceWarning, match="ADVI stopped after 1 iterations before the bound settled"):
+        fit = bm.fit_advi(bm.Mixture(bm.Normal(), 2), close_pair(1), max_iter=1, n_starts=2, random_seed=1, draws=50)
+    assert not fit.status.converged
+    assert "ADVI (fullrank) stopped after 1" in fit.status.message
+
+
+def test_nothing_to_integrate_has_the_mass_of_its_value():
+    assert log_mass(-2.5, np.zeros((0, 0))) == -2.5
+    assert np.isnan(log_mass(-2.5, np.diag([-1.0, 0.0])))
+
+
+def test_rows_without_weight_tell_nothing_of_the_rank():
+    """Of the rows with weight all are one number: the location and the scale are told by nothing."""
+    x = np.concatenate([np.full(10, 1.0), Y])
+    fit = bm.fit_em(bm.Normal(), x, random_seed=1)
+    weights = (np.arange(len(x)) < 10).astype(float)
+    assert information_rank(fit.bound, fit.params, fit.encoded) == (2, 2)
+    alone = bm.fit_em(bm.Normal(), x, random_seed=1).encoded.take(np.arange(10))
+    found = information_rank(fit.bound, fit.params, fit.encoded, weights)
+    assert found == information_rank(fit.bound, fit.params, alone)
+
+
+def test_newtons_method_gives_up_after_a_few_steps_on_a_flat_top():
+    """On -u^4 a step takes a third of the way, so that five leave much of it."""
+
+    class Quartic:
+        def __call__(self, u):
+            return float(-(u**4).sum()), -4 * u**3
+
+        def hessian(self, u):
+            return np.diag(-12 * u**2)
+
+    u, history, converged = climb(Quartic(), np.array([100.0]), 1)
+    assert not converged
+    assert 0 < abs(u[0]) < 100
+    assert (np.diff(history) > 0).all()
+    assert history[-1] == pytest.approx(-(u[0] ** 4))
+
+
+def test_a_bound_that_is_no_number_is_climbed_away_from():
+    """Where the log density is -inf at a point, the step there is taken back."""
+
+    class Half:
+        start = np.array([1.0])
+
+        def __call__(self, u):
+            return (float(-0.5 * (u[0] - 3) ** 2), 3 - u) if u[0] < 7 else (-np.inf, np.zeros(1))
+
+        def hessian(self, u):
+            return np.array([[-1.0]])
+
+    family = _FullRank(Half(), Half.start)
+    points = np.array([[-1.0], [1.0]])
+    with Progress("", None, False) as progress:
+        found, history, converged = ascend(Half(), family, points, 100, 1e-8, progress)
+    assert converged
+    np.testing.assert_allclose(family.transform(found, points).mean(), 3, atol=1e-3)
+    far = _FullRank(Half(), np.array([9.0]))
+    with Progress("", None, False) as progress:
+        _, history, converged = ascend(Half(), far, points, 100, 1e-8, progress)
+    assert not converged
+    assert history == [-1e300]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import xarray as xr
 
 import bayesmix as bm
 from bayesmix.bound import prepare
 from bayesmix.errors import ConvergenceWarning, MultimodalWarning
 from bayesmix.inference import nuts
 from bayesmix.inference.em import Run, advance
-from bayesmix.inference.modes import stuck_chains
+from bayesmix.inference.modes import Mode, Modes, stuck_chains, weighed
 from bayesmix.inference.target import laplace_factor
 from bayesmix.plan import EStep
 
@@ -172,3 +175,86 @@ def test_keywords_that_are_not_understood():
     for name in ("modes", "combine"):
         with pytest.raises(ValueError, match=f"{name}: "):
             bm.fit_nuts(THREE, TRAP, **{name: "some"})
+
+
+def _mode(log_posterior, **more):
+    return Mode({}, log_posterior, log_posterior, 1, 0.5, **more)
+
+
+def test_which_modes_chains_start_from():
+    heavy, light = _mode(0.0, log_mass=0.0, weight=0.99), _mode(-3.0, log_mass=-6.0, weight=0.001)
+    none = _mode(-4.0, log_mass=-np.inf, weight=0.0)  # in unconstrained coordinates no mode of its own
+    modes = Modes([heavy, light, none])
+    assert modes.to_sample("dominant") == modes.to_sample("auto") == (heavy,)
+    assert modes.to_sample("all") == (heavy, light)
+    empty = Modes([])
+    assert empty.heavy == empty.to_sample("all") == ()
+    assert empty.describe() == ""
+    assert len(empty.table) == 0
+
+
+def test_no_modes_need_no_weighing_and_numbers_have_none():
+    fit = bm.fit_em(bm.Normal(mu=0.0, sigma=1.0), TRAP[:5], random_seed=1)
+    modes = Modes([_mode(-1.0)])
+    assert weighed(fit.bound, fit.encoded, None, modes) is modes  # nothing is sampled
+    free = bm.fit_em(bm.Normal(), TRAP[:5], random_seed=1)
+    assert len(weighed(free.bound, free.encoded, None, Modes([]))) == 0
+
+
+def test_what_a_way_to_combine_modes_needs_is_said():
+    fit = bm.fit_em(THREE, TRAP, n_starts=4, random_seed=1)
+    without = replace(fit, idata=xr.DataTree.from_dict({"posterior": fit.posterior}))
+    without = replace(without, modes_found=Modes([_mode(0.0)]))  # its mass is not known
+    both = replace(without, mode_fits=(without, without))
+    with pytest.raises(ValueError, match=r"needs the rows' log-likelihood. Pass log_likelihood=True"):
+        both.combine("stacking")
+    with pytest.raises(ValueError, match=r'a mode has no Laplace approximation. Use "stacking" or "bridge"'):
+        both.combine("laplace")
+
+
+def test_chains_start_at_the_mode_itself_where_there_is_nothing_else():
+    """Each step is halved until there is a density."""
+
+    def spike(u):
+        return (0.0 if (u == 0).all() else -np.inf), np.zeros(len(u))
+
+    found = nuts.started(spike, np.array([[1.0, -3.0], [0.5, 2.0]]), np.zeros(2))
+    np.testing.assert_allclose(found, 0, atol=1e-17)
+
+
+SHORT = {"draws": 60, "tune": 150, "chains": 2, "random_seed": 1, "log_likelihood": False}
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")  # few draws will do
+@pytest.mark.parametrize("at", [1, 2])
+def test_ctrl_c_at_one_of_several_modes_keeps_what_was_drawn_Normal(monkeypatch, at):
+    """At the first its draws so far are left; at the second those of the first, which are whole."""
+    drawn, calls = nuts.sample, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if at == len(calls) == 2:
+            raise KeyboardInterrupt
+        found = drawn(*args, **kwargs)
+        if at == len(calls) == 1:
+            fewer = [{name: values[:40] for name, values in chain.items()} for chain in found.chains]
+            return replace(found, chains=fewer, complete=False)
+        return found
+
+    monkeypatch.setattr(nuts, "sample", interrupted)
+    fit = bm.fit_nuts(THREE, TWO_MODES, **SHORT)
+    assert len(calls) == at
+    assert not fit.status.complete
+    assert not fit.status.converged
+    assert fit.mode_fits == ()
+    assert fit.posterior.sizes["draw"] == (40 if at == 1 else 60)
+    assert ("interrupted at another of 2 modes" in fit.status.message) == (at == 2)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.BayesmixWarning")  # few draws will do
+def test_modes_are_combined_on_request_Normal():
+    fit = bm.fit_nuts(THREE, TWO_MODES, combine="laplace", **SHORT)
+    assert fit.mode_fits == ()
+    assert "NUTS from 2 modes, combined by laplace, weights 0.5" in fit.status.message
+    left = (fit.posterior["mu"].median("component") < 0).mean("draw")
+    np.testing.assert_allclose(left, 0.5, atol=0.05)  # the data are their own mirror image

@@ -22,7 +22,7 @@ from scipy.optimize import nnls
 import bayesmix as bm
 from bayesmix.errors import DegenerateWarning, MomentsError, SpecError
 from bayesmix.moments import equal_sigma_normals, latent_class, mixing, mixing_distribution, normals, two_normals
-from bayesmix.moments.estimator import derivative
+from bayesmix.moments.estimator import derivative, polish
 from bayesmix.moments.views import conditional_means, nearest_possible, random_splits
 
 C, M = bm.Composite, bm.Mixture
@@ -578,3 +578,125 @@ def test_fields_that_are_too_few_for_the_components():
 def test_another_word_for_a_start():
     with pytest.raises(ValueError, match='"moments" or a dict'):
         bm.fit_em(M(bm.Poisson(), 2), np.array([0, 1, 5, 9]), start="kmeans")
+
+
+def test_moments_of_another_number_or_without_a_spread_are_refused():
+    with pytest.raises(ValueError, match=r"orders 1 to 5, and the sixth to rank by, are needed, not shape \(4,\)"):
+        two_normals([0.0, 1.0, 0.0, 3.0])
+    with pytest.raises(ValueError, match=r"6 are needed, not shape \(4,\)"):
+        equal_sigma_normals([0.0, 5.0, 0.0, 43.0], 3)
+    point = 3.0 ** np.arange(1, 7)
+    with pytest.raises(MomentsError, match="the variance is 0"):
+        two_normals(point)
+    with pytest.raises(MomentsError, match="the variance is 0"):
+        equal_sigma_normals(point, 3)
+
+
+@pytest.mark.parametrize("sigma", [None, bm.Shared()])
+def test_rows_of_one_value_have_no_variance_to_explain_Normal(sigma):
+    spec = M(bm.Normal(sigma=sigma) if sigma is not None else bm.Normal(), 2)
+    with pytest.raises(MomentsError, match="every value is 3, so there is no variance to explain"):
+        bm.fit_moments(spec, np.full(20, 3.0))
+
+
+@pytest.mark.parametrize("mu", [0.0, bm.Shared()])
+def test_means_that_are_given_or_shared_are_not_of_this_method_Normal(mu):
+    with pytest.raises(SpecError, match=r"and all of their means; not these 2. Share sigma"):
+        bm.fit_moments(M(bm.Normal(mu=mu), 2), np.array([0.0, 1, 2, 5, 9]))
+
+
+def test_latent_classes_need_three_fields_that_depend_on_one_another():
+    every = np.array(list(product([0, 1], repeat=3)))
+    with pytest.raises(MomentsError, match="three fields or more, not 2"):
+        latent_class(every[:, :2], 2)
+    with pytest.raises(MomentsError, match="those of no 2 components"):
+        latent_class(every, 2, random_seed=1)  # each pattern once: the fields are independent
+    with pytest.raises(MomentsError, match="those of no 2 components"):
+        bm.fit_moments(M(C(*[bm.Bernoulli()] * 3), 2), every, random_seed=1)
+
+
+def test_rows_without_a_missing_cell_must_outnumber_the_components():
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 3)), columns=list("abc"))
+    table.loc[2:, "b"] = np.nan
+    with pytest.raises(MomentsError, match="only 2 rows have no missing cell, too few for moments of 2 components"):
+        bm.fit_moments(M(C(a=bm.Normal(), b=bm.Normal(), c=bm.Normal()), 2), table)
+
+
+def test_there_may_be_fewer_splits_than_asked_for():
+    """Of 16 components one view of 16 values stands alone, and one of 9 beside one of 2: one order in six is that."""
+    rng = np.random.default_rng(0)
+    views = [np.eye(size)[rng.integers(size, size=3000)] for size in (16, 9, 2, 2)]
+    found = list(random_splits(views, 16, rng, 60))
+    assert 20 < len(found) < 60  # 240 orders are tried
+    for split in found:
+        one, other, last = sorted(split.groups, key=lambda group: 0 in group, reverse=True)
+        assert one == (0,)
+        assert 1 in (*other, *last)
+        assert split.products
+
+
+def test_a_fixed_parameter_of_a_field_has_no_standard_error():
+    rng = np.random.default_rng(3)
+    z = rng.random(4000) < 0.4
+    table = {
+        "a": rng.normal(np.where(z, 3.0, 0.0), 1.0),
+        "b": rng.poisson(np.where(z, 6.0, 2.0)),
+        "c": rng.random(4000) < np.where(z, 0.8, 0.3),
+    }
+    spec = M(C(a=bm.Normal(sigma=1.0), b=bm.Poisson(), c=bm.Bernoulli()), 2)
+    fit = bm.fit_moments(spec, table, random_seed=1)
+    np.testing.assert_allclose(fit.params["a_mu"], [0, 3], atol=0.2)
+    np.testing.assert_array_equal(fit.params["a_sigma"], 1.0)
+    assert "a_sigma" not in fit.posterior
+
+
+def test_newtons_method_stays_where_derivatives_overflow():
+    start = np.array([177.25])  # exp(709) is a number, and four times it is none
+    theta, residual = polish(lambda t: np.exp(4 * t), start, np.ones(1))
+    np.testing.assert_array_equal(theta, start)
+    assert not residual < 1
+
+
+def test_the_nearest_point_of_a_hull_by_few_steps_is_a_point_of_it():
+    corners = np.random.default_rng(2).normal(size=(40, 6)) + 1.0
+
+    def oracle(direction):
+        lowest = int((corners @ direction).argmin())
+        return lowest, corners[lowest]
+
+    exact = np.linalg.norm(nnls(np.vstack([corners.T, np.full(40, 1e4)]), np.append(np.zeros(6), 1e4))[0] @ corners)
+    distances = []
+    for steps in (1, 3, 500):
+        labels, weights = mixing.nearest_in_hull(oracle, 6, steps)
+        assert (weights >= 0).all()
+        assert weights.sum() == pytest.approx(1)
+        distances.append(np.linalg.norm(weights @ corners[labels]))
+    assert distances[0] > distances[1] > distances[2] == pytest.approx(exact, rel=1e-6)
+
+
+def test_two_normals_come_in_ascending_order_wherever_newton_ends_Normal():
+    """Of five rows two answers exist, and to one of them Newton's steps lead past where the means are equal."""
+    x = np.random.default_rng(1677198862).standard_t(3, size=5)
+    moments = raw_moments(x, np.full(5, 0.2), 6)
+    for found in two_normals(moments):
+        assert found["mu"][0] <= found["mu"][1]
+        own = normals.normal_moments(found["mu"], found["sigma"] ** 2, 5) @ found["weights"]
+        np.testing.assert_allclose(own, moments[:5], rtol=1e-6)
+
+
+def test_moments_of_four_points_are_not_taken_for_five_normals_Normal():
+    """Rounding decides which of the errors it is, or for some rows that there is an answer: then it has the moments."""
+    answers, refused = 0, []
+    for seed in range(60):
+        x = np.random.default_rng(seed).integers(0, 4, 36) + 0.0
+        moments = raw_moments(x, np.full(36, 1 / 36), 10)
+        try:
+            found = equal_sigma_normals(moments, 5)
+        except MomentsError as error:
+            refused.append(str(error))
+            continue
+        answers += 1
+        own = normals.normal_moments(found["mu"], found["sigma"] ** 2, 10) @ found["weights"]
+        np.testing.assert_allclose(own, moments, rtol=1e-5)
+    assert answers < 12
+    assert all("Use fewer components" in message for message in refused)

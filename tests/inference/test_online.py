@@ -133,6 +133,82 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path, monkeypatch):
     (tmp_path / "text").write_text("no checkpoint")
     with pytest.raises(bm.DataError, match="no checkpoint of fit_online"):
         bm.fit_online(spec, x, resume=tmp_path / "text", **settings)
+    with pytest.raises(FileNotFoundError, match="No such checkpoint"):
+        bm.fit_online(spec, x, resume=tmp_path / "nothing", **settings)
+
+
+def test_a_finished_run_is_read_again_and_is_of_its_own_spec(tmp_path):
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1][:3000]
+    settings = {"batch_size": 300, "n_starts": 1, "n_passes": 1, "random_seed": 4}
+    fit = bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    again = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
+    for name, value in fit.params.items():
+        np.testing.assert_array_equal(again.params[name], value)
+    with pytest.raises(bm.DataError, match=r"is of another spec: Mixture\(Normal\(\), 2\). Pass that one"):
+        bm.fit_online(bm.Mixture(bm.Normal(), 3), x, resume=tmp_path / "run", **settings)
+
+
+def test_a_killed_run_goes_on_from_what_was_written_as_it_went(tmp_path, monkeypatch):
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
+    settings = {"n_starts": 1, "batch_size": 2000, "random_seed": 1}
+    whole = bm.fit_online(spec, x, **settings)
+    monkeypatch.setattr(online, "_EVERY", 0.0)
+    monkeypatch.setattr(online, "_TIMES_LONGER", 0)
+    calls = []
+
+    def dies(bound, stats, total, params, moved=online._moved):
+        calls.append(1)
+        if len(calls) == 9:
+            raise Stop
+        return moved(bound, stats, total, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online, "_moved", dies)
+        with pytest.raises(Stop):
+            bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    resumed = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
+    np.testing.assert_array_equal(resumed.history, whole.history)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ConvergenceWarning")  # a few updates
+def test_batches_without_weight_move_nothing():
+    """One row at a time: those of weight 0 take a step of the clock, and leave the point where it is."""
+    x = np.arange(40) % 7
+    weights = np.where(np.arange(40) % 2 == 0, 1.0, 0.0)
+    spec = bm.Mixture(bm.Poisson(), 2).with_flat_priors()
+    start = {"weights": np.array([0.5, 0.5]), "mu": np.array([1.0, 5.0])}
+    settings = {"batch_size": 1, "n_passes": 1, "start": start, "random_seed": 2, "row_weights": weights}
+    for average in (True, False):
+        fit = bm.fit_online(spec, x, average=average, **settings)
+        assert "after 40 updates" in fit.status.message
+        other = bm.fit_online(spec, np.where(weights == 1, x, x + 50), average=average, **settings)
+        for name, value in fit.params.items():
+            np.testing.assert_allclose(other.params[name], value, rtol=1e-9)
+            assert np.abs(value - start[name]).max() > 1e-3
+
+
+def test_ctrl_c_keeps_the_state_and_it_goes_on_to_the_same_digits(tmp_path, monkeypatch):
+    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
+    settings = {"n_starts": 1, "batch_size": 2000, "random_seed": 1}
+    whole = bm.fit_online(spec, x, **settings)
+    calls = []
+
+    def stops(bound, stats, total, params, moved=online._moved):
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return moved(bound, stats, total, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online, "_moved", stops)
+        with pytest.warns(bm.ConvergenceWarning, match="interrupted"):
+            bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
+    resumed = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
+    np.testing.assert_array_equal(resumed.history, whole.history)
+    for name, value in whole.params.items():
+        np.testing.assert_array_equal(resumed.params[name], value)
 
 
 def test_ctrl_c_returns_the_point_so_far(monkeypatch):

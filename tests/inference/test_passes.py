@@ -8,6 +8,7 @@ import pytest
 
 import bayesmix as bm
 from bayesmix.build import model_of, variables_at
+from bayesmix.errors import ApproximationWarning
 from bayesmix.inference.large import Surrogate
 from bayesmix.inference.passes import PassTarget
 from bayesmix.inference.rows import rows_in_parts
@@ -129,6 +130,40 @@ def test_the_surrogate_has_the_value_gradient_and_curvature_of_all_rows():
     size = {name: float(np.sqrt(np.mean(np.square(found)))) for name, found in errors.items()}
     assert size["surrogate"] < 0.6 * size["quadratic"]
     assert size["surrogate"] < 0.1 * size["sample"]
+    # far away a quadratic says nothing any more
+    value, gradient = surrogate(at + 20 * steps[0])
+    assert value == -np.inf
+    assert not gradient.any()
+
+
+SMALL = {"draws": 100, "tune": 200, "chains": 2, "n_starts": 2, "random_seed": 1}
+
+
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ConvergenceWarning")  # few draws will do
+def test_draws_of_a_sample_are_drawn_again_by_what_all_rows_say():
+    x = FRAME["n"].to_numpy()
+    fit = bm.fit_nuts(bm.Mixture(bm.Poisson(), 2), x[:400], subsample=150, **SMALL)
+    assert "drawn again by them" in fit.status.message
+    assert fit.pareto_k < 0.7
+    whole = bm.fit_nuts(bm.Mixture(bm.Poisson(), 2), x[:400], **SMALL)
+    for name in ("mu", "weights"):
+        sd, mean = (getattr(whole.posterior[name], what)(("chain", "draw")) for what in ("std", "mean"))
+        assert (abs(fit.posterior[name].mean(("chain", "draw")) - mean) < 0.5 * sd).all()
+
+
+def test_a_sample_that_says_too_little_is_not_trusted():
+    x = FRAME["n"].to_numpy()[:200]
+    with pytest.warns((ApproximationWarning, bm.ConvergenceWarning), match="Raise subsample|not to be trusted"):
+        fit = bm.fit_nuts(bm.Mixture(bm.Poisson(), 2), x, subsample=4, **SMALL)
+    assert not fit.status.converged
+    assert "draws are not to be trusted" in fit.status.message
+
+
+def test_a_sample_of_rows_of_which_few_have_most_of_the_weight_is_refused():
+    weights = np.ones(N)
+    weights[7] = 1e6
+    with pytest.raises(bm.DataError, match=r"a few rows have most of the weight. Leave it out"):
+        bm.fit_nuts(bm.Mixture(bm.Poisson(), 2), FRAME["n"].to_numpy(), row_weights=weights, subsample=50, **SMALL)
 
 
 @pytest.mark.parametrize(
