@@ -327,11 +327,12 @@ def _with_cells(
         if fill.dtype == object and all(map(is_missing, cells)):
             dtype = None  # a column without any cell has no type of its own
         _fill(cells, rows, fill, kind, steps, at)
-        new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
         if dtype == series.dtype and table.implementation.is_pyarrow():
+            import pyarrow
+
             own = frame.schema.field(position)  # arrow has more types than narwhals
-            column = new.to_native()
-            return frame.set_column(position, own, column if column.type == own.type else column.cast(own.type))
+            return frame.set_column(position, own, pyarrow.array(cells, own.type))
+        new = nw.new_series(series.name, cells, dtype, backend=table.implementation)
         return table.with_columns(new).to_native()
     old = frame.iloc[:, position]
     cells = old.tolist()

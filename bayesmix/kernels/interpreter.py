@@ -74,7 +74,7 @@ _erfcx = _from_scipy("erfcx", ERFCX)
 def trigamma(x):
     """Second derivative of log gamma: reflection below 0, recurrence to 12, then its asymptotic series."""
     if x <= 0.0:
-        if x == math.floor(x):
+        if x == np.floor(x):
             return math.inf
         return (math.pi / math.sin(math.pi * x)) ** 2 - trigamma(1.0 - x)
     total = 0.0
