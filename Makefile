@@ -45,7 +45,8 @@ INTERPRETED := tests/test_plan.py tests/test_tape.py tests/test_kernels.py \
 coverage: .venv/.test
 	@mkdir -p build && rm -f build/coverage build/coverage.* build/tests.xml
 	@$(BIN)/python -m pytest -n 2 -q --cov --cov-context=test --cov-report= --junitxml=build/tests.xml
-	@$(BIN)/python -m coverage run --append -m pytest -q --collect-only >/dev/null  # workers import before they measure
+	@$(BIN)/python -m coverage run -m pytest -q --collect-only >/dev/null  # workers import before they measure
+	@$(BIN)/python -m coverage combine -q --append
 	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q $(FAST) -p tests.interpreted -W ignore::RuntimeWarning \
 	  --cov --cov-append --cov-report= $(INTERPRETED)
 	@$(BIN)/python -m coverage report --precision=2
