@@ -34,7 +34,7 @@ from bayesmix.inference.laplace import Laplace, laplace_at
 from bayesmix.inference.proposal import Kernel, Permutations, Proposal, Unconstrain, averaged, fitted_to, nearest, root
 from bayesmix.inference.target import Target
 from bayesmix.params import Params
-from bayesmix.psis import importance
+from bayesmix.psis import LARGEST_K, importance
 from bayesmix.seeds import generator
 from bayesmix.threads import ALONE
 
@@ -184,6 +184,12 @@ def log_evidence(
         warn(
             f'The log evidence has a standard error of {found.error:.2g} nats. Take more draws, or method="bridge" '
             "with draws of NUTS.",
+            ApproximationWarning,
+        )
+    elif found.pareto_k is not None and not found.pareto_k < LARGEST_K:
+        warn(
+            f"The log evidence has a Pareto k of {found.pareto_k:.2f}: the approximation misses part of the posterior, "
+            'and the stated error is too small. Take method="bridge" with draws of NUTS.',
             ApproximationWarning,
         )
     return found

@@ -463,6 +463,23 @@ def test_ctrl_c_after_a_leap_returns_a_point_that_was_looked_at(monkeypatch, at)
     assert fit.loglik + fit.bound.log_prior(fit.params) >= fit.history[-1] - 1e-9 * abs(fit.history[-1])
 
 
+def test_em_that_stopped_at_max_iter_goes_on(tmp_path):
+    """It came back as it was, without a word."""
+    x = np.random.default_rng(2).normal(np.repeat([0.0, 1.5], 200), 1)
+    settings = {"n_starts": 4, "accelerate": False, "random_seed": 1}
+    with pytest.warns(bm.ConvergenceWarning, match="max_iter=5"):
+        bm.fit_em(SPEC, x, max_iter=5, checkpoint=tmp_path / "em", **settings)
+    with pytest.warns(bm.ConvergenceWarning, match="max_iter=5"):
+        further = bm.fit_em(SPEC, x, max_iter=5, resume=tmp_path / "em", **settings)
+    assert further.history[0] > bm.fit_em(SPEC, x, max_iter=5, **settings).history[0]
+    fit = bm.fit_em(SPEC, x, resume=tmp_path / "em", **settings)
+    assert fit.status.converged
+    whole = bm.fit_em(SPEC, x, **settings)
+    assert fit.history[-1] == pytest.approx(whole.history[-1], abs=1e-5)
+    again = bm.fit_em(SPEC, x, max_iter=1, resume=tmp_path / "em", **settings)  # has converged: as it is
+    np.testing.assert_array_equal(again.params["mu"], fit.params["mu"])
+
+
 def test_ctrl_c_before_the_first_point_of_em(monkeypatch):
     Stop(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import lgamma
 from typing import Any
 
@@ -21,6 +21,7 @@ from scipy import stats
 from scipy.special import betaln, gammaln, logsumexp
 
 import bayesmix as bm
+from bayesmix import evidence
 from bayesmix.bound import bind, prepare
 from bayesmix.build import model_of, variables_at
 from bayesmix.data import read
@@ -469,6 +470,15 @@ def test_a_rough_evidence_says_so():
     assert found.error > 0.1
     with pytest.raises(ValueError, match="draws: at least 25 are needed"):
         bm.log_evidence(fit, "importance", draws=24)
+
+
+def test_evidence_by_weights_that_cannot_be_trusted_warns(monkeypatch):
+    """Where k is large the stated error is small by chance: it is of the draws that there are."""
+    toy = Toy(APART, 2)
+    mode, trusted = fit_em(toy.spec, toy.table, random_seed=1), evidence.importance
+    monkeypatch.setattr(evidence, "importance", lambda *given: replace(trusted(*given), pareto_k=0.83))
+    with pytest.warns(bm.ApproximationWarning, match=r"Pareto k of 0\.83: .*method=\"bridge\""):
+        bm.log_evidence(mode, "importance", draws=2000, random_seed=2)
 
 
 def test_priors_on_variables_of_a_model_of_ones_own_have_no_evidence():

@@ -236,7 +236,8 @@ def fit_em(
         A file to keep the parameters of every start in, after each iteration that ends a second or more after the last
         writing. `load` gives the best of them as a fit that is not complete; in the end it is the finished fit.
     resume : path, optional
-        Such a file: every start goes on from where it was, and starts that had not begun begin.
+        Such a file: every start goes on from where it was, and starts that had not begun begin. A fit that has
+        converged comes back as it is; one that stopped at `max_iter` goes on for as many iterations again.
     overwrite : bool
         Whether `checkpoint` may take the place of another file.
     random_seed : int, SeedSequence or Generator, optional
@@ -324,7 +325,7 @@ def fit_rows(
     begun: list[dict[str, np.ndarray]] = []
     if resume is not None:
         earlier, begun = snapshots.read(Path(resume), spec, rows)
-        if earlier.status.complete:
+        if earlier.status.converged:
             return replace(earlier, table=rows.table, encoded=rows.encoded)
     kept = None if path is None else snapshots.Snapshots(Path(path), rows)
     search = partial(

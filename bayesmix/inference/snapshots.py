@@ -58,8 +58,8 @@ class Snapshots:
         return bool(begun)
 
     def end(self, fit: Fit, runs: Sequence[Any]) -> None:
-        """Write the fit that EM returns."""
-        self._save(fit, [] if fit.status.complete else [run for run in runs if run.history and not run.failed])
+        """Write the fit that EM returns; of one that has not converged, where every start is too."""
+        self._save(fit, [] if fit.status.converged else [run for run in runs if run.history and not run.failed])
 
     def _save(self, fit: Fit, begun: Sequence[Any]) -> None:
         groups = {name: group.to_dataset() for name, group in fit.idata.children.items()}
