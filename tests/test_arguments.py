@@ -140,7 +140,11 @@ def test_what_is_no_seed(engine, seed):
         bm.fit(spec, np.arange(20.0), method=engine, random_seed=seed)
 
 
-@pytest.mark.parametrize("seed", [3, np.uint8(3), [3, 4], np.random.SeedSequence(3), np.random.PCG64(3)], ids=repr)
+@pytest.mark.parametrize(
+    "seed",
+    [3, np.uint8(3), [3, 4], np.random.SeedSequence(3), np.random.PCG64(3)],
+    ids=lambda seed: type(seed).__name__,
+)
 def test_what_is_a_seed_gives_the_same_draws_again(seed):
     fit = bm.fit(bm.Mixture(bm.Normal(), 2), np.arange(20.0), random_seed=1)
     first, second = (fit.sample(5, random_seed=copy.deepcopy(seed)) for _ in range(2))
