@@ -12,6 +12,7 @@ import io
 import json
 import os
 import struct
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -38,6 +39,7 @@ from bayesmix.inference.modes import Mode, Modes
 from bayesmix.params import Flat, Shared, is_prior
 from bayesmix.relabel import Relabelling
 from bayesmix.spec import Node
+from bayesmix.threads import ALONE
 
 #: Version of the file's layout; a reader refuses newer ones. `_READERS` has the older ones.
 SCHEMA = 3
@@ -107,12 +109,24 @@ def _write(fit: Fit, file: Any) -> None:
                 members[f"{name}-{i}.zip"] = buffer.getvalue()
         elif value is not None:
             buffer = io.BytesIO()
-            kind.write(value).to_netcdf(buffer, engine="h5netcdf")
+            with _dask_aside():
+                kind.write(value).to_netcdf(buffer, engine="h5netcdf")
             members[f"{name}.nc"] = buffer.getvalue()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("fit.json", json.dumps(document, indent=1, allow_nan=False))
         for name, content in members.items():  # not packed: numbers hardly get smaller, and sizes are what they seem
             archive.writestr(name, content, compress_type=zipfile.ZIP_STORED)
+
+
+@contextmanager
+def _dask_aside() -> Iterator[None]:
+    """Dask's settings put aside: xarray asks for its scheduler, and one whose client has gone is an error."""
+    dask = sys.modules.get("dask")
+    if dask is None:
+        yield
+        return
+    with ALONE, dask.config.set(scheduler="synchronous"):
+        yield
 
 
 @contextmanager

@@ -202,11 +202,21 @@ def _computed(delayed: Any) -> Any:
     if distributed is None or not held:
         return delayed.compute(scheduler="synchronous")
     try:
-        distributed.get_worker()
+        worker = distributed.get_worker()
     except ValueError:
         return held[0].client.compute(delayed).result()
-    with distributed.worker_client() as client:  # which lets another task have this one's place while it waits
+    try:  # workers that are threads of the user's process: a client of theirs would outlive his, with Dask's settings
+        client = distributed.default_client()
+    except ValueError:
+        client = None
+    if client is None or client.scheduler.address != worker.scheduler.address:
+        with distributed.worker_client() as client:  # which lets another task have this one's place while it waits
+            return client.compute(delayed).result()
+    distributed.secede()
+    try:
         return client.compute(delayed).result()
+    finally:
+        distributed.rejoin()
 
 
 def _dask(frame: Any) -> Source:

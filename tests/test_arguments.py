@@ -119,7 +119,7 @@ def test_the_cluster_s_functions_refuse_wrong_arguments():
                     with pytest.raises(ValueError, match=f"^{name}: .* is needed, not "):
                         function(SPEC, X, client=client, **{name: value})
     for function in (cluster.fit_em, cluster.select, cluster.fit_laplace, cluster.calibrate):
-        with pytest.raises(TypeError, match=r"client: a distributed\.Client is needed, not 'tcp://"):
+        with pytest.raises(TypeError, match=r"client: a distributed\.Client is needed, and no async.* not 'tcp://"):
             function(SPEC, X, client="tcp://scheduler:8786")
 
 
