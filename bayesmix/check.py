@@ -218,8 +218,8 @@ class _Evidence:
 
     def __init__(self, fit: Fit, model: pm.Model | None, data: Any):
         if data is not None:
-            table = read(data)
-            fit = replace(fit, table=table, encoded=fit.bound.encode(table))
+            data = read(data)
+            fit = replace(fit, table=data, encoded=fit._training(data))
         self.fit, self.model = fit, model
         self.bound: Bound = fit.bound
         self.posterior = fit.posterior

@@ -62,8 +62,7 @@ def label_free(fit: Any, data: Any = None) -> xr.Dataset:
         rows = children["log_likelihood"]["row_loglik"].values
         likelihood = rows.sum(-1) if weights is None else weighted_sum(rows, weights)
     else:
-        _, encoded = fit._data(data, "error")
-        likelihood = np.reshape(_log_likelihoods(bound, points, encoded, weights), (n_chains, n_draws))
+        likelihood = np.reshape(_log_likelihoods(bound, points, fit._training(data), weights), (n_chains, n_draws))
     found: dict[str, Any] = {"log_likelihood": (("chain", "draw"), likelihood)}
     if not any(slot.depends_on_model for slot in bound.slots.values()):
         prior = np.array([bound.log_prior(point) for point in points]).reshape(n_chains, n_draws)

@@ -216,8 +216,7 @@ def require_proper(bound: Bound) -> None:
 
 def _model(fit: Fit, data: Any, initval: Params | None) -> pm.Model:
     """The unordered model of the fit's rows."""
-    _, encoded = fit._data(data, "error")
-    return model_of(fit.bound, encoded, row_weights=fit.row_weights, initval=initval)
+    return model_of(fit.bound, fit._training(data), row_weights=fit.row_weights, initval=initval)
 
 
 def _target_and_draws(fit: Fit, data: Any) -> tuple[Target, np.ndarray, np.ndarray]:

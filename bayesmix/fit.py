@@ -220,6 +220,16 @@ class Fit:
             )
         return cast(Table, self.table), self.encoded
 
+    def _training(self, data: Any) -> Encoded:
+        """The encoded training table. Raises `DataError` where `data` has other rows than the fit has weights of."""
+        _, encoded = self._data(data, "error")
+        weights = self.row_weights
+        if weights is not None and len(weights) != encoded.n_rows:
+            raise DataError(
+                f"data: {encoded.n_rows} rows, but the fit has row weights of {len(weights)}. Pass the training table."
+            )
+        return encoded
+
     def log_density(
         self,
         data: Any = None,
@@ -494,6 +504,11 @@ class Fit:
             as in ``fit.idata``. Elements of sequences are not in it, since each table has its own number of them; see
             `predictive_checks` for those.
 
+        Raises
+        ------
+        DataError
+            A field is called "chain" or "draw".
+
         Examples
         --------
         >>> import numpy as np, bayesmix as bm
@@ -628,7 +643,7 @@ class Fit:
         >>> fit.relabelling.switched
         False
         """
-        _, encoded = self._data(data, "error")
+        encoded = self._training(data)
         posterior = self.posterior
         draws = {name: posterior[name].values for name in self.bound.free_slots}
         if like is None and self.relabelling is not None:

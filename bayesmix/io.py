@@ -28,6 +28,9 @@ import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import xarray as xr
+from pymc.distributions.mixture import MixtureRV
+from pymc.distributions.multivariate import StickBreakingWeightsRV
+from pymc.distributions.shape_utils import change_dist_size
 from pytensor.tensor.variable import TensorVariable
 
 from bayesmix import distributions
@@ -36,7 +39,7 @@ from bayesmix.compilation import constant
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
 from bayesmix.inference.modes import Mode, Modes
-from bayesmix.params import Flat, Shared, is_prior
+from bayesmix.params import Flat, Shared, is_prior, made_of
 from bayesmix.relabel import Relabelling
 from bayesmix.spec import Node
 from bayesmix.threads import ALONE
@@ -500,10 +503,13 @@ def prior_to_json(name: str, given: Any) -> Any:
     if isinstance(given, TensorVariable):
         if not is_prior(given):
             raise SpecError(f"{name}: a prior that is part of your own PyMC model cannot be saved.")
-        op = given.owner.op
-        inputs = [_plain(constant(parameter).tolist()) for parameter in op.dist_params(given.owner)]
-        document = {"dist": type(op).__name__, "inputs": inputs}
+        document: dict[str, Any] = {"dist": type(given.owner.op).__name__}
         try:
+            of, inputs = made_of(given)
+            document["inputs"] = [_plain(constant(parameter).tolist()) for parameter in inputs]
+            if of:
+                document["of"] = [prior_to_json(name, each) for each in of]
+                document["sizes"] = [np.asarray(constant(each.shape)).astype(int).tolist() for each in of]
             prior_from_json(document)
         except Exception:
             raise SpecError(f"{name}: {document['dist']} is a prior that cannot be saved. Use a PyMC one.") from None
@@ -528,11 +534,21 @@ def prior_from_json(document: dict[str, Any] | None) -> Any:
         return Flat()
     if "value" in document:
         return np.asarray(document["value"], float)
+    if "of" in document:
+        if max((n for size in document["sizes"] for n in size), default=0) > _LARGEST_OPTION:
+            raise DataError(f"{document['dist']}: made of more numbers than any fit has.")
+        of = [change_dist_size(prior_from_json(each), size) for each, size in zip(document["of"], document["sizes"])]
+        numbers = [np.asarray(value, float) for value in document["inputs"]]
+        if document["dist"] == MixtureRV.__name__:
+            return pm.Mixture.dist(*numbers, of if len(of) > 1 else of[0])
+        return pm.Truncated.dist(*of, *numbers)
     for module in (pm, distributions):
         for candidate in vars(module).values():
             op: Any = getattr(candidate, "rv_op", None)
             if isinstance(candidate, type) and type(op).__name__ == document["dist"]:
                 inputs = [pt.as_tensor(np.asarray(value, float)) for value in document["inputs"]]
+                if document["dist"] == StickBreakingWeightsRV.__name__:  # the number of breaks is part of its shape
+                    inputs[1] = inputs[1].astype(int)
                 return op.make_node(pytensor.shared(np.random.default_rng()), None, *inputs).outputs[1]
             kind: Any = getattr(candidate, "rv_type", None)
             if isinstance(candidate, type) and getattr(kind, "__name__", None) == document["dist"]:

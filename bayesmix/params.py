@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pymc as pm
 from pymc.distributions.distribution import SymbolicRandomVariable, support_point
+from pymc.distributions.mixture import MixtureRV
 from pymc.distributions.shape_utils import change_dist_size
 from pymc.distributions.transforms import _default_transform, log, logodds, simplex
+from pymc.distributions.truncated import TruncatedRV
 from pymc.logprob.transforms import Transform
 from pytensor.graph.basic import Constant
 from pytensor.graph.traversal import ancestors
@@ -340,6 +342,16 @@ def _refers_to_model(rv: TensorVariable) -> bool:
     return False
 
 
+def made_of(rv: TensorVariable) -> tuple[list[Any], Any]:
+    """The distributions that a prior is made of, as truncated ones and mixtures are, and its other parameters."""
+    node = rv.owner
+    if type(node.op) is TruncatedRV:
+        *inputs, lower, upper = node.inputs
+        return [node.op.base_rv_op.make_node(*inputs).default_output()], [lower, upper]
+    parameters = list(node.op.dist_params(node))
+    return (parameters[1:], parameters[:1]) if type(node.op) is MixtureRV else ([], parameters)
+
+
 def check_prior_like(name: str, value: Any) -> str | None:
     """The fault of something that is neither a prior, nor a number, nor a tensor; None where there is none."""
     if isinstance(value, Shared):
@@ -387,6 +399,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
             raise SpecError(
                 f"{name}: fix it at a whole number, or leave it out: all positions are then alike a priori."
             )
+        _check_prior(name, given_rv, support)
     elif isinstance(given, TensorVariable):
         return Slot(**common, kind="tensor", value=given)
     else:
@@ -407,6 +420,40 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
         if parameter.floor and isinstance(hyper, Dirichlet):
             hyper = replace(hyper, floor=parameter.floor)
     return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
+
+
+def _check_prior(name: str, rv: TensorVariable, support: Support) -> None:
+    """Raise `SpecError` where a prior has no density over numbers, or has one that is drawn anew each time."""
+    if support is not POSITION and not rv.dtype.startswith("float"):
+        raise SpecError(
+            f"{name}: the parameter is {support.name}; {_op_name(rv)} is a distribution over whole numbers. "
+            "Use a continuous prior, or fix the parameter."
+        )
+    if _nobodys(rv.owner.inputs):  # mixtures and LKJ priors are made of such, and sum them out
+        stray = _nobodys([pm.logp(rv, rv.type(), warn_rvs=False)])
+        if stray:
+            other = _op_name(stray[0])
+            raise SpecError(
+                f"{name}: its prior depends on {other}, a random variable without a name that no model has. Give it a "
+                f'name in your own PyMC model, as in pm.{other}("{name}_prior", …), or a value.'
+            )
+
+
+def _nobodys(graphs: list) -> list[Any]:
+    """Random variables that are in graphs, but neither in a model nor above a variable of one."""
+    found = []
+    todo, seen = list(graphs), set()
+    while todo:
+        variable = todo.pop()
+        if variable in seen or variable.owner is None:
+            continue
+        seen.add(variable)
+        if isinstance(variable.owner.op, (RandomVariable, SymbolicRandomVariable)):
+            if variable.name is not None:
+                continue
+            found.append(variable)
+        todo += variable.owner.inputs
+    return found
 
 
 def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: Support) -> TensorVariable:
@@ -456,6 +503,12 @@ def prior_signature(prior: Any) -> Any:
     if not isinstance(prior, TensorVariable):
         value = np.asarray(prior, float)
         return value.shape, value.tobytes()
+    if is_prior(prior) and type(prior.owner.op) in (TruncatedRV, MixtureRV):
+        of, others = made_of(prior)
+        if all(isinstance(each, Constant) for each in others):
+            sizes = [constant(each.shape).tobytes() for each in of]
+            about = [prior_signature(np.asarray(constant(each), float)) for each in others]
+            return type(prior.owner.op), tuple(map(prior_signature, of)), tuple(sizes), tuple(about)
     # an op that is made of another distribution's does not say so in its type
     alone = is_prior(prior) and not hasattr(prior.owner.op, "base_rv_op")
     numbers = hyperparameters(prior) if alone else None
@@ -513,6 +566,8 @@ def _code(rv: TensorVariable) -> str:
         n, eta, sd = rv.owner.op.dist_params(rv.owner)[:3]
         size, shape = show(constant(n)), show(constant(eta))
         return f"pm.LKJCholeskyCov.dist(n={size}, eta={shape}, sd_dist={show(sd)}, compute_corr=False)"
+    if type(rv.owner.op) in (TruncatedRV, MixtureRV):
+        return _code_of_made(rv)
     if kind is None:
         return f"{shown}.dist(…)"
     numbers = hyperparameters(rv)
@@ -533,6 +588,21 @@ def _code(rv: TensorVariable) -> str:
         if _makes(kind, call, rv):
             return f"{shown}.dist({', '.join(call)})"
     return f"{shown}.dist(…)"
+
+
+def _code_of_made(rv: TensorVariable) -> str:
+    """The call that makes a truncated distribution, or a mixture."""
+    of, numbers = made_of(rv)
+    if not all(isinstance(number, Constant) for number in numbers):
+        return f"pm.{'Mixture' if type(rv.owner.op) is MixtureRV else 'Truncated'}.dist(…)"
+    texts = [show(constant(number)) for number in numbers]
+    if type(rv.owner.op) is MixtureRV:
+        parts = f"[{', '.join(map(show, of))}]"
+        if len(of) == 1:  # of which each entry is a component
+            parts = f"{show(of[0]).removesuffix(')')}, size={int(constant(of[0].shape[-1]))})"
+        return f"pm.Mixture.dist({texts[0]}, {parts})"
+    bounds = ["None" if np.isinf(constant(number)).all() else text for number, text in zip(numbers, texts)]
+    return f"pm.Truncated.dist({show(of[0])}, {', '.join(bounds)})"
 
 
 def _pymc_class(op: Any) -> Any:

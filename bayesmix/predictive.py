@@ -13,6 +13,7 @@ import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound
+from bayesmix.errors import DataError
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Observed, Site
 
@@ -54,6 +55,11 @@ def predictive_tree(
 ) -> xr.DataTree:
     """Groups ``posterior_predictive`` and ``observed_data``. See `Fit.posterior_predictive`."""
     own = {name: each for name, each in written(bound, data).items() if each.row_dim == "row" and name in observed}
+    for name in {"chain", "draw"} & set(own):
+        raise DataError(
+            f"{name}: the draws have a dimension of this name. Rename the field, and fit again; "
+            "predictive_checks() and sample() take it as it is."
+        )
     kept: dict[str, list] = {name: [] for name in own}
     for table in replicates(bound, draws, data, rng):
         for name in list(kept):

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("plots", "test")
+EXTRAS = ("sklearn", "parquet", "dask", "plots", "test")
 
 
 def oldest(requirement: str) -> str | None:

@@ -303,6 +303,21 @@ def test_every_engine_is_checked_as_far_as_it_goes(method, tmp_path):
     assert loaded.check(X).checked == report.checked
 
 
+@pytest.mark.parametrize("ask", ["check", "relabel", "evidence", "describe"])
+def test_another_table_than_the_weighted_one_is_an_error(ask, tmp_path):
+    """It was numpy's, of arrays that do not go together."""
+    bm.fit_em(bm.Mixture(bm.Normal(), 2), X, row_weights=np.ones(len(X)), random_seed=1).save(tmp_path / "fit")
+    loaded = bm.load(tmp_path / "fit")
+    asked = {
+        "check": loaded.check,
+        "relabel": lambda data: loaded.relabel(data=data),
+        "evidence": lambda data: bm.log_evidence(loaded, data=data, method="laplace"),
+        "describe": lambda data: str(loaded.describe(data=data)),
+    }
+    with pytest.raises(bm.DataError, match=f"9 rows, but the fit has row weights of {len(X)}. Pass the training table"):
+        asked[ask](X[:9])
+
+
 def test_an_approximation_that_fails_is_not_to_be_used(sound):
     report = replace(sound, pareto_k=0.9).check()
     assert report["pareto_k"].severity == "serious"

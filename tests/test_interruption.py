@@ -687,6 +687,7 @@ def test_a_climb_is_gone_on_with_by_its_own_spec_and_settings(tmp_path):
     assert all("no checkpoint of fit_advi" in error for error in found)
 
 
+@pytest.mark.filterwarnings("ignore::bayesmix.errors.ApproximationWarning")  # of a third of the rows, or not
 def test_ctrl_c_before_every_chain_of_a_sample_has_begun(monkeypatch):
     """One chain has draws and the next has none: the draws that there were got lost in a KeyError."""
     drawn = large.sample

@@ -243,6 +243,25 @@ def test_priors_may_depend_on_a_users_variables():
     np.testing.assert_allclose(logp_of(model, point), expected, rtol=1e-8)
 
 
+def test_a_prior_over_a_variable_that_no_model_has_is_refused():
+    """Its density would be another with every evaluation: of a value drawn there and then."""
+    for scale, name in ((pm.Gamma.dist(2, 1), "Gamma"), (2 * pm.HalfNormal.dist(1), "HalfNormal")):
+        with pytest.raises(bm.SpecError, match=f"sigma: its prior depends on {name}, a random variable without a name"):
+            bm.fit_em(M(bm.Normal(sigma=pm.HalfNormal.dist(scale)), 2), [1.0, 2.0, 3.0])
+    shares = pm.Dirichlet.dist([1.0, 1.0])
+    with pytest.raises(bm.SpecError, match="mu: its prior depends on Dirichlet"):
+        bm.fit_em(bm.Normal(mu=pm.Mixture.dist(shares, [pm.Normal.dist(0, 1), pm.StudentT.dist(3)])), [1.0, 2.0])
+    with pm.Model():  # what a variable of the model is made of is the model's
+        centre = pm.Mixture("centre", [0.5, 0.5], [pm.Normal.dist(0, 1), pm.Normal.dist(5, 1)])
+        model = bm.build_model(M(bm.Normal(mu=pm.Normal.dist(centre, 1)), 2), [1.0, 2.0, 3.0])
+    assert np.isfinite(model.point_logps().get("centre"))
+
+
+def test_a_prior_over_whole_numbers_is_refused():
+    with pytest.raises(bm.SpecError, match=r"mu: the parameter is a real number; DiscreteUniform is .* whole numbers"):
+        bm.fit_em(M(bm.Normal(mu=pm.DiscreteUniform.dist(0, 5)), 2), [1.0, 2.0, 3.0])
+
+
 def test_a_parameter_may_be_a_users_expression():
     with pm.Model() as model:
         low = pm.Normal("low", 0.0, 5.0)

@@ -334,6 +334,18 @@ def test_statistics_of_other_draws(tmp_path, plain):
         (lambda: pm.AsymmetricLaplace.dist(kappa=1.5, mu=2.0, b=3.0), 1.7),
         (lambda: pm.LogitNormal.dist(0.5, 2.0), 0.3),
         (lambda: pm.Weibull.dist(1.5, 2.0), 0.7),
+        (lambda: pm.StickBreakingWeights.dist(1.5, 2), [0.2, 0.3, 0.5]),
+        (lambda: pm.Truncated.dist(pm.Gamma.dist(2.0, 1.0), 0.5, 5.0), 1.7),
+        (lambda: pm.Truncated.dist(pm.StudentT.dist(3.0, sigma=2.0), upper=1.0), -1.7),
+        (lambda: pm.Mixture.dist([0.3, 0.7], [pm.Normal.dist(0.0, 1.0), pm.StudentT.dist(3.0, sigma=2.0)]), 1.7),
+        (lambda: pm.Mixture.dist([0.3, 0.7], pm.StudentT.dist(3.0, sigma=2.0, size=2)), 1.7),
+        (lambda: pm.NormalMixture.dist(np.array([0.3, 0.7]), np.array([0.0, 2.0]), 1.0), 1.7),
+        (
+            lambda: pm.Mixture.dist(
+                [0.3, 0.7], [pm.Truncated.dist(pm.Gamma.dist(2.0, 1.0), 0.5, 5.0), pm.HalfNormal.dist(1.0)]
+            ),
+            1.7,
+        ),
     ],
 )
 def test_a_prior_that_comes_back_has_its_density(prior, at):
@@ -341,6 +353,12 @@ def test_a_prior_that_comes_back_has_its_density(prior, at):
     document = json.loads(json.dumps(prior_to_json("mu", given)))
     found, expected = (pm.logp(each, at).eval() for each in (prior_from_json(document), given))
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_prior_of_endlessly_many_numbers_is_not_made():
+    document = prior_to_json("mu", pm.Mixture.dist([0.3, 0.7], pm.Normal.dist(0.0, 1.0, size=2)))
+    with pytest.raises(bm.DataError, match="made of more numbers than any fit has"):
+        prior_from_json({**document, "sizes": [[10**12]]})
 
 
 def test_what_cannot_be_saved_says_so():

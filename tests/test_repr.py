@@ -49,6 +49,19 @@ def test_code_makes_the_familys_priors(case, priors):
         (lambda: bm.InverseWishart.dist(6.0, np.eye(2)), "InverseWishart.dist(6, [[1.0, 0.0], [0.0, 1.0]])"),
         (lambda: pm.Flat.dist(), "pm.Flat.dist()"),
         (lambda: pm.PolyaGamma.dist(1.0, 2.0), "pm.PolyaGamma.dist(1, 2)"),  # PyMC prints it as PG
+        (lambda: pm.StickBreakingWeights.dist(1.0, 2), "pm.StickBreakingWeights.dist(1, 2)"),
+        (
+            lambda: pm.Truncated.dist(pm.Exponential.dist(3.0), lower=0.5),
+            "pm.Truncated.dist(pm.Exponential.dist(3), 0.5, None)",
+        ),
+        (
+            lambda: pm.Mixture.dist([0.25, 0.75], [pm.HalfNormal.dist(1), pm.HalfCauchy.dist(5)]),
+            "pm.Mixture.dist([0.25, 0.75], [pm.HalfNormal.dist(1), pm.HalfCauchy.dist(5)])",
+        ),
+        (
+            lambda: pm.NormalMixture.dist(np.array([0.25, 0.75]), np.array([0.0, 2.0]), 1),
+            "pm.Mixture.dist([0.25, 0.75], pm.Normal.dist([0.0, 2.0], [1.0], size=2))",
+        ),
         (lambda: 1 / 3, "0.3333333333333333"),
         (lambda: 12345678.0, "12345678"),
     ],
@@ -81,10 +94,9 @@ def test_a_prior_that_no_code_is_known_of_has_its_name_alone():
         rv_op = type("OwnRV", (type(pm.Exponential.rv_op),), {"_print_name": ("Own", "Own")})()
 
     assert repr(bm.Normal(sigma=Own.dist(1.0))) == "Normal(sigma=pm.Own.dist(…))"
-    cut = pm.Truncated.dist(pm.Exponential.dist(1.0), lower=0.5, upper=2)
-    assert repr(bm.Normal(sigma=cut)) == "Normal(sigma=pm.TruncatedExponential.dist(…))"
-    wald = pm.Truncated.dist(pm.Laplace.dist(0.0, 1.0), lower=0.5, upper=2)
-    assert repr(bm.Normal(mu=wald)).endswith(".dist(…))")
+    shares = pm.Dirichlet.dist([1.0, 1.0])
+    unknown = pm.Mixture.dist(shares, [pm.Normal.dist(0, 1), pm.StudentT.dist(3)])
+    assert repr(bm.Normal(mu=unknown)) == "Normal(mu=pm.Mixture.dist(…))"
 
 
 def test_names_that_cannot_be_keywords():

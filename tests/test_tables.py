@@ -355,10 +355,22 @@ def test_names_that_differ_by_a_slash_are_two_fields():
         bm.fit(bm.infer_spec(frame, 2), frame)
 
 
-def test_a_name_that_is_taken_is_one_clear_error():
-    frame = pd.DataFrame({"component": _rng.normal(size=N)})
-    with pytest.raises(bm.SpecError, match=r"component: a dimension of the results has this name. Rename the field"):
+@pytest.mark.parametrize("name", ["component", "row"])
+def test_a_name_that_is_taken_is_one_clear_error(name):
+    frame = pd.DataFrame({name: _rng.normal(size=N)})
+    with pytest.raises(bm.SpecError, match=f"{name}: a dimension of the results has this name. Rename the field"):
         bm.fit(bm.infer_spec(frame, 2), frame)
+
+
+@pytest.mark.parametrize("name", ["chain", "draw"])
+def test_a_name_of_a_dimension_of_draws(name):
+    """It was xarray's error, of variables and coordinates."""
+    frame = pd.DataFrame({name: _rng.normal(size=N)})
+    fit = bm.fit(bm.infer_spec(frame, 2), frame, random_seed=1)
+    with pytest.raises(bm.DataError, match=f"{name}: the draws have a dimension of this name. Rename the field"):
+        fit.posterior_predictive()
+    assert list(fit.sample(3).columns) == [name]
+    assert len(fit.predictive_checks())
 
 
 def test_records_in_one_series_come_back_as_records():
