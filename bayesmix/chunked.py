@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix.bound import Bound, bind_learned, check_enough, check_row_weights
+from bayesmix.checkpoint import digest_of
 from bayesmix.data import Table
 from bayesmix.errors import DataError, gather_faults
 from bayesmix.inference.start import sample_size
@@ -30,6 +31,8 @@ from bayesmix.sources import Part, Source, named
 from bayesmix.spec import Encoded, Node, Readers, Stats, add_stats, validate
 from bayesmix.summaries import Seen, learn_from, together
 
+#: Rows of a chunk that are compared with those of the pass before.
+_COMPARED = 256
 #: Units that amounts of memory are given in.
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -218,7 +221,7 @@ def learn(spec: Node, source: Source, row_weights: Any = None, n_jobs: int = 1, 
         found = looker(again, source.parts)
         for part, before, now in zip(source.parts, first.sizes, found.sizes):
             if sum(before) != sum(now):
-                raise _changed(part, sum(before))
+                raise _changed(part.name, f"it no longer has the {sum(before)} rows of the first pass")
         totals.update(found.totals())
     learned: dict[str, Any] = {}
     gather_faults(partial(_conclude, learned, key, node, totals[key]) for key, node in first.nodes.items())
@@ -377,13 +380,13 @@ class PartOfRows:
         else:
             if at == self.size:
                 return
-        raise _changed(self.part, self.size)
+        raise _changed(self.part.name, f"it no longer has the {self.size} rows of the first pass")
 
 
-def _changed(part: Part, size: int) -> DataError:
+def _changed(where: str, how: str) -> DataError:
     return DataError(
-        f"{part.name}: it no longer has the {size} rows of the first pass. Leave data as they are in a fit, and let a "
-        "function that makes chunks make the same ones each time."
+        f"{where}: {how}. Leave data as they are in a fit, and let a function that makes chunks make the same ones "
+        "each time."
     )
 
 
@@ -439,6 +442,7 @@ class ChunkedEStep:
         self.chunks, self.bound, self.n_jobs = chunks, chunks.bound, n_jobs
         self.left = n_bytes(memory)
         self._kept: dict[int, list[EStep]] = {}
+        self._first_rows: dict[tuple[int, int], str] = {}
         self._sample: tuple[Encoded, np.ndarray] | None = None
 
     @property
@@ -499,8 +503,17 @@ class ChunkedEStep:
 
     def sum_of(self, function: Callable[[Encoded, np.ndarray], Any]) -> Any:
         """The sum over all chunks of a function of encoded rows and their weights; the rows are read for it."""
-        found = in_order(lambda n: sum_over(function, self.chunks.part(n)), range(len(self.chunks.sizes)), self.n_jobs)
+        found = in_order(lambda n: sum_over(function, self._read(n)), range(len(self.chunks.sizes)), self.n_jobs)
         return total_of(found)
+
+    def _read(self, number: int) -> Iterator[Chunk]:
+        """The chunks of one part, whose first rows are compared with what they were the last time."""
+        for i, chunk in enumerate(self.chunks.part(number)):
+            some = chunk.data.take(np.arange(min(chunk.data.n_rows, _COMPARED)))
+            found = digest_of(some, chunk.row_weights[:_COMPARED])
+            if self._first_rows.setdefault((number, i), found) != found:
+                raise _changed(chunk.where, "it has other values than in the pass before")
+            yield chunk
 
     def _part(self, params: Params, number: int) -> tuple[float, Stats | None]:
         """The same for one part."""
@@ -510,7 +523,7 @@ class ChunkedEStep:
 
         def each() -> Iterator[tuple[float, Stats]]:
             nonlocal kept
-            for chunk in self.chunks.part(number):
+            for chunk in self._read(number):
                 piece = EStep(self.bound, chunk.data, chunk.row_weights)
                 del chunk
                 yield piece(params)

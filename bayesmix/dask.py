@@ -42,7 +42,8 @@ from bayesmix.chunked import (
 from bayesmix.data import Table, read
 from bayesmix.errors import BayesmixWarning, DataError, warn
 from bayesmix.fit import Fit
-from bayesmix.inference.em import check_checkpoint, fit_rows
+from bayesmix.inference import snapshots
+from bayesmix.inference.em import fit_rows
 from bayesmix.inference.laplace import laplace_of_rows
 from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.rows import Rows, checked
@@ -127,7 +128,7 @@ def fit_em(
     >>> fit.params["mu"].round()
     array([1., 9.])
     """
-    check_checkpoint(checkpoint, resume, overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
     with _client(client) as cluster:
         return fit_rows(
             spec,

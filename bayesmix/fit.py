@@ -722,7 +722,7 @@ class Fit:
             N rows; the training table by default.
         to : path, optional
             A Parquet file to write the filled table to, some rows at a time: what ``table()`` of the result gives, with
-            all columns. Tables that are read in parts need it.
+            all columns, without an index of pandas'. Tables that are read in parts need it.
         n_draws : int
             Draws of every cell. With a posterior of several draws the parameters vary too.
         random_seed : int, SeedSequence or Generator, optional

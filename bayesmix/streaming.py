@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import narwhals as nw
 import numpy as np
+import pandas as pd
 
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
@@ -88,9 +89,15 @@ def imputed(
     def found() -> Iterator[tuple[str, Any]]:
         for where, table in tables(data, rows=max(_CELLS // n_draws, 256)):
             try:
-                frame = nw.from_native(fill(table), eager_only=True).to_arrow()
+                filled = fill(table)
+                if isinstance(filled, pd.DataFrame):  # whose parts may have an index or not, or of several kinds
+                    frame = pyarrow.Table.from_pandas(filled, preserve_index=False)
+                else:
+                    frame = nw.from_native(filled, eager_only=True).to_arrow()
             except DataError as error:
                 raise named(error, where) from None
+            except pyarrow.ArrowException as error:
+                raise DataError(f"{where}: a column cannot be in a Parquet file ({error}).") from None
             names = real(table)
             for j, each in enumerate(frame.schema):
                 if each.name in names and pyarrow.types.is_integer(each.type):

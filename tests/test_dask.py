@@ -260,7 +260,7 @@ def test_a_worker_that_is_killed_during_laplace_is_made_up_for(cluster, folder, 
     np.testing.assert_allclose(found.posterior["x_mu"], local.posterior["x_mu"], rtol=1e-9)
 
 
-# ------------------------------------------------------------------ what a sceptical user tried
+# ------------------------------------------------------------------ tables that are held, gone, or read once
 
 
 def test_a_frame_that_the_cluster_holds(client, frame):

@@ -684,7 +684,7 @@ def test_a_fit_without_rows_is_saved_and_shown(path, local, tmp_path):
         fit.predict()
 
 
-# ------------------------------------------------------------------- what a sceptical user tried
+# ------------------------------------------------------------------ parts that differ, and what is read once
 
 
 @pytest.mark.parametrize("rows", [40, 200])
@@ -700,6 +700,19 @@ def test_chunks_that_are_there_once_end_in_an_error(rows, monkeypatch):
 
     with pytest.raises(bm.DataError, match=f"chunks: it no longer has the {rows} rows of the first pass"):
         bm.fit(bm.Mixture(bm.Composite(x=bm.Normal()), 2), chunks)
+
+
+@pytest.mark.parametrize("spec", [bm.Normal(), bm.BernoulliSet(), bm.MarkovChain()])
+def test_a_function_that_draws_new_rows_each_time(spec):
+    """It gives as many rows, and so every pass was over another table, without a word."""
+    rng = np.random.default_rng(1)
+
+    def chunks():
+        symbols = rng.permuted(np.tile(np.arange(5), (200, 1)), axis=1)[:, :3].tolist()
+        yield {"x": rng.normal(size=200) if isinstance(spec, bm.Normal) else symbols}
+
+    with pytest.raises(bm.DataError, match="chunk 0: it has other values than in the pass before"):
+        bm.fit_em(bm.Mixture(bm.Composite(x=spec), 2), chunks, memory=0, n_starts=1)
 
 
 def test_a_record_batch_reader_is_asked_once(frame, local):
@@ -808,6 +821,23 @@ def test_columns_that_grow_from_part_to_part_are_written(frame, local, tmp_path)
     assert found["q"].tolist() == [1] * 200 + [0.5] * 400
     np.testing.assert_array_equal(found["y"], frame["y"])
     assert [each.name for each in tmp_path.iterdir()] == ["filled.parquet"]
+
+
+def test_an_index_is_no_column_of_what_is_written(frame, local, tmp_path):
+    """Of parts of which only one has an index of its own it was an error, or lost without a word."""
+    odd = frame.iloc[:200].set_index(pd.Index(list("ab") * 100))
+    for parts in ([odd, frame.iloc[200:]], [frame.iloc[200:], odd], [odd]):
+        local.impute(parts, to=tmp_path / "filled.parquet", n_draws=3, random_seed=1)
+        found = pd.read_parquet(tmp_path / "filled.parquet")
+        assert list(found.columns) == list(frame.columns)
+        np.testing.assert_array_equal(found["y"], pd.concat(parts)["y"])
+
+
+def test_a_column_that_parquet_has_no_type_for(frame, local, tmp_path):
+    odd = frame.assign(note=[1, "two"] * (N // 2))
+    with pytest.raises(bm.DataError, match=r"chunk 0: a column cannot be in a Parquet file .*note"):
+        local.impute([odd], to=tmp_path / "filled.parquet", n_draws=3, random_seed=1)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["reader", "frames", "path"])

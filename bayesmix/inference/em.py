@@ -273,7 +273,7 @@ def fit_em(
     >>> fit.params["mu"].round(1)
     array([-4.,  4.])
     """
-    check_checkpoint(checkpoint, resume, overwrite)
+    snapshots.check_begin(checkpoint, resume, overwrite)
     arguments.check(n_jobs=n_jobs)
     source = source_of(data)
     if source is None:
@@ -295,11 +295,6 @@ def fit_em(
         random_seed=random_seed,
         progressbar=progressbar,
     )
-
-
-def check_checkpoint(checkpoint: Any, resume: Any, overwrite: bool) -> None:
-    """Raise `FileExistsError` where something at `checkpoint` is neither gone on from nor may be overwritten."""
-    snapshots.check_begin(checkpoint, resume, overwrite)
 
 
 def fit_rows(
