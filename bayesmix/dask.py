@@ -55,6 +55,7 @@ from bayesmix.sources import ROWS, Part, Source, source_of
 from bayesmix.spec import Encoded, Node, Stats
 
 try:
+    import cloudpickle
     import distributed
 except ImportError:
     raise ImportError("bayesmix.dask needs Dask. Install it: pip install 'bayesmix[dask]'.") from None
@@ -418,6 +419,14 @@ def _client(client: Any) -> Iterator[Any]:
 
 
 def _source(data: Any) -> Source:
+    if callable(data):
+        try:
+            cloudpickle.dumps(data)
+        except Exception as error:  # whatever an object in it raises
+            raise DataError(
+                f"data: the function cannot be sent to the workers ({error}). Let it make for itself what it uses, "
+                "such as locks and open files."
+            ) from None
     source = source_of(data)
     return _of_table(read(data)) if source is None else source
 

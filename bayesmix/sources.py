@@ -205,16 +205,18 @@ def _computed(delayed: Any) -> Any:
         worker = distributed.get_worker()
     except ValueError:
         return held[0].client.compute(delayed).result()
-    try:  # workers that are threads of the user's process: a client of theirs would outlive his, with Dask's settings
+    try:
         client = distributed.default_client()
     except ValueError:
-        client = None
-    if client is None or client.scheduler.address != worker.scheduler.address:
         with distributed.worker_client() as client:  # which lets another task have this one's place while it waits
             return client.compute(delayed).result()
+    # a worker in the user's process: a client that it makes outlives the user's, and leaves Dask's settings as it was
     distributed.secede()
     try:
-        return client.compute(delayed).result()
+        if client.scheduler.address == worker.scheduler.address:
+            return client.compute(delayed).result()
+        with distributed.Client(worker.scheduler.address, set_as_default=False) as client:
+            return client.compute(delayed).result()
     finally:
         distributed.rejoin()
 

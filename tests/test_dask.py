@@ -33,11 +33,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::bayesmix.errors.ConvergenceWarn
 
 @pytest.fixture(scope="module", autouse=True)
 def settings_of_dask():
-    """As they were before: clients that are not closed in the order of their making leave theirs."""
+    """They stay as they were: a client that a worker in this process makes leaves its scheduler in them."""
     before = dask.config.get("scheduler", None)
     yield
-    if dask.config.get("scheduler", None) != before:
-        dask.config.config.pop("scheduler", None)
+    assert dask.config.get("scheduler", None) == before
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +233,7 @@ def test_laplace_and_nuts_by_sums_over_workers(client, frame):
             sd = theirs.std((0, 1))
             assert (np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))) < 0.4 * sd).all()
             if engine == "fit_laplace":
-                np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+                np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 * sd.max())
 
 
 def test_calibration_has_the_ranks_of_one_process(client):
@@ -301,6 +300,18 @@ def test_nothing_stays_on_the_workers_after_an_error(client, frame):
     while tasks() - before and time.monotonic() < until:
         time.sleep(0.1)
     assert not tasks() - before
+
+
+def test_a_function_that_cannot_be_sent(client):
+    """It was Dask's error, of an expression that could not be serialized."""
+    lock = threading.Lock()
+
+    def chunks():
+        with lock:
+            yield {"x": np.arange(9.0)}
+
+    with pytest.raises(bm.DataError, match=r"data: the function cannot be sent to the workers .*lock"):
+        bayesmix.dask.fit_em(bm.Mixture(bm.Composite(x=bm.Normal()), 2), chunks, client=client)
 
 
 def test_a_client_that_is_closed(client, frame):

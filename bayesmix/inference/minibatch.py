@@ -162,7 +162,7 @@ class Climb:
         if not path.exists():
             raise FileNotFoundError(2, "No such checkpoint", str(path))
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 about = json.loads(str(file["climb"]))
                 arrays = {name: file[name] for name in ("lam", "first", "second", "order")}
                 before = file["before"] if "before" in file.files else None

@@ -475,7 +475,7 @@ def _check_same(path: Path, rows: Rows, settings: dict[str, Any], earlier: dict[
 
 def _read_state(path: Path, rows: Rows, settings: dict[str, Any]) -> tuple[State, int]:
     """The state in an unfinished checkpoint, and the seed."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         document = json.loads(str(file["online"]))
         _check_same(path, rows, settings, document["settings"], document["digest"])
         state = State({}, {}, {}, document["step"], document["n_averaged"], file["history"].tolist())
