@@ -80,7 +80,7 @@ COLUMNS = {
     ),
     "": (_rng.normal(size=N).tolist(), "", "the column has no name"),
     "street": ([f"s{i % 40}" for i in range(N)], "", f"40 different values in {N} rows"),
-    "paid": ([Decimal(int(i)) / 4 for i in _rng.integers(0, 9, N)], "", "convert the column to float"),
+    "paid": ([Decimal(25 * int(i)).scaleb(-2) for i in _rng.integers(0, 9, N)], "", "convert the column to float"),
 }
 #: The same of columns that are no frame's.
 MIXED = {
