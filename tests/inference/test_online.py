@@ -148,23 +148,27 @@ def test_a_finished_run_is_read_again_and_is_of_its_own_spec(tmp_path):
         bm.fit_online(bm.Mixture(bm.Normal(), 3), x, resume=tmp_path / "run", **settings)
 
 
-def test_a_killed_run_goes_on_from_what_was_written_as_it_went(tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", [Stop, KeyboardInterrupt])
+def test_a_run_that_ends_early_goes_on_to_the_same_digits(tmp_path, monkeypatch, end):
+    """One that is killed goes on from what it wrote as it went; Ctrl-C writes where it is."""
     spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
     settings = {"n_starts": 1, "batch_size": 2000, "random_seed": 1}
     whole = bm.fit_online(spec, x, **settings)
-    monkeypatch.setattr(online, "_EVERY", 0.0)
-    monkeypatch.setattr(online, "_TIMES_LONGER", 0)
+    if end is Stop:
+        monkeypatch.setattr(online, "_EVERY", 0.0)
+        monkeypatch.setattr(online, "_TIMES_LONGER", 0)
     calls = []
 
-    def dies(bound, stats, total, params, moved=online._moved):
+    def ends(bound, stats, total, params, moved=online._moved):
         calls.append(1)
         if len(calls) == 9:
-            raise Stop
+            raise end
         return moved(bound, stats, total, params)
 
     with monkeypatch.context() as patch:
-        patch.setattr(online, "_moved", dies)
-        with pytest.raises(Stop):
+        patch.setattr(online, "_moved", ends)
+        said = pytest.raises(Stop) if end is Stop else pytest.warns(bm.ConvergenceWarning, match="interrupted")
+        with said:
             bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
     resumed = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
     np.testing.assert_array_equal(resumed.history, whole.history)
@@ -187,28 +191,6 @@ def test_batches_without_weight_move_nothing():
         for name, value in fit.params.items():
             np.testing.assert_allclose(other.params[name], value, rtol=1e-9)
             assert np.abs(value - start[name]).max() > 1e-3
-
-
-def test_ctrl_c_keeps_the_state_and_it_goes_on_to_the_same_digits(tmp_path, monkeypatch):
-    spec, x = bm.Mixture(bm.Normal(), 2), TABLES["normal"][1]
-    settings = {"n_starts": 1, "batch_size": 2000, "random_seed": 1}
-    whole = bm.fit_online(spec, x, **settings)
-    calls = []
-
-    def stops(bound, stats, total, params, moved=online._moved):
-        calls.append(1)
-        if len(calls) == 9:
-            raise KeyboardInterrupt
-        return moved(bound, stats, total, params)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(online, "_moved", stops)
-        with pytest.warns(bm.ConvergenceWarning, match="interrupted"):
-            bm.fit_online(spec, x, checkpoint=tmp_path / "run", **settings)
-    resumed = bm.fit_online(spec, x, resume=tmp_path / "run", **settings)
-    np.testing.assert_array_equal(resumed.history, whole.history)
-    for name, value in whole.params.items():
-        np.testing.assert_array_equal(resumed.params[name], value)
 
 
 def test_ctrl_c_returns_the_point_so_far(monkeypatch):
