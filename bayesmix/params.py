@@ -401,6 +401,7 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
             )
         _check_prior(name, given_rv, support)
     elif isinstance(given, TensorVariable):
+        _check_owned(name, given)
         return Slot(**common, kind="tensor", value=given)
     else:
         return Slot(**common, kind="fixed", value=_fixed(name, given, shape, support))
@@ -430,13 +431,18 @@ def _check_prior(name: str, rv: TensorVariable, support: Support) -> None:
             "Use a continuous prior, or fix the parameter."
         )
     if _nobodys(rv.owner.inputs):  # mixtures and LKJ priors are made of such, and sum them out
-        stray = _nobodys([pm.logp(rv, rv.type(), warn_rvs=False)])
-        if stray:
-            other = _op_name(stray[0])
-            raise SpecError(
-                f"{name}: its prior depends on {other}, a random variable without a name that no model has. Give it a "
-                f'name in your own PyMC model, as in pm.{other}("{name}_prior", …), or a value.'
-            )
+        _check_owned(name, pm.logp(rv, rv.type(), warn_rvs=False))
+
+
+def _check_owned(name: str, graph: Any) -> None:
+    """Raise `SpecError` where the value of a graph is drawn anew each time, of a variable that no model has."""
+    stray = _nobodys([graph])
+    if stray:
+        other = _op_name(stray[0])
+        raise SpecError(
+            f"{name}: its prior depends on {other}, a random variable without a name that no model has. Give it a "
+            f'name in your own PyMC model, as in pm.{other}("{name}_prior", …), or a value.'
+        )
 
 
 def _nobodys(graphs: list) -> list[Any]:

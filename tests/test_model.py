@@ -248,6 +248,8 @@ def test_a_prior_over_a_variable_that_no_model_has_is_refused():
     for scale, name in ((pm.Gamma.dist(2, 1), "Gamma"), (2 * pm.HalfNormal.dist(1), "HalfNormal")):
         with pytest.raises(bm.SpecError, match=f"sigma: its prior depends on {name}, a random variable without a name"):
             bm.fit_em(M(bm.Normal(sigma=pm.HalfNormal.dist(scale)), 2), [1.0, 2.0, 3.0])
+    with pytest.raises(bm.SpecError, match="mu: its prior depends on Normal, a random variable without a name"):
+        bm.build_model(M(bm.Normal(mu=2 * pm.Normal.dist(0, 1)), 2), [1.0, 2.0, 3.0])
     shares = pm.Dirichlet.dist([1.0, 1.0])
     with pytest.raises(bm.SpecError, match="mu: its prior depends on Dirichlet"):
         bm.fit_em(bm.Normal(mu=pm.Mixture.dist(shares, [pm.Normal.dist(0, 1), pm.StudentT.dist(3)])), [1.0, 2.0])
