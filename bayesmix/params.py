@@ -511,10 +511,11 @@ def prior_signature(prior: Any) -> Any:
         return value.shape, value.tobytes()
     if is_prior(prior) and type(prior.owner.op) in (TruncatedRV, MixtureRV):
         of, others = made_of(prior)
-        if all(isinstance(each, Constant) for each in others):
+        inside = tuple(map(prior_signature, of))
+        if all(isinstance(each, Constant) for each in others) and not any(isinstance(each, int) for each in inside):
             sizes = [constant(each.shape).tobytes() for each in of]
             about = [prior_signature(np.asarray(constant(each), float)) for each in others]
-            return type(prior.owner.op), tuple(map(prior_signature, of)), tuple(sizes), tuple(about)
+            return type(prior.owner.op), inside, tuple(sizes), tuple(about)
     # an op that is made of another distribution's does not say so in its type
     alone = is_prior(prior) and not hasattr(prior.owner.op, "base_rv_op")
     numbers = hyperparameters(prior) if alone else None

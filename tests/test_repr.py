@@ -82,6 +82,22 @@ def test_a_prior_over_another_is_shown_as_well_as_can_be():
         assert repr(bm.Normal(mu=pm.Normal.dist(centre, 10))) == "Normal(mu=pm.Normal.dist(centre, 10))"
 
 
+def test_priors_made_of_others_are_alike_where_all_their_numbers_are():
+    def cut(centre=0.0, upper=5.0):
+        return bm.Normal(mu=pm.Truncated.dist(pm.Laplace.dist(centre, 1), 0, upper))
+
+    def mixed(centre=0.0):
+        return bm.Normal(mu=pm.Mixture.dist([0.5, 0.5], [pm.Laplace.dist(centre, 1), pm.Normal.dist(0, 1)]))
+
+    assert cut() == cut() != cut(upper=4.0)
+    assert cut() != cut(1.0)
+    assert mixed() == mixed() != mixed(1.0)
+    with pm.Model():
+        a, b = pm.Normal("a"), pm.Normal("b")
+        assert cut(a) != cut(b)
+        assert mixed(a) != mixed(b)
+
+
 def test_a_prior_over_vectors_is_shown_under_the_name_that_makes_it():
     """PyMC prints MvNormal as MultivariateNormal, which it has no class of."""
     spec = bm.MvNormal(mu=pm.MvNormal.dist([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]]))
