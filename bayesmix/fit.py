@@ -396,7 +396,8 @@ class Fit:
         -------
         xarray.Dataset
             ``label`` (draw, row), and the labels of other mixtures under the names that `build_model` gives them with
-            ``labels="explicit"``; of mixtures below a sequence one for each element.
+            ``labels="explicit"``; of mixtures below a sequence one for each element. Rows of components that a mixture
+            does not stand in have -1 there.
 
         Examples
         --------
@@ -428,6 +429,8 @@ class Fit:
         ------
         DataError
             There are more rows.
+        SpecError
+            Labels of that mixture mean something else in each component around it.
         """
         _, encoded = self._data(data, unseen)
         return labels.coclustering(self.bound, self._draws(n_draws), encoded, of)
@@ -475,7 +478,8 @@ class Fit:
         (1, 2)
         """
         _, encoded = self._data(data, unseen)
-        _, key = labels.mixture_of(self.bound, of)
+        site, key = labels.mixture_of(self.bound, of)
+        labels.require_one_meaning(site)
         draws, rng = self._repeated(n_draws), generator(random_seed)
         z = labels.draw_labels(self.bound, draws, encoded, rng)[key]
         resp = np.zeros(())
@@ -487,6 +491,9 @@ class Fit:
         self, data: Any = None, *, n_draws: int = 100, random_seed: Any = None, unseen: str = "error"
     ) -> xr.DataTree:
         """Tables drawn from the posterior predictive distribution, for the ``plot_ppc_…`` functions of ArviZ.
+
+        Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
+        Where weights are not whole, there are as many rows as without them, in proportion.
 
         Parameters
         ----------
@@ -517,7 +524,10 @@ class Fit:
         (1, 5, 7)
         """
         table, encoded = self._data(data, unseen)
-        observed = _observed_dataset(self.bound, encoded, _rows(table, encoded))
+        rows = _rows(table, encoded)
+        if (often := self._by_weight(data, encoded)) is not None:
+            encoded, rows = encoded.take(often), np.asarray(rows)[often]
+        observed = _observed_dataset(self.bound, encoded, rows)
         rng = generator(random_seed)
         return predictive.predictive_tree(self.bound, self._repeated(n_draws), encoded, observed, rng)
 
@@ -533,6 +543,9 @@ class Fit:
         """Statistics of every field beside those of tables that are drawn from the posterior predictive distribution.
 
         Means, standard deviations, extremes, shares of zeros, of missing cells and of symbols.
+
+        Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
+        Where weights are not whole, there are as many rows as without them, in proportion.
 
         Parameters
         ----------
@@ -563,8 +576,16 @@ class Fit:
         ['mean', 'sd', 'share of zeros', 'largest']
         """
         _, encoded = self._data(data, unseen)
+        if (often := self._by_weight(data, encoded)) is not None:
+            encoded = encoded.take(often)
         rng = generator(random_seed)
         return predictive.predictive_table(self.bound, self._repeated(n_draws), encoded, prob, rng)
+
+    def _by_weight(self, data: Any, encoded: Encoded) -> np.ndarray | None:
+        """Rows of the training table, each as often as its weight says; None without weights, or of another table."""
+        weights = self.row_weights
+        own = data is None or (self.encoded is None and weights is not None and len(weights) == encoded.n_rows)
+        return predictive.rows_by_weight(weights) if own and weights is not None else None
 
     def _repeated(self, n_draws: int) -> list[dict[str, np.ndarray]]:
         """`n_draws` parameter values, each of them repeated where the posterior has fewer."""
@@ -802,8 +823,13 @@ class Fit:
         size : int
         random_seed : int, SeedSequence or Generator, optional
         """
+        if not isinstance(other, Fit):
+            raise TypeError(f"other: a Fit is needed, not {other!r}.")
         rows = self.sample(size, random_seed=random_seed) if data is None else data
-        return float(np.mean(self.log_density(rows) - other.log_density(rows)))
+        try:
+            return float(np.mean(self.log_density(rows) - other.log_density(rows)))
+        except DataError as error:
+            raise (predictive.outside(error) if data is None else error) from None
 
     @alone
     def summary(self, **kwargs: Any) -> pd.DataFrame:

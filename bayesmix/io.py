@@ -8,6 +8,7 @@ kinds before it reads a member, and holds the arrays against the spec.
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
@@ -570,6 +572,9 @@ def value_to_json(value: Any) -> Any:
         return {"dict": {key: value_to_json(item) for key, item in value.items()}}
     if isinstance(value, (tuple, list)):
         return {"tuple": [value_to_json(item) for item in value]}
+    if type(value) in _TIMES:
+        name, to_text, _ = _TIMES[type(value)]
+        return {"time": to_text(value), "type": name}
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -594,6 +599,8 @@ def value_from_json(value: Any) -> Any:
         return tuple(value_from_json(item) for item in value["tuple"])
     if "float" in value:
         return float(value["float"])
+    if "time" in value:
+        return {name: read for name, _, read in _TIMES.values()}[value["type"]](value["time"])
     if "array" in value:
         if value["dtype"] not in _DTYPES:
             raise DataError(f"an array of {value['dtype']!r}.")
@@ -601,4 +608,17 @@ def value_from_json(value: Any) -> Any:
     return {key: value_from_json(item) for key, item in value["dict"].items()}
 
 
+def _span(microseconds: str) -> datetime.timedelta:
+    return datetime.timedelta(microseconds=int(microseconds))
+
+
+#: Types of dates and times: name in files, as text, and back.
+_TIMES: dict[type, tuple[str, Callable[[Any], str], Callable[[str], Any]]] = {
+    datetime.date: ("date", lambda value: value.isoformat(), datetime.date.fromisoformat),
+    datetime.datetime: ("datetime", lambda value: value.isoformat(), datetime.datetime.fromisoformat),
+    datetime.time: ("time", lambda value: value.isoformat(), datetime.time.fromisoformat),
+    datetime.timedelta: ("timedelta", lambda value: str(value // datetime.timedelta(microseconds=1)), _span),
+    pd.Timestamp: ("Timestamp", lambda value: value.isoformat(), pd.Timestamp),
+    pd.Timedelta: ("Timedelta", lambda value: value.isoformat(), pd.Timedelta),
+}
 _DTYPES = ("float64", "float32", "int64", "int32", "bool")

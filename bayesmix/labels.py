@@ -19,6 +19,7 @@ from bayesmix.bound import Bound
 from bayesmix.errors import DataError, SpecError
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Site
+from bayesmix.structure.sequence import Sequence as SequenceNode
 
 #: Numbers that are held at once while responsibilities of all draws are looked at.
 _AT_ONCE = 10_000_000
@@ -80,6 +81,13 @@ def mixture_of(bound: Bound, of: str | None) -> tuple[Site, tuple[str, str]]:
         where = ", ".join(repr(path or name) for path, name in mixtures)
         raise SpecError(f"of: no mixture is called {of!r}. Choose from {where or 'none: the spec has no mixture'}.")
     return mixtures[found[0]], found[0]
+
+
+def require_one_meaning(site: Site) -> None:
+    """Raise `SpecError` where a label means other components in each component around the mixture."""
+    if site.axes and not site.node.shared:
+        name = site.slots["weights"].name
+        raise SpecError(f"of: each component around {name} has components of its own. Ask for a mixture above it.")
 
 
 def row_dims(bound: Bound, data: Encoded) -> dict[tuple[str, str], str]:
@@ -168,22 +176,56 @@ def labels_dataset(
 
 def coclustering(bound: Bound, draws: Sequence[Params], data: Encoded, of: str | None) -> np.ndarray:
     """Posterior probability (N, N) that two rows have one label. See `Fit.coclustering`."""
-    _, key = mixture_of(bound, of)
+    site, key = mixture_of(bound, of)
+    require_one_meaning(site)
+    owner = _owner(bound, data, site)
     total, n_rows = np.zeros((0, 0)), 0
     for params in draws:
-        resp = probabilities(bound, key, params, data)
+        joint = bound.joint_label_probabilities(params, data)[key]
         if not n_rows:
-            n_rows = len(resp)
+            n_rows = len(joint)
             if n_rows > MOST_ROWS:
                 raise DataError(
                     f"data: a co-clustering matrix of {n_rows} rows would hold {n_rows**2:.1e} numbers. Pass at most "
                     f"{MOST_ROWS} rows as data=; partition() takes any number."
                 )
             total = np.zeros((n_rows, n_rows))
-        total += resp @ resp.T
+        resp = joint.sum(1)
+        together = resp @ resp.T
+        for row in np.unique(owner):  # elements of one row are independent given the components around them alone
+            own = np.flatnonzero(owner == row)
+            around = joint[own[0]].sum(-1)
+            share = np.divide(1.0, around, out=np.zeros_like(around), where=around > 0)
+            together[np.ix_(own, own)] = np.einsum("ikg,jkg,k->ij", joint[own], joint[own], share, optimize=True)
+        total += together
     total /= len(draws)
     np.fill_diagonal(total, 1.0)
     return total
+
+
+def _owner(bound: Bound, data: Encoded, wanted: Site) -> np.ndarray:
+    """Row of each element whose label a mixture is, where it is below a sequence; nothing where labels are of rows."""
+
+    def below(site: Site, block: Encoded, around: list) -> list:
+        if site is wanted:
+            return around
+        inside = [
+            below(child, own, [*around, (site, block)])
+            for child, own in zip(site.children, site.node.child_data(block))
+        ]
+        return next((each for each in inside if each), [])
+
+    around = below(bound.site, data, [])
+    sequences = [i for i, (site, _) in enumerate(around) if isinstance(site.node, SequenceNode)]
+    if not sequences:
+        return np.empty(0, int)
+    if len(sequences) > 1 or any("weights" in site.slots for site, _ in around[sequences[0] :]):
+        raise SpecError(
+            f"of: {wanted.slots['weights'].name} is below several levels of elements. Count in sample_labels() how "
+            "often two of them have one label, or take partition()."
+        )
+    elements: Any = around[sequences[0]][1]
+    return elements.owner
 
 
 # ---------------------------------------------------------------- one partition
@@ -217,6 +259,7 @@ def partition(draws: np.ndarray, loss: str, resp: np.ndarray, rng: np.random.Gen
     """
     if loss not in ("binder", "vi"):
         raise ValueError(f'loss: "binder" or "vi" is needed, not {loss!r}.')
+    draws = draws - min(draws.min(initial=0), 0)  # those of rows without a label, -1, are one too
     n_rows = draws.shape[1]
     counts = np.arange(n_rows + 2, dtype=float)
     gain = counts**2 if loss == "binder" else counts * np.log2(np.maximum(counts, 1))
@@ -227,7 +270,9 @@ def partition(draws: np.ndarray, loss: str, resp: np.ndarray, rng: np.random.Gen
         found = sorted(found, key=lambda search: search.loss())[:2]
     best = min([search.run(rng) for search in found], key=lambda search: search.loss())
     labels = _named(best.labels, resp)
-    return Partition(labels, loss, max(best.loss(), 0.0) / (n_rows**2 if loss == "binder" else n_rows))
+    return Partition(
+        labels, loss, max(best.loss(), 0.0) / (max(n_rows * (n_rows - 1), 1) if loss == "binder" else n_rows)
+    )
 
 
 class _Search:

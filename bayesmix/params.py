@@ -551,7 +551,7 @@ def show_number(value: Any) -> str:
     """The code that makes a number or an array, to its last digit; whole numbers without their point."""
     value = np.asarray(value, float)
     if value.ndim:
-        return repr(value.tolist())
+        return repr(value.tolist()) if np.isfinite(value).all() else f"[{', '.join(map(show_number, value))}]"
     number = float(value)
     if not np.isfinite(number):
         return f"float('{number}')"

@@ -32,13 +32,32 @@ def replicates(
 
     own = written(bound, data)
     for params in draws:
-        encoded = bound.encode(draw_rows(bound, params, data.n_rows, rng), "ignore")
+        try:
+            encoded = bound.encode(draw_rows(bound, params, data.n_rows, rng), "ignore")
+        except DataError as error:
+            raise outside(error) from None
         found = written(bound, encoded)
         for name, each in found.items():
             if each.row_dim == "row" and f"{name}_missing" not in own and each.values.shape == own[name].values.shape:
                 gone = _gone(own[name].values)
                 each.values[gone] = own[name].values[gone]
         yield found
+
+
+def outside(error: DataError) -> DataError:
+    """What the error of a drawn table means: the user's own is not at fault."""
+    return DataError(
+        f"a table that the fit draws, not yours, has values where another component has no density ({error.faults[0]}) "
+        "Give all components one support, such as bm.LogNormal or bm.Gamma for numbers above 0."
+    )
+
+
+def rows_by_weight(weights: np.ndarray) -> np.ndarray:
+    """Rows (M,), each as often as its weight says; with weights that are not whole, N rows, in proportion."""
+    n_rows, total = len(weights), weights.sum()
+    whole = (weights == np.round(weights)).all() and total <= max(10 * n_rows, 100_000)
+    ends = np.round(np.cumsum(weights) * (1 if whole else n_rows / total)).astype(int)
+    return np.repeat(np.arange(n_rows), np.diff(ends, prepend=0))
 
 
 def written(bound: Bound, data: Encoded) -> dict[str, Observed]:

@@ -125,6 +125,11 @@ def relabelled(
     """
     if method is not None and method not in METHODS:
         raise ValueError(f"relabel: {', '.join(map(repr, METHODS))} or None is needed, not {method!r}.")
+    dims = {dim for slot in bound.slots.values() for dim in slot.dims}
+    if unknown := [each for each in ([skip] if isinstance(skip, str) else skip) if each not in dims]:
+        raise ValueError(f"skip: no parameter has a dim called {unknown[0]!r}. There are {', '.join(sorted(dims))}.")
+    if absent := [name for name in bound.free_slots if name not in reference]:
+        raise ValueError(f"like: values of {', '.join(absent)} are needed too, as in fit.params.")
     found = {name: np.asarray(value) for name, value in draws.items()}
     todo = [each for each in bound.symmetries if each.name not in skip]
     shape = next(iter(found.values())).shape[:2] if found else (1, 1)

@@ -22,6 +22,7 @@ from bayesmix.errors import DataError, SpecError, heard
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
 from bayesmix.inference.rows import Rows, rows_in_parts
+from bayesmix.labels import require_one_meaning
 from bayesmix.params import Params
 from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
@@ -394,7 +395,9 @@ def _varied(bound: Bound, n_components: Any, of: str | None) -> tuple[list[Site]
     if isinstance(n_components, Mapping) and of is not None:
         raise TypeError("of: a dict of n_components names the mixtures already.")
     sites = [find_mixture(bound, name) for name in given]
-    axes = [[int(n) for n in (numbers if isinstance(numbers, Iterable) else [numbers])] for numbers in given.values()]
+    asked = [list(n) if isinstance(n, Iterable) and not isinstance(n, str) else [n] for n in given.values()]
+    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for each in asked for n in each)
+    axes = [[int(n) for n in each] for each in asked] if whole else []
     if not axes or not all(axes) or min(min(each) for each in axes) < 1:
         raise ValueError(f"n_components: whole numbers of at least 1 are needed, not {n_components!r}.")
     return sites, [list(dict.fromkeys(each)) for each in axes]
@@ -530,6 +533,8 @@ def compare(
     """
     if criterion not in ("loo", "bic", "evidence"):
         raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
+    if not isinstance(fits, Mapping) or not fits:
+        raise TypeError(f"fits: a dict of names to fits or specs is needed, not {fits!r}.")
     seeds = spawned(random_seed, 2 * len(fits))
     made = {}
     with Progress("specs", sum(isinstance(each, Node) for each in fits.values()), progressbar) as progress:
@@ -614,8 +619,7 @@ def occupied(
     """See `bayesmix.Fit.occupied`."""
     site = find_mixture(bound, of)
     name = site.place.path, site.slots["weights"].name
-    if site.axes and not site.node.shared:
-        raise SpecError(f"of: each component around {name[1]} has components of its own. Ask for a mixture above it.")
+    require_one_meaning(site)
     counts = [len(np.unique(choose(bound.label_probabilities(params, data)[name], rng))) for params in draws]
     sizes, times = np.unique(counts, return_counts=True)
     chance = pd.Series(times / len(counts), index=pd.Index(sizes, name="occupied"), name="probability")

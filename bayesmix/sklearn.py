@@ -154,6 +154,7 @@ class _MixtureEstimator(BaseEstimator):
         """What the engine takes of the estimator's parameters."""
         if self.method not in ENGINES:
             raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {self.method!r}.")
+        self._unseen()  # before the work, not after it
         wanted = {"n_starts": self.n_init, "max_iter": self.max_iter, "tol": self.tol}
         taken = inspect.signature(ENGINES[self.method]).parameters
         known = {name: value for name, value in wanted.items() if value is not None and name in taken}
@@ -941,6 +942,9 @@ class _Filled:
     def fill(self, rows: np.ndarray, values: np.ndarray, kind: str) -> None:
         own = self.missing[rows]  # unknown symbols are drawn too, and are not missing
         rows, values = rows[own], values[own]
+        if self.kind == "number" and values.dtype.kind not in "fiub":  # a column without any cell is one of numbers
+            self.kind, self.values = "object", self.values.astype(object)
+            self.values[self.missing] = None
         if self.values.dtype == object:
             for row, value in zip(rows, values.tolist()):
                 self.values[row] = bool(value) if self.kind == "bool" else value

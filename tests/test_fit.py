@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 import bayesmix as bm
+from bayesmix import predictive
 from bayesmix.bound import bind
 from bayesmix.data import read
 from bayesmix.fit import Status, make_fit
@@ -547,3 +548,80 @@ def test_a_damaged_file(tmp_path, damage):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         bm.load(tmp_path / "fit.zip")
+
+
+# ------------------------------------------------------------------ components of several kinds
+
+
+def test_fields_in_another_order_in_another_component():
+    """Counts of one column were compared with codes of another: checks praised what was not there."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"u": rng.choice(["no", "yes"], 60, p=[0.9, 0.1]), "v": rng.poisson(9, 60) + 1})
+    one, other = bm.Composite(u=bm.Categorical(), v=bm.Poisson()), bm.Composite(v=bm.Geometric(), u=bm.Categorical())
+    spec = bm.Mixture([one, other])
+    fit = bm.fit(spec, table, random_seed=1)
+    np.testing.assert_array_equal(fit.idata["observed_data"]["v"], table["v"])
+    checks = fit.predictive_checks(n_draws=20, random_seed=1)
+    assert checks.loc[("v", "mean"), "observed"] == pytest.approx(table["v"].mean())
+    fused, graph = (bm.build_model(spec, table, likelihood=way) for way in ("fused", "graph"))
+    at = fused.initial_point()
+    assert graph.compile_logp()(at) == pytest.approx(float(fused.compile_logp()(at)))
+
+
+def test_components_of_different_fields_are_refused():
+    one, other = bm.Composite(a=bm.Normal(), b=bm.Normal()), bm.Composite(a=bm.Normal(), c=bm.Normal())
+    with pytest.raises(bm.SpecError, match=r"components have different fields \(a, b; a, c\)"):
+        bm.fit(bm.Mixture([one, other]), {"a": [1.0, 2.0], "b": [1.0, 2.0], "c": [1.0, 2.0]})
+
+
+@pytest.mark.parametrize(
+    "components",
+    [
+        [bm.Categorical(p={"a": 0.2, "b": 0.8}), bm.Categorical(p={"b": 0.7, "a": 0.3})],
+        [bm.Categorical(levels=("a", "b")), bm.Categorical(levels=("b", "a"))],
+    ],
+)
+def test_levels_in_another_order_in_another_component_are_refused(components):
+    """A code stood for two symbols: imputations and the graph likelihood were of neither."""
+    with pytest.raises(bm.SpecError, match=r"list their levels in different orders, a, b and b, a. List them in one"):
+        bm.fit(bm.Mixture(components), ["a", "b", "a"])
+
+
+def test_draws_outside_the_support_of_another_component():
+    y = np.random.default_rng(0).lognormal(0.5, 1, 60)
+    fit = bm.fit(bm.Mixture([bm.Normal(), bm.LogNormal()], weights=[0.5, 0.5]), y, random_seed=1)
+    for ask in (lambda: fit.predictive_checks(random_seed=1), lambda: fit.kl_divergence(fit, random_seed=1)):
+        with pytest.raises(bm.DataError, match="a table that the fit draws, not yours"):
+            ask()
+    with pytest.raises(TypeError, match="other: a Fit is needed, not 3"):
+        fit.kl_divergence(3)
+
+
+# ------------------------------------------------------------------ checks of weighted rows
+
+
+def test_rows_without_weight_are_not_checked():
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(0, 1, 60), rng.normal(6, 1, 60)]
+    prior = dict(mu=pm.Normal.dist(0, 10), sigma=pm.HalfNormal.dist(5))
+    spec = bm.Mixture(bm.Normal(**prior), 2)
+    weights = np.r_[np.ones(120), np.zeros(3)]
+    fit = bm.fit(spec, np.r_[x, [500.0] * 3], row_weights=weights, random_seed=1)
+    alone = bm.fit(spec, x, random_seed=1)
+    found, expected = (each.predictive_checks(n_draws=30, random_seed=1) for each in (fit, alone))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
+    assert fit.posterior_predictive(n_draws=3, random_seed=1)["posterior_predictive"].sizes["row"] == 120
+
+
+def test_rows_are_taken_as_often_as_they_weigh(tmp_path):
+    x, weights = np.array([0.0, 1.0, 8.0, 9.0]), np.array([1.0, 3.0, 0.0, 2.0])
+    fit = bm.fit(bm.Mixture(bm.Normal(), 1), x, row_weights=weights, random_seed=1)
+    fit.save(tmp_path / "fit")
+    repeated = np.repeat(x, weights.astype(int))
+    for each, data in ((fit, None), (bm.load(tmp_path / "fit"), x)):
+        observed = each.predictive_checks(data, n_draws=20, random_seed=1)["observed"]["x"]
+        assert observed["mean"] == pytest.approx(repeated.mean())
+        assert observed["sd"] == pytest.approx(repeated.std())
+    assert fit.predictive_checks(x, n_draws=20, random_seed=1)["observed"]["x"]["mean"] == pytest.approx(x.mean())
+    rows = predictive.rows_by_weight(np.array([0.5, 1.5, 0.0, 2.0]))
+    np.testing.assert_array_equal(np.bincount(rows, minlength=4), [0, 2, 0, 2])

@@ -134,8 +134,9 @@ def _entropy(*labels):
 def _expected_loss(own, draws, loss):
     """By the definitions: pairs on which partitions disagree; 2 H(c, z) - H(c) - H(z)."""
     if loss == "binder":
-        same = np.equal.outer(own, own)
-        return float(np.mean([(same != np.equal.outer(z, z)).mean() for z in draws]))
+        pairs = np.triu_indices(len(own), 1)
+        same = np.equal.outer(own, own)[pairs]
+        return float(np.mean([(same != np.equal.outer(z, z)[pairs]).mean() for z in draws]))
     return float(np.mean([2 * _entropy(own, z) - _entropy(own) - _entropy(z) for z in draws]))
 
 
@@ -331,3 +332,38 @@ def test_log_likelihoods_of_vectors_that_lack_coordinates_MvNormal():
         mu = fit.posterior["mu"].values[c, d]
         density = stats.norm.logpdf(rows, mu, 1.0)
         assert found[c, d] == pytest.approx(np.nansum(density), rel=1e-10)
+
+
+# ------------------------------------------------------------------ mixtures inside
+
+
+def test_elements_of_one_row_are_together_more_often():
+    """They share the row's kind: taken as independent, the two of the first row were together in half of the draws."""
+    spec = bm.HierarchicalMixture(
+        bm.Normal(mu=[-5, 5], sigma=1), 2, 2, weights=[0.5, 0.5], topic_weights=[[0.95, 0.05], [0.05, 0.95]]
+    )
+    fit = bm.fit(spec, [[None, None], [-5.0, None], [1.0, None, None]], random_seed=1)
+    together = fit.coclustering(of="topic_weights")
+    assert together[0, 1] == pytest.approx(0.95**2 + 0.05**2)
+    drawn = fit.sample_labels(n_draws=20_000, random_seed=1)["sublabel"].values
+    np.testing.assert_allclose(together, (drawn[:, :, None] == drawn[:, None, :]).mean(0), atol=0.02)
+
+
+def test_labels_that_mean_something_else_in_each_component_make_no_clusters():
+    inner = bm.Mixture(bm.Normal(mu=[[-9, -8], [8, 9]], sigma=0.1), 2, weights=[[0.5, 0.5]] * 2)
+    spec = bm.Mixture(bm.Composite(x=inner, y=bm.Normal(mu=[-9, 9], sigma=1)), 2, weights=[0.5, 0.5])
+    fit = bm.fit(spec, {"x": [-9.0, -8, 8, 9], "y": [-9.0, -9, 9, 9]}, random_seed=1)
+    for ask in (fit.coclustering, fit.partition, fit.occupied):
+        with pytest.raises(bm.SpecError, match=r"has components of its own. Ask for a mixture above it"):
+            ask(of="x")
+
+
+def test_a_mixture_among_other_components():
+    """Rows of the other components have no label in it; asking for any label was a KeyError."""
+    x = np.random.default_rng(0).gamma(2, 4, 60)
+    fit = bm.fit(bm.Mixture([bm.Mixture(bm.Normal(), 2), bm.Exponential()]), x, random_seed=1)
+    drawn = fit.sample_labels(n_draws=50, random_seed=1)
+    outer, inner = drawn["label"].values, drawn["mixture_label"].values
+    np.testing.assert_array_equal(inner == -1, outer == 1)
+    assert set(np.unique(inner)) == {-1, 0, 1}
+    assert fit.partition(random_seed=1).labels.shape == (60,)

@@ -1,6 +1,7 @@
 """Files of fits: everything that users would miss comes back, older files load, and a bad file does no harm."""
 
 import dataclasses
+import datetime
 import io
 import json
 import os
@@ -17,7 +18,16 @@ import pytest
 import xarray as xr
 
 import bayesmix as bm
-from bayesmix.io import NOT_SAVED, SAVED, SCHEMA, _value_of, prior_from_json, prior_to_json, value_to_json
+from bayesmix.io import (
+    NOT_SAVED,
+    SAVED,
+    SCHEMA,
+    _value_of,
+    prior_from_json,
+    prior_to_json,
+    value_from_json,
+    value_to_json,
+)
 from bayesmix.relabel import Relabelling
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -359,6 +369,32 @@ def test_a_prior_of_endlessly_many_numbers_is_not_made():
     document = prior_to_json("mu", pm.Mixture.dist([0.3, 0.7], pm.Normal.dist(0.0, 1.0, size=2)))
     with pytest.raises(bm.DataError, match="made of more numbers than any fit has"):
         prior_from_json({**document, "sizes": [[10**12]]})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime.date(2024, 1, 2),
+        datetime.datetime(2024, 1, 2, 3, 4, 5, 6, tzinfo=datetime.UTC),
+        datetime.time(1, 2, 3),
+        datetime.timedelta(days=-3, microseconds=7),
+        pd.Timestamp("2024-01-01 01:02:03.123456789", tz="Europe/Berlin"),
+        pd.Timedelta(12345678901, unit="ns"),
+    ],
+)
+def test_dates_and_times_are_symbols_that_can_be_saved(value):
+    found = value_from_json(json.loads(json.dumps(value_to_json(value))))
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_fit_of_dates_is_saved(tmp_path):
+    days = pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"] * 20), name="day")
+    fit = bm.fit(bm.Mixture(bm.Categorical(), 2), days, random_seed=1)
+    fit.save(tmp_path / "fit")
+    loaded = bm.load(tmp_path / "fit")
+    assert loaded.bound.learned == fit.bound.learned
+    np.testing.assert_array_equal(loaded.log_density(days), fit.log_density())
 
 
 def test_what_cannot_be_saved_says_so():

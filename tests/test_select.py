@@ -833,3 +833,16 @@ def test_select_by_leave_one_out_and_by_bridge_sampling():
     np.testing.assert_allclose(found.table["log_evidence"], exact, atol=0.05)
     assert (found.table["se_evidence"] < 0.03).all()
     assert list(found.table["bad_k"]) == [0, 0]
+
+
+@pytest.mark.parametrize("given", ["12", [1.9], [True], [], [0]])
+def test_numbers_of_components_are_whole(given):
+    """Text was a number for each of its characters, and fractions were cut."""
+    with pytest.raises(ValueError, match="n_components: whole numbers of at least 1 are needed"):
+        bm.select(bm.Mixture(bm.Normal(), 2), np.arange(9.0), given)
+
+
+@pytest.mark.parametrize("given", [{}, [1], None])
+def test_what_is_compared_has_names(given):
+    with pytest.raises(TypeError, match="fits: a dict of names to fits or specs is needed"):
+        bm.compare(given)

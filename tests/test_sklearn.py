@@ -701,3 +701,20 @@ def test_infer_takes_the_proposal_for_the_columns_and_leaves_out_what_it_does():
     assert list(filled) == list(table)
     with pytest.raises(TypeError, match=r"not 'guess'"):
         MixtureClusterer(2, spec="guess").fit(table)
+
+
+def test_a_row_whose_symbol_is_missing():
+    """A column without any cell is one of numbers, into which no symbol went."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.normal(size=30), "s": rng.choice(["u", "v"], 30)})
+    imputer = MixtureImputer(2, random_state=0).fit(table)
+    for gone in ([None], pd.array([None], "string"), np.array([None], object)):
+        row = pd.DataFrame({"a": [1.0], "s": gone})
+        assert imputer.transform(row).tolist()[0][1] in ("u", "v")
+        framed = MixtureImputer(2, random_state=0).set_output(transform="pandas").fit(table)
+        assert framed.transform(row)["s"][0] in "uv"
+
+
+def test_a_misspelt_way_with_unknown_symbols_is_noticed_in_fit():
+    with pytest.raises(ValueError, match='handle_unknown: "error" or "ignore" is needed'):
+        MixtureClusterer(2, handle_unknown="ignroe").fit(np.arange(9.0)[:, None])

@@ -221,6 +221,13 @@ class Mixture(Node):
             if len(dtypes) > 1:
                 shown = ", ".join(type(node).__name__ for node in self._components)
                 found.append(f"{path or 'Mixture'}: {shown} have different supports (real numbers and whole ones).")
+            named = [names for node in self._components if (names := node.column_names()) is not None]
+            if any(set(names) != set(named[0]) for names in named):
+                shown = "; ".join(dict.fromkeys(", ".join(names) for names in named))
+                found.append(
+                    f"{path or 'Mixture'}: components have different fields ({shown}), and densities of different "
+                    "things cannot be compared. Give all components the same fields."
+                )
         return found
 
     def __repr__(self) -> str:
@@ -285,7 +292,20 @@ class Mixture(Node):
         parameter = Parameter(SIMPLEX, prior, "dirichlet", (axis,), floor=float(self._min_weight))
         weights = make_slot(self._name_of_weights(place), place.axes, parameter, self._weights)
         children = tuple(group.node.lay_out(at, learned) for group, at in zip(self.groups, self._below(place)))
+        self._check_levels(children)
         return Site(self, place, {"weights": weights}, children)
+
+    def _check_levels(self, children: tuple[Site, ...]) -> None:
+        """Raise `SpecError` where a code would be one symbol in one component and another one in another."""
+        known: dict[str, tuple] = {}
+        for leaf in [leaf for child in children for leaf in child.leaves()]:
+            levels = getattr(leaf.learned, "levels", ())
+            earlier = known.setdefault(leaf.place.path, levels)
+            if any(a != b for a, b in zip(earlier, levels)):
+                raise SpecError(
+                    f"{leaf.place.path or 'Mixture'}: components list their levels in different orders, "
+                    f"{', '.join(map(str, earlier))} and {', '.join(map(str, levels))}. List them in one order."
+                )
 
     def _fixed_parts(self, site, params):
         found = {}
@@ -433,6 +453,10 @@ class Mixture(Node):
             full[rows] = below
             filled: dict = {}
             child.impute(params, before, block, full, rng, filled)
+            for key, inner in filled.items():  # labels of mixtures inside, which rows of other components have not
+                if isinstance(key, tuple):
+                    own = np.isin(np.arange(len(z)), rows) if len(inner) == len(z) else True
+                    kept[key] = np.where(own, inner, -1)
             for gap in child.gaps(block):
                 own = np.isin(gap.rows, rows)
                 values = filled[gap.path]
@@ -471,10 +495,10 @@ class Mixture(Node):
         if len(site.children) == 1:
             yield from site.children[0].observed(self.child_data(data)[0])
             return
-        first, *others = [list(c.observed(block)) for c, block in zip(site.children, self.child_data(data))]
-        for at, each in enumerate(first):
+        found = [{each.name: each for each in c.observed(b)} for c, b in zip(site.children, self.child_data(data))]
+        for name, each in found[0].items():
             if each.values.dtype.kind == "i":  # families differ in what marks a missing cell: the least does for all
-                lowest = np.minimum.reduce([each.values, *[other[at].values for other in others]])
+                lowest = np.minimum.reduce([own[name].values for own in found])
                 each = replace(each, values=lowest)
             yield each
 
