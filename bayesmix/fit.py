@@ -844,6 +844,12 @@ class Fit:
         import arviz_stats as azs  # slow to import
 
         posterior = self.posterior
+        asked = kwargs.get("var_names") or []
+        for name in [asked] if isinstance(asked, str) else asked:
+            if name not in posterior and not (name.startswith("~") or "filter_vars" in kwargs):
+                raise ValueError(
+                    f"var_names: no parameter is called {name!r}. There are {', '.join(map(str, posterior))}."
+                )
         if posterior.sizes["chain"] * posterior.sizes["draw"] == 1:
             names = kwargs.pop("var_names", None) or list(self.bound.free_slots)
             if kwargs:

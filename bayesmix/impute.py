@@ -125,6 +125,9 @@ class Imputation:
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
             most frequent for symbols and truth values, the symbols of most draws for sets.
         """
+        drawn = min((len(values) for values in self.draws.values()), default=0)
+        if draw is not None and drawn and not -drawn <= draw < drawn:
+            raise ValueError(f"draw: there are {drawn} draws, 0 to {drawn - 1}, and no {draw!r}.")
         native = self.source.native
         series = nw.from_native(native, pass_through=True, series_only=True) if native is not None else None
         if isinstance(series, nw.Series):

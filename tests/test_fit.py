@@ -625,3 +625,14 @@ def test_rows_are_taken_as_often_as_they_weigh(tmp_path):
     assert fit.predictive_checks(x, n_draws=20, random_seed=1)["observed"]["x"]["mean"] == pytest.approx(x.mean())
     rows = predictive.rows_by_weight(np.array([0.5, 1.5, 0.0, 2.0]))
     np.testing.assert_array_equal(np.bincount(rows, minlength=4), [0, 2, 0, 2])
+
+
+def test_names_and_numbers_that_are_not_there():
+    fit = bm.fit(bm.Mixture(bm.Normal(), 2), [0.0, 1.0, 8.0, np.nan], random_seed=1)
+    with pytest.raises(ValueError, match=r"var_names: no parameter is called 'mo'. There are weights, mu, sigma"):
+        fit.summary(var_names=["mo"])
+    assert len(fit.summary(var_names="mu")) == 2
+    imputed = fit.impute(n_draws=5, random_seed=1)
+    with pytest.raises(ValueError, match=r"draw: there are 5 draws, 0 to 4, and no 7"):
+        imputed.table(draw=7)
+    assert imputed.table(draw=-1).shape == (4, 1)
