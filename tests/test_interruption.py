@@ -407,8 +407,10 @@ def test_ctrl_c_is_heard_between_calls_by_address(tmp_path):
     assert not fit.status.complete
     n = fit.posterior.sizes["draw"]
     assert 0 < n < 4000
+    lengths = np.array([len(chain["mu"]) for chain in arrays(tmp_path / "run")])
+    kept = 2 * lengths >= lengths.max()  # fewer cores than chains: one of them can lag behind
     whole = bm.fit_nuts(SPEC, x, **{**settings, "draws": n + 20})
-    np.testing.assert_array_equal(fit.posterior["mu"].values, whole.posterior["mu"].values[:, :n])
+    np.testing.assert_array_equal(fit.posterior["mu"].values, whole.posterior["mu"].values[kept, :n])
 
 
 def test_ctrl_c_before_the_first_draw_is_an_interrupt(slow, monkeypatch):
