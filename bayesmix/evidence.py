@@ -88,7 +88,7 @@ class Evidence:
     pareto_k: float | None = None
 
     def __float__(self) -> float:
-        return self.value
+        return float(self.value)
 
     def __repr__(self) -> str:
         error = f" ± {self.error:.2g}" if self.error else ""
@@ -132,7 +132,8 @@ def log_evidence(
     Warns
     -----
     ApproximationWarning
-        The error is above 0.1 nats, or Pareto k above 0.7.
+        The error is above 0.1 nats, or Pareto k above 0.7; or the fit is of one of several modes (see `Fit.modes`), and
+        the others would add more than 0.1 nats.
 
     Notes
     -----
@@ -192,7 +193,28 @@ def log_evidence(
             'and the stated error is too small. Take method="bridge" with draws of NUTS.',
             ApproximationWarning,
         )
+    missed = _missed(fit) if fit.modes_found is not None and len(fit.modes_found) > 1 else 0.0
+    if -np.log1p(-missed) > _COARSE:
+        warn(
+            f"The log evidence is of one mode, and others have {missed:.0%} of the mass: with them it is about "
+            f"{-np.log1p(-missed):.2g} nats higher. Pool the modes: fit_nuts(…, combine=\"bridge\").",
+            ApproximationWarning,
+        )
     return found
+
+
+def _missed(fit: Fit) -> float:
+    """Share of the posterior's mass at modes that the fit does not tell of."""
+    from bayesmix.inference.modes import not_visited
+
+    modes = fit.modes
+    assert modes is not None
+    heavy = modes.heavy
+    if len(heavy) < 2 or fit.encoded is None or any(np.isnan(mode.weight) for mode in heavy):
+        return 0.0
+    if fit.posterior.sizes["chain"] * fit.posterior.sizes["draw"] > 1 and fit.status.engine == "nuts":
+        return float(min(sum(mode.weight for mode in not_visited(fit, heavy)), 0.99))
+    return float(1 - heavy[0].weight)
 
 
 def require_proper(bound: Bound) -> None:

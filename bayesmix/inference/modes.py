@@ -1,8 +1,9 @@
 """The modes that EM found: which they are, and what each of them weighs.
 
-Two runs stand at one mode if they give every row the same density: that is blind to the order of components, at any
-depth of the tree. A mode weighs what its Laplace approximation does, so that a high but narrow one need not be the
-heaviest. `Scout` decides which starts, beyond those that EM finishes anyway, are worth finishing to find others.
+Two runs stand at one mode if they give every row the same density, and the same probabilities of components that their
+priors tell apart: that is blind to the order of components that are alike, at any depth of the tree. A mode weighs what
+its Laplace approximation does, so that a high but narrow one need not be the heaviest. `Scout` decides which starts,
+beyond those that EM finishes anyway, are worth finishing to find others.
 """
 
 from __future__ import annotations
@@ -177,6 +178,10 @@ class Fingerprints:
 
     The distance of two points is in standard deviations of the posterior: the sum over all rows of the squared
     differences is a quadratic form of the difference in the parameters, and its matrix is the Fisher information.
+
+    Components that priors tell apart make labels part of what a point says: that they change places may leave the
+    densities as they are, and is another point all the same. So the rows' probabilities of each class of components
+    that are alike are compared too.
     """
 
     def __init__(self, bound: Bound, data: Encoded, row_weights: np.ndarray):
@@ -186,10 +191,22 @@ class Fingerprints:
         rows = rows if total == data.n_rows else np.flatnonzero(row_weights)[rows]
         self.data = data if len(rows) == data.n_rows else data.take(rows)
         self.size = float(row_weights.sum())
+        self.classes = _told_apart(bound)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that are compared, R: the first of the numbers are their log densities."""
+        return self.data.n_rows
 
     def __call__(self, params: Params) -> np.ndarray:
-        """Log densities of the rows."""
-        return np.nan_to_num(self.bound.log_density(params, self.data), neginf=-1e6, posinf=1e6)
+        """Log densities (R,) of the rows, and then the probabilities of classes of components."""
+        density = np.nan_to_num(self.bound.log_density(params, self.data), neginf=-1e6, posinf=1e6)
+        if not self.classes:
+            return density
+        with np.errstate(all="ignore"):
+            labels = self.bound.label_probabilities(params, self.data)
+        shares = [(labels[key] @ member).ravel() for key, member in self.classes.items()]
+        return np.concatenate([density, *map(np.nan_to_num, shares)])
 
     def of(self, run: Any) -> np.ndarray:
         """The same of a run's point, computed once."""
@@ -209,7 +226,29 @@ class Fingerprints:
 
     def between(self, a: np.ndarray, b: np.ndarray) -> float:
         """Between two points by their rows' log densities."""
-        return float(np.sqrt(self.size * np.mean((a - b) ** 2)))
+        return float(np.sqrt(self.size * (np.sum((a - b) ** 2) / self.n_rows)))
+
+
+def _told_apart(bound: Bound) -> dict[tuple[str, str], np.ndarray]:
+    """Of mixtures of which priors tell components apart: which class each is of, (G, classes), by the mixture's key.
+
+    Those whose classes differ from one component around them to the next are left out.
+    """
+    found = {}
+    for site in bound.site.distinct():
+        if "weights" not in site.slots:
+            continue
+        slot, mine = site.slots["weights"], [each for each in bound.symmetries if each.site is site]
+        if any((each.classes != each.classes[(0,) * len(each.around)]).any() for each in mine):
+            continue
+        classes = np.arange(slot.shape[-1])
+        for each in mine:
+            members, own = np.array(each.members), each.classes[(0,) * len(each.around)]
+            for number in np.unique(own):
+                classes[members[own == number]] = members[own == number][0]
+        if len(np.unique(classes)) > 1:
+            found[site.place.path, slot.name] = (classes[:, None] == np.unique(classes)).astype(float)
+    return found
 
 
 class Scout:
@@ -373,11 +412,20 @@ def mixed(fits: Sequence[Any]) -> bool:
     import xarray as xr
 
     rows = np.concatenate([_rows_of_draws(fit) for fit in fits])
-    some = rows[..., np.unique(np.linspace(0, rows.shape[-1] - 1, _MIXED_ROWS).astype(int))]
-    both = xr.Dataset({"row": (("chain", "draw", "which"), some), "sum": (("chain", "draw"), rows.sum(-1))})
+    n_rows = _fingerprints(fits[0]).n_rows
+    parts = [part for part in (rows[..., :n_rows], rows[..., n_rows:]) if part.shape[-1]]
+    some = [part[..., np.unique(np.linspace(0, part.shape[-1] - 1, _MIXED_ROWS).astype(int))] for part in parts]
+    densities = rows[..., :n_rows].sum(-1)
+    both = xr.Dataset(
+        {"row": (("chain", "draw", "which"), np.concatenate(some, -1)), "sum": (("chain", "draw"), densities)}
+    )
     with ALONE:  # ArviZ puts the warnings filters aside
         worst = azs.rhat(both)
-    return bool(max(worst["row"].values.max(), float(worst["sum"])) < _MIXED)
+    return bool(max(np.nanmax(worst["row"].values), float(worst["sum"])) < _MIXED)  # NaN of what never changes
+
+
+def _fingerprints(fit: Any) -> Fingerprints:
+    return Fingerprints(fit.bound, fit.encoded, _ones_or(fit.row_weights, fit.encoded))
 
 
 def _ones_or(weights: np.ndarray | None, data: Encoded) -> np.ndarray:
@@ -386,7 +434,7 @@ def _ones_or(weights: np.ndarray | None, data: Encoded) -> np.ndarray:
 
 def _rows_of_draws(fit: Any) -> np.ndarray:
     """Fingerprints (chain, draw, row) of some draws."""
-    fingerprints = Fingerprints(fit.bound, fit.encoded, _ones_or(fit.row_weights, fit.encoded))
+    fingerprints = _fingerprints(fit)
     posterior, chains = fit.posterior, []
     picked = np.unique(np.linspace(0, posterior.sizes["draw"] - 1, _MIXED_DRAWS).astype(int))
     arrays = {name: posterior[name].values for name in fit.bound.free_slots}
@@ -399,10 +447,10 @@ def _rows_of_draws(fit: Any) -> np.ndarray:
 def not_visited(fit: Any, modes: Sequence[Mode]) -> list[Mode]:
     """Those of some modes, the first of which chains started from, that half of the chains did not come to.
 
-    A draw is at the mode where the rows' log densities are most like its own; a chain came to a mode if a hundredth of
-    its draws is there.
+    A draw is at the mode whose fingerprint is most like its own; a chain came to a mode if a hundredth of its draws is
+    there.
     """
-    fingerprints = Fingerprints(fit.bound, fit.encoded, _ones_or(fit.row_weights, fit.encoded))
+    fingerprints = _fingerprints(fit)
     rows = _rows_of_draws(fit)
     distance = np.array([((rows - fingerprints(mode.params)) ** 2).sum(-1) for mode in modes])
     share = (distance.argmin(0)[None] == np.arange(len(modes))[:, None, None]).mean(-1)

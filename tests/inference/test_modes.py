@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pymc as pm
 import pytest
 import xarray as xr
+from scipy import stats
+from scipy.special import logsumexp
 
 import bayesmix as bm
 from bayesmix.bound import prepare
-from bayesmix.errors import ConvergenceWarning, MultimodalWarning
+from bayesmix.errors import ApproximationWarning, ConvergenceWarning, MultimodalWarning
 from bayesmix.inference import nuts
 from bayesmix.inference.em import Run, advance
 from bayesmix.inference.modes import Mode, Modes, stuck_chains, weighed
@@ -258,3 +261,45 @@ def test_modes_are_combined_on_request_Normal():
     assert "NUTS from 2 modes, combined by laplace, weights 0.5" in fit.status.message
     left = (fit.posterior["mu"].median("component") < 0).mean("draw")
     np.testing.assert_allclose(left, 0.5, atol=0.05)  # the data are their own mirror image
+
+
+def on_a_grid(x, weights):
+    """P(mu0 < mu1), the mean of mu0 and the log evidence of two Poissons with known weights, by a sum over a grid."""
+    grid = np.linspace(0.01, 25, 600)
+    prior = stats.gamma(2, scale=5).logpdf(grid)
+    each = stats.poisson.logpmf(x[:, None], grid)
+    log = prior[:, None] + prior[None]
+    for row in each:
+        log += np.logaddexp(np.log(weights[0]) + row[:, None], np.log(weights[1]) + row[None])
+    total = logsumexp(log)
+    share = np.exp(log - total)
+    return np.triu(share, 1).sum(), share.sum(1) @ grid, total + 2 * np.log(grid[1] - grid[0])
+
+
+@pytest.mark.parametrize("weights", [[0.45, 0.55], [0.499, 0.501]], ids=str)
+def test_components_that_priors_tell_apart_are_in_two_places_Poisson(weights):
+    """Where components change places the densities stay nearly as they are, and yet it is another mode."""
+    rng = np.random.default_rng(3)
+    x = np.r_[rng.poisson(3, 14), rng.poisson(12, 16)]
+    spec = bm.Mixture(bm.Poisson(mu=pm.Gamma.dist(2, 0.2)), 2, weights=weights)
+    below, mean, evidence = on_a_grid(x, weights)
+    with pytest.warns(MultimodalWarning), pytest.warns(ConvergenceWarning):
+        apart = bm.fit_nuts(spec, x, draws=500, tune=500, random_seed=1)
+    assert not apart.status.converged
+    assert len(apart.mode_fits) == 2
+    with pytest.warns(ApproximationWarning, match="others have"):
+        bm.log_evidence(apart, random_seed=1)
+    whole = apart.combine("bridge", random_seed=1)
+    mu = whole.posterior["mu"].values
+    assert (mu[..., 0] < mu[..., 1]).mean() == pytest.approx(below, abs=0.02)
+    assert mu[..., 0].mean() == pytest.approx(mean, abs=0.25)
+    assert float(bm.log_evidence(whole, random_seed=1)) == pytest.approx(evidence, abs=0.03)
+
+
+def test_components_that_nothing_tells_apart_are_one_mode_Poisson():
+    rng = np.random.default_rng(3)
+    x = np.r_[rng.poisson(3, 14), rng.poisson(12, 16)]
+    fit = bm.fit(bm.Mixture(bm.Poisson(), 2, weights=[0.5, 0.5]), x, random_seed=1)
+    assert len(fit.modes) == 1
+    mixed = bm.Mixture([bm.Poisson(), bm.Poisson(), bm.Geometric()], weights=[0.3, 0.3, 0.4])
+    assert len(bm.fit(mixed, x[x > 0], random_seed=1).modes) < 6
