@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -30,11 +30,14 @@ class Bound:
         Root of the tree of sites.
     learned : dict
         What each node learned from its column, by site key.
+    columns : tuple of str
+        Names of the fitted table's columns, of a spec that takes them by their places; empty where there are none.
     """
 
     spec: Node
     site: Site
     learned: Learned
+    columns: tuple[str, ...] = ()
 
     @property
     def slots(self) -> dict[str, Slot]:
@@ -65,7 +68,7 @@ class Bound:
 
     def held(self, params: Params) -> Bound:
         """The same with the slots in `params` fixed at those values."""
-        return Bound(self.spec, _held(self.site, params), self.learned)
+        return replace(self, site=_held(self.site, params))
 
     def encode(self, data: Any, unseen: str = "error") -> Encoded:
         """Validated arrays of any table the spec reads. Raises `DataError`."""
@@ -74,7 +77,7 @@ class Bound:
         table = read(data)
         if table.n_rows == 0:
             raise DataError("data: the table has no rows. Pass at least one.")
-        return self.site.encode(table, unseen)
+        return self.site.encode(table.of_names(self.columns, "data") if self.columns else table, unseen)
 
     def with_fixed(self, params: Params) -> dict[str, np.ndarray]:
         """`params` with the fixed slots' constants added."""
@@ -168,17 +171,28 @@ def bind(spec: Node, table: Table) -> Bound:
                 yield partial(_learn, learned, key, node, columns)
 
     gather_faults(steps())
-    return bind_learned(spec, learned)
+    return bind_learned(spec, learned, table.names if table.named else ())
 
 
 def _learn(learned: Learned, key: str, node: Any, columns: list) -> None:
     learned[key] = node.learn(columns)
 
 
+def _names_to_find(spec: Node, columns: Sequence[str]) -> tuple[str, ...]:
+    """Names by which a new table's columns are put in order, for a spec that does not name them itself.
+
+    Drawn tables call columns x1, x2, …: where some of the fitted table are called so, in other places, places decide.
+    """
+    drawn = [f"x{j + 1}" for j in range(len(columns))]
+    if spec.column_names() is not None or (set(columns) & set(drawn) and list(columns) != drawn):
+        return ()
+    return tuple(columns)
+
+
 @alone
-def bind_learned(spec: Node, learned: Learned) -> Bound:
-    """Bind a spec to what was learned before (as a saved fit does)."""
-    bound = Bound(spec, spec.lay_out(Place(), learned), learned)
+def bind_learned(spec: Node, learned: Learned, columns: Sequence[str] = ()) -> Bound:
+    """Bind a spec to what was learned before (as a saved fit does), of a table with these columns."""
+    bound = Bound(spec, spec.lay_out(Place(), learned), learned, _names_to_find(spec, columns))
     names = [slot.name for slot in bound.site.all_slots()]
     names += list(dict.fromkeys(leaf.place.observed for leaf in bound.site.leaves()))
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -352,7 +352,7 @@ def _computed(bound: Bound, names: set[str]) -> Bound:
         }
         return replace(site, slots=slots, children=tuple(changed(child) for child in site.children))
 
-    return Bound(bound.spec, changed(bound.site), bound.learned)
+    return replace(bound, site=changed(bound.site))
 
 
 # ------------------------------------------------------------------ chains and sampler

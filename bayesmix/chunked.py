@@ -225,7 +225,7 @@ def learn(spec: Node, source: Source, row_weights: Any = None, n_jobs: int = 1, 
         totals.update(found.totals())
     learned: dict[str, Any] = {}
     gather_faults(partial(_conclude, learned, key, node, totals[key]) for key, node in first.nodes.items())
-    bound = bind_learned(spec, learned)
+    bound = bind_learned(spec, learned, first.order[0] if first.order else ())
     check_enough(bound, n_rows)
     if isinstance(row_weights, str):
         if not first.weight > 0:

@@ -214,11 +214,12 @@ class Table:
 
         A table of names as arrays get them is left as it is: its columns go by their places.
         """
-        if len(self.columns) < 2 or not self.named or self.names == tuple(names):
+        places = tuple(f"x{j + 1}" for j in range(len(names)))
+        if len(self.columns) < 2 or not self.named or self.names in (tuple(names), places):
             return self
         columns = {column.name: column for column in self.columns}
         absent = [name for name in names if name not in columns]
-        if absent == [f"x{j + 1}" for j in range(len(names))]:
+        if tuple(absent) == places:
             return self
         if absent:
             raise DataError(

@@ -197,7 +197,7 @@ def log_evidence(
     if -np.log1p(-missed) > _COARSE:
         warn(
             f"The log evidence is of one mode, and others have {missed:.0%} of the mass: with them it is about "
-            f"{-np.log1p(-missed):.2g} nats higher. Pool the modes: fit_nuts(…, combine=\"bridge\").",
+            f'{-np.log1p(-missed):.2g} nats higher. Pool the modes: fit_nuts(…, combine="bridge").',
             ApproximationWarning,
         )
     return found

@@ -352,12 +352,16 @@ def _bound_to_json(bound: Bound) -> dict[str, Any]:
         key: {"type": type(value).__name__, "fields": value_to_json(asdict(value))}
         for key, value in bound.learned.items()
     }
-    return {"spec": node_to_json(bound.spec), "learned": learned}
+    return {"spec": node_to_json(bound.spec), "learned": learned, "columns": list(bound.columns)}
 
 
 def _bound_from_json(document: dict[str, Any]) -> Bound:
     spec = node_from_json(document["spec"])
-    return bind_learned(spec, {key: _learned_from_json(value) for key, value in document["learned"].items()})
+    learned = {key: _learned_from_json(value) for key, value in document["learned"].items()}
+    columns = document.get("columns", [])  # older files have none
+    if not (isinstance(columns, list) and all(isinstance(name, str) for name in columns)):
+        raise DataError("columns: names are needed.")
+    return bind_learned(spec, learned, columns)
 
 
 def _status_from_json(document: dict[str, Any]) -> Status:

@@ -259,6 +259,7 @@ HOSTILE = {
         edited_text(lambda d: d["bound"]["spec"]["options"].update(_n=10**13)),
         "more than any fit",
     ),
+    "columns that are no names": (edited_text(lambda d: d["bound"].update(columns=[["a"], 3])), "names are needed"),
     "other components": (edited_text(lambda d: d["bound"]["spec"]["options"].update(_n=3)), "shape"),
     "a method as an option": (
         edited_text(lambda d: d["bound"]["spec"]["options"].update(restore="os.system")),

@@ -379,3 +379,32 @@ def test_records_in_one_series_come_back_as_records():
     assert full[4][0] == 4.0
     assert full[4][1] in ("a", "b")
     assert full.drop(4).equals(records.drop(4))
+
+
+@pytest.mark.parametrize("kind", ["in memory", "in parts", "loaded"])
+def test_fields_without_names_find_their_columns_by_the_fitted_names(kind, tmp_path):
+    """As MvNormal's coordinates do: a frame in another order is the same table, and one of other columns another."""
+    rng = np.random.default_rng(0)
+    z = np.repeat([0, 1], 50)
+    frame = pd.DataFrame({"a": rng.normal(5 * z, 1), "b": rng.normal(-3 * z, 2)})
+    spec = bm.Mixture(bm.Composite(bm.Normal(), bm.Normal()), 2)
+    fit = bm.fit(spec, [frame[:60], frame[60:]] if kind == "in parts" else frame, random_seed=1)
+    if kind == "loaded":
+        fit.save(tmp_path / "a.bm")
+        fit = bm.load(tmp_path / "a.bm")
+    own = fit.log_density(frame)
+    np.testing.assert_array_equal(own, fit.log_density(frame.to_numpy()))
+    np.testing.assert_array_equal(own, fit.log_density(frame[["b", "a"]]))
+    np.testing.assert_array_equal(own, fit.log_density(frame.assign(more=1.0)))
+    with pytest.raises(bm.DataError, match="no column 'b'"):
+        fit.log_density(frame.rename(columns={"b": "c"}))
+    drawn = fit.sample(5, random_seed=1)
+    by_place = np.column_stack([np.asarray(drawn[name]) for name in drawn])
+    np.testing.assert_array_equal(fit.log_density(drawn), fit.log_density(by_place))
+
+
+def test_drawn_tables_go_by_place_where_columns_have_their_names_in_another_order():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x2": rng.normal(0, 1, 50), "x1": rng.normal(100, 1, 50)})
+    fit = bm.fit(bm.Mixture(bm.Composite(bm.Normal(), bm.Normal()), 1), frame, random_seed=1)
+    assert fit.predictive_checks(random_seed=1)["p_value"].between(0.001, 0.999).all()

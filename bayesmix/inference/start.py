@@ -146,4 +146,4 @@ def with_mode_inside(bound: Bound) -> Bound:
         slots = {name: moved(slot) for name, slot in site.slots.items()}
         return replace(site, slots=slots, children=tuple(map(walk, site.children)))
 
-    return Bound(bound.spec, walk(bound.site), bound.learned)
+    return replace(bound, site=walk(bound.site))
