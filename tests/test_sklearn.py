@@ -718,3 +718,15 @@ def test_a_row_whose_symbol_is_missing():
 def test_a_misspelt_way_with_unknown_symbols_is_noticed_in_fit():
     with pytest.raises(ValueError, match='handle_unknown: "error" or "ignore" is needed'):
         MixtureClusterer(2, handle_unknown="ignroe").fit(np.arange(9.0)[:, None])
+
+
+@pytest.mark.parametrize("names", [[0, 1], pd.MultiIndex.from_tuples([("a", 1), ("a", 2)])], ids=["numbers", "levels"])
+def test_columns_in_another_order_are_an_error_whatever_their_names_are(names):
+    """Text names are scikit-learn's to compare; of others it keeps none."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(np.column_stack([rng.normal(0, 1, 40), rng.normal(9, 1, 40)])).set_axis(names, axis=1)
+    fitted = MixtureClusterer(2, random_state=0).fit(frame)
+    fitted.predict(frame)
+    fitted.predict(frame.to_numpy())
+    with pytest.raises(ValueError, match="same order"):
+        fitted.predict(frame.iloc[:, ::-1])
