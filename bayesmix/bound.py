@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.data import Table, read
+from bayesmix.data import SHOWN, Table, listed, read
 from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults, warn
-from bayesmix.params import Params, Place, Slot
+from bayesmix.params import SIMPLEX, UNIT, Params, Place, Slot
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Learned, Node, Readers, Site, Stats, validate
 from bayesmix.statistics import SparseRows, weighted_sum
@@ -248,11 +248,17 @@ def check_enough(bound: Bound, n_rows: int) -> None:
 
 
 def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = None) -> None:
-    """Raise `DataError` where a mixture has more components than rows, and warn where it has than distinct rows."""
+    """Raise `DataError` where a mixture has more components than rows, or fixed probabilities leave no room for a row.
+
+    Warns where there are more components than distinct rows.
+    """
+    own = np.arange(data.n_rows)
+    if row_weights is not None and not row_weights.all():
+        own = np.flatnonzero(row_weights)
+        data = data.take(own)
+    _check_possible(bound, data, own)
     if not bound.is_mixture:
         return
-    if row_weights is not None and not row_weights.all():
-        data = data.take(np.flatnonzero(row_weights))
     check_enough(bound, data.n_rows)
     n_components = len(bound.site.slots["weights"].event[0])
     distinct = count_distinct(data, n_components)
@@ -261,6 +267,25 @@ def check_rows(bound: Bound, data: Encoded, row_weights: np.ndarray | None = Non
             f"data: {n_components} components but only {distinct} distinct row{'s' if distinct > 1 else ''}: "
             f"components are then copies of each other. Use n_components of at most {distinct}.",
             DegenerateWarning,
+        )
+
+
+def _check_possible(bound: Bound, data: Encoded, rows: np.ndarray) -> None:
+    """Raise `DataError` where fixed probabilities of 0 and 1 give a row density zero, whatever the others are."""
+    fixed = [slot for slot in bound.slots.values() if slot.kind == "fixed" and slot.support in (SIMPLEX, UNIT)]
+    several = [slot for slot in fixed if slot.support is UNIT or slot.shape[-1] > 1]
+    zeros = [slot.name for slot in several if (slot.value * (1 - slot.value) == 0).any()]
+    free = bound.free_slots
+    if not zeros or any(slot.depends_on_model or slot.kind == "tensor" for slot in bound.slots.values()):
+        return
+    with np.errstate(all="ignore"):
+        density = bound.log_density(bound.with_fixed({name: slot.central_value() for name, slot in free.items()}), data)
+    never = rows[density == -np.inf]
+    if len(never):
+        where = listed([f"row {row}" for row in never[:SHOWN]], len(never), "rows")
+        raise DataError(
+            f"{where}: impossible under every component, as probabilities of 0 or 1 are fixed ({', '.join(zeros)}). "
+            "Give what occurs a small probability, or leave the rows out."
         )
 
 

@@ -636,3 +636,28 @@ def test_names_and_numbers_that_are_not_there():
     with pytest.raises(ValueError, match=r"draw: there are 5 draws, 0 to 4, and no 7"):
         imputed.table(draw=7)
     assert imputed.table(draw=-1).shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "data", "rows"),
+    [
+        (bm.Mixture(bm.Categorical(p={"u": 0.7, "v": 0.3, "w": 0.0}), 1), list("uuvuw"), "row 4"),
+        (bm.Mixture(bm.Bernoulli(p=[0.0, 0.0]), 2), [0, 0, 1], "row 2"),
+        (bm.Geometric(p=1.0), [1, 2, 3], r"row 1, row 2 \(2 rows in all\)"),
+        (bm.Mixture(bm.Composite(a=bm.Bernoulli(p=[0.0, 1.0]), b=bm.Bernoulli(p=[1.0, 0.0])), 2),
+         {"a": [0, 1, 1], "b": [1, 0, 1]}, "row 2"),
+    ],
+    ids=["a symbol", "truth values", "counts", "fields that exclude each other"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["em", "nuts"])
+def test_rows_that_fixed_probabilities_exclude_are_named(spec, data, rows, method):
+    """Their likelihood is zero whatever the rest is: the fit had a finite one, and said that it had converged."""
+    with pytest.raises(bm.DataError, match=rows + ": impossible"):
+        bm.fit(spec, data, method=method, random_seed=1)
+
+
+def test_rows_that_one_component_excludes_or_that_have_no_weight_are_possible():
+    either = bm.Mixture(bm.Bernoulli(p=[0.0, 0.5]), 2, weights=[0.5, 0.5])
+    assert bm.fit(either, [0, 0, 1, 1], random_seed=1).loglik == pytest.approx(2 * np.log(0.75) + 2 * np.log(0.25))
+    without = bm.fit(bm.Geometric(p=1.0), [1, 1, 2], row_weights=[1, 1, 0])
+    assert without.loglik == 0
