@@ -49,6 +49,8 @@ _AVERAGED = 0.5
 _NOTES, _EVERY, _TIMES_LONGER = 200, 1.0, 20
 #: What a finished fit in a checkpoint says of how it was made.
 _DIGEST, _SETTINGS = "digest", "settings"
+#: Share of `tol` that a step of EM may gain, which goes a tenth of the way or so.
+_STEP = 0.1
 #: Updates below which nothing is said of whether the log-likelihood rises.
 _FEWEST = 8
 
@@ -125,7 +127,8 @@ def fit_online(
         Starts of the EM on the sample.
     tol : float
         It has converged where the mean log-likelihood of a row rose by less than this share of its size from the third
-        to the fourth quarter of the updates, or by no more than three standard errors.
+        to the fourth quarter of the updates, or by no more than three standard errors; and where a step of EM over all
+        rows, which the last pass tells, would gain less than a tenth of it.
     n_jobs, row_weights, memory
         See `fit_em`.
     checkpoint : path, optional
@@ -155,7 +158,7 @@ def fit_online(
     Warns
     -----
     ConvergenceWarning
-        The log-likelihood was still rising.
+        The log-likelihood was still rising, or the last minibatches were not like the others.
 
     References
     ----------
@@ -218,16 +221,30 @@ def fit_online(
     assert state.history is not None
     settled, gain = _settled(state.history, tol)
     few = len(state.history) < _FEWEST
+    said = "too few to say what they gain." if few else f"the last quarter gained {gain:.2g} nats a row."
+    loglik, left = None, 0.0
+    if complete:
+        loglik, stats = rows.e_step(bound.with_fixed(params))
+        left = _expected_gain(bound, stats, params, _moved(bound, stats, 1.0, params)) / total
+        said += f" A step of EM over all rows would gain {left:.2g}."
+    far = left > _STEP * tol * abs(loglik or 0.0) / total
     status = Status(
         "online",
-        complete and settled,
-        f"Online EM {'ended' if complete else 'was interrupted'} after {state.step} updates of {batch_size:,} rows; "
-        + ("too few to say what they gain." if few else f"the last quarter gained {gain:.2g} nats a row."),
+        complete and settled and not far,
+        f"Online EM {'ended' if complete else 'was interrupted'} after {state.step} updates of up to {batch_size:,} "
+        f"rows; {said}",
         complete=complete,
     )
     if not complete:
         warn(
             "Online EM was interrupted: this is the point so far. Pass resume= or start= to go on.", ConvergenceWarning
+        )
+    elif far:
+        warn(
+            f"Online EM ended where a step of EM over all rows gains {left:.2g} nats a row: the last minibatches were "
+            "not like the others, as where parts differ. Raise n_passes, put the rows in random order, or finish with "
+            "fit_em(…, start=fit.params).",
+            ConvergenceWarning,
         )
     elif few:
         warn(
@@ -245,6 +262,7 @@ def fit_online(
         {name: np.asarray(params[name])[None, None] for name in bound.free_slots},
         status=status,
         history=np.array([np.mean(part) for part in np.array_split(state.history, _NOTES) if len(part)]),
+        loglik=loglik,
     )
     if keep is not None and complete:
         keep.end(fit)
@@ -373,6 +391,18 @@ def _moved(bound: Bound, stats: Stats, total: float, params: Params) -> dict[str
             return dict(params)
     good = all(np.isfinite(value).all() for value in new.values()) and not _collapsed(bound, new)
     return new if good else dict(params)
+
+
+def _expected_gain(bound: Bound, stats: Stats, params: Params, new: Params) -> float:
+    """What an M-step gains of the expected log posterior, in nats: the log posterior itself gains as much or more."""
+    gain = bound.log_prior(new) - bound.log_prior(params)
+    before, after = bound.with_fixed(params), bound.with_fixed(new)
+    for site in bound.site.distinct():
+        if site.slots and site.key in stats:
+            for sign, point in ((1, after), (-1, before)):
+                found = site.node.expected_logp(site.values(point), stats[site.key], site.learned, np)
+                gain += sign * float(np.add.reduce(found))
+    return gain
 
 
 def _settled(history: list[float], tol: float) -> tuple[bool, float]:

@@ -258,3 +258,22 @@ def test_few_updates_say_that_they_are_few():
     with pytest.warns(bm.ConvergenceWarning, match="after 2 updates, too few to say whether it has converged"):
         fit = bm.fit_online(spec, x, n_starts=1, random_seed=1)
     assert "inf" not in str(fit.status)
+
+
+@pytest.mark.parametrize("batch_size", [500, 10_000])
+def test_parts_that_differ_are_no_success(batch_size):
+    """Sorted rows in parts: the last minibatches pull the fit to themselves, far from the mode of all rows."""
+    rng = np.random.default_rng(0)
+    z = rng.random(20_000) < 0.4
+    table = pd.DataFrame({"x": np.sort(rng.normal(5 * z, 1))})
+    spec = bm.Mixture(bm.Composite(x=bm.Normal()), 2)
+    best = bm.fit_em(spec, table, random_seed=1).loglik
+    parts = [table[i : i + 2000] for i in range(0, 20_000, 2000)]
+    with pytest.warns(bm.ConvergenceWarning, match="not like the others"):
+        fit = bm.fit_online(spec, parts, random_seed=1, n_starts=2, batch_size=batch_size)
+    assert fit.loglik < best - 1000
+    assert not fit.status.converged
+    assert fit.check(table).verdict == "do not use"
+    more = bm.fit_online(spec, parts, random_seed=1, n_starts=2, batch_size=500, n_passes=50)
+    assert more.status.converged
+    assert more.loglik == pytest.approx(best, abs=1)
