@@ -19,6 +19,7 @@ from bayesmix.errors import (
     IndistinctWarning,
     MomentsError,
     MultimodalWarning,
+    PriorWarning,
     SpecError,
 )
 from bayesmix.evidence import Evidence, log_evidence
@@ -89,6 +90,7 @@ __all__ = [
     "Optional",
     "Partition",
     "Poisson",
+    "PriorWarning",
     "Relabelling",
     "Report",
     "Selection",

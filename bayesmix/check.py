@@ -26,7 +26,7 @@ from bayesmix.data import read
 from bayesmix.diagnostics import ESS, RHAT, SWITCHING, Convergence, convergence, label_free
 from bayesmix.errors import DataError, SpecError
 from bayesmix.fit import Fit, Status
-from bayesmix.inference.degenerate import indistinct
+from bayesmix.inference.degenerate import WAY_OUT, indistinct, overruled
 from bayesmix.inference.laplace import information_rank
 from bayesmix.inference.modes import weighed
 from bayesmix.inference.spikes import spikes
@@ -665,6 +665,20 @@ def _weak(e: _Evidence) -> Iterator[Finding]:
         )
 
 
+def _overruled(e: _Evidence) -> Iterator[Finding]:
+    _, stats = e.bound.e_step(e.best, e.data, e.ones)
+    for each in overruled(e.bound, stats, e.best):
+        yield Finding(
+            "prior_overrules_rows",
+            "caution",
+            f"{each}.",
+            _first(
+                [_around(each.site, k) if each.site.axes else each.site.place.path or "data" for k in each.components]
+            ),
+            WAY_OUT,
+        )
+
+
 def _prior_draws(e: _Evidence) -> dict[str, np.ndarray]:
     """Draws (S, *shape) of the variables that have a proper prior."""
     rng = np.random.default_rng(0)
@@ -753,6 +767,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], str, Callable[[_Evidence], Iterator[Findin
     (("empty_component",), "data", _empty),
     (("duplicate_components",), "data", _duplicate),
     (("weakly_identified",), "draws", _weak),
+    (("prior_overrules_rows",), "data", _overruled),
     (("improper_prior", "improper_posterior"), "data", _improper),
     (("not_identified",), "data", _rank),
 )

@@ -51,6 +51,10 @@ class Conjugate:
         """The limit in which the prior is constant."""
         raise NotImplementedError
 
+    def without(self) -> Conjugate:
+        """The flat prior in the place of this one."""
+        return replace(self.flat(), places=self.places)
+
     def log_density(self, value: np.ndarray) -> float:
         """Sum over components of the log density at `value`, shape (K, *event)."""
         raise NotImplementedError
@@ -131,6 +135,9 @@ class Beta(Conjugate):
     alpha: Any
     beta: Any
 
+    def without(self) -> Beta:
+        return replace(self, alpha=np.ones_like(self.alpha), beta=np.ones_like(self.beta))
+
     def log_density(self, value: np.ndarray) -> float:
         return float(self.terms(value).sum())
 
@@ -147,6 +154,9 @@ class Dirichlet(Conjugate):
     op, flat_op = "DirichletRV", "DirichletRV"
     concentration: Any
     floor: float = 0.0
+
+    def without(self) -> Dirichlet:
+        return replace(self, concentration=np.ones_like(self.concentration))
 
     def log_density(self, value: np.ndarray) -> float:
         constant = gammaln(self.concentration.sum(-1)) - gammaln(self.concentration).sum(-1)
@@ -185,6 +195,9 @@ class Position(Conjugate):
     op, flat_op = "DiscreteUniformRV", "DiscreteUniformRV"
     lower: Any
     upper: Any
+
+    def without(self) -> Position:
+        return self
 
     def log_density(self, value: np.ndarray) -> float:
         inside = (value >= self.lower) & (value <= self.upper)

@@ -151,6 +151,27 @@ class IndistinctWarning(DegenerateWarning):
     """
 
 
+class PriorWarning(BayesmixWarning):
+    """A prior holds a component far from what its own rows say.
+
+    Default priors are worth two or three rows of the column's own size: much, where a component is far smaller.
+
+    Examples
+    --------
+    >>> import warnings, numpy as np, pymc as pm, bayesmix as bm
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.r_[rng.normal(0, 1, 100), rng.normal(1000, 1, 100)]
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = bm.fit(bm.Mixture(bm.Normal(), 2), x, random_seed=1)
+    >>> any(issubclass(warning.category, bm.PriorWarning) for warning in caught)
+    True
+    >>> narrow = bm.Mixture(bm.Normal(sigma=pm.InverseGamma.dist(2, 3)), 2)
+    >>> bm.fit(narrow, x, random_seed=1).params["sigma"].round()
+    array([1., 1.])
+    """
+
+
 class ImproperWarning(BayesmixWarning):
     """A prior leaves the posterior without finite mass.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -501,3 +502,38 @@ def test_draws_of_a_weighted_model_are_checked_with_their_weights():
     report = bm.check(idata, model)
     assert report["empty_component"].where == "component 1"
     assert "empty_component" not in bm.check(idata, bm.build_model(spec, X))
+
+
+_FAR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "near", "far"),
+    [
+        (bm.Normal(), _FAR.normal(0, 1, 100), _FAR.normal(1000, 1, 100)),
+        (bm.Exponential(), _FAR.exponential(1, 100), _FAR.exponential(1000, 100)),
+        (bm.Geometric(), _FAR.geometric(0.7, 100), _FAR.geometric(0.001, 100)),
+        (bm.MvNormal(), _FAR.normal(0, 1, (100, 2)), _FAR.normal(100, 1, (100, 2))),
+    ],
+    ids=["Normal", "Exponential", "Geometric", "MvNormal"],
+)
+def test_a_prior_that_overrules_a_components_rows_is_found(spec, near, far):
+    """Two or three rows of the whole column's size weigh more than a hundred of a component that is far smaller."""
+    x = np.concatenate([near, far])
+    with pytest.warns(bm.PriorWarning, match="take their scale from the whole column"):
+        fit = bm.fit(bm.Mixture(spec, 2), x, random_seed=1)
+    assert "prior_overrules_rows" in fit.check()
+    # and it is the prior: without it the rows gain that much
+    alone = bm.fit_em(bm.Mixture(spec, 2).with_flat_priors(), x, random_seed=1)
+    cost = float(re.search(r"rows of a component ([0-9]+) nats", fit.check()["prior_overrules_rows"].what)[1])
+    assert alone.loglik - fit.loglik > 0.8 * cost > 8
+
+
+def test_a_prior_that_fits_the_rows_overrules_none():
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(0, 1, 100), rng.normal(1000, 1, 100)]
+    fit = bm.fit(bm.Mixture(bm.Normal(sigma=pm.InverseGamma.dist(2, 3)), 2), x, random_seed=1)
+    assert "prior_overrules_rows" not in fit.check()
+    table = {"a": rng.normal(3 * (x > 500), 1), "b": rng.poisson(2, 200), "c": rng.choice(list("uv"), 200)}
+    mixed = bm.fit(bm.Mixture(bm.Composite(a=bm.Normal(), b=bm.Poisson(), c=bm.Categorical()), 2), table, random_seed=1)
+    assert "prior_overrules_rows" not in mixed.check()

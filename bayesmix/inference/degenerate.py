@@ -5,21 +5,30 @@ Every engine that begins with a mode calls `warn_of_components` there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.data import SHOWN
-from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning, warn
+from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning, PriorWarning, warn
 from bayesmix.inference.spikes import spikes
 from bayesmix.params import Params
 from bayesmix.plan import Pass
+from bayesmix.spec import Site, Stats
 from bayesmix.structure.mixture import posterior
 from bayesmix.symmetry import Symmetry, permuted
 
 #: Rows that a component has at least.
 FEW_ROWS = 1.5
+#: A prior overrules a component of at least so many rows, and so many for each parameter, if it costs them more nats of
+#: log-likelihood than these and one for each parameter.
+_ENOUGH_ROWS, _ROWS_A_PARAMETER, _COST = 10, 5, 10.0
+#: What to do about it.
+WAY_OUT = (
+    "Default priors take their scale from the whole column: give ones that reach there, or fit the column's logarithm."
+)
 #: Share of a component's rows that another one claims, below which they are not taken for one.
 _OVERLAP = 0.02
 #: Rows on which that is found, pairs that are looked at, and iterations that one component in their place gets.
@@ -28,18 +37,19 @@ _ROWS, _PAIRS, _ITERATIONS = 5_000, 3, 10
 
 def warn_of_components(e_step: Pass, params: Params, *, improper: bool = True) -> None:
     """Warn of a mode's degenerate components, see the module; of an `improper` posterior where nothing else does."""
-    _warn_of_lone_rows(e_step, params)
+    _, stats = e_step(params)
+    _warn_of_lone_rows(e_step, stats, params)
+    _warn_of_overruled(e_step.bound, stats, params)
     _warn_of_indistinct(e_step, params)
     if improper:
         _warn_of_spikes(e_step, params)
 
 
-def _warn_of_lone_rows(e_step: Pass, params: Params) -> None:
+def _warn_of_lone_rows(e_step: Pass, stats: Stats, params: Params) -> None:
     """Warn of components of the root that hold less than a row and a half: they describe no group."""
     bound = e_step.bound
     if not bound.is_mixture or e_step.n_rows < 3:
         return
-    _, stats = e_step(params)
     held = stats[bound.site.key]["n"].ravel()
     few = np.flatnonzero(held < FEW_ROWS * e_step.largest_weight)
     if len(held) > 1 and len(few):
@@ -55,6 +65,75 @@ def _warn_of_lone_rows(e_step: Pass, params: Params) -> None:
             "rows: where they are right, one component more keeps them apart.",
             DegenerateWarning,
         )
+
+
+@dataclass(frozen=True)
+class Overruled:
+    """Components of one family that a prior holds far from their own rows.
+
+    Attributes
+    ----------
+    site : Site
+    components : tuple of int
+        The worst first.
+    cost : float
+        What the rows of the worst lose of their log-likelihood, in nats.
+    numbers : tuple of str
+        Its parameters, and what an M-step by the rows alone makes of them.
+    """
+
+    site: Site
+    components: tuple[int, ...]
+    cost: float
+    numbers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        numbers = f" ({'; '.join(self.numbers)})" if self.numbers else ""
+        return f"a prior costs the rows of a component {self.cost:.0f} nats{numbers}"
+
+
+def overruled(bound: Bound, stats: Stats, params: Params) -> Iterator[Overruled]:
+    """Families whose priors hold a component far from its own rows: what an M-step without them gains over one with.
+
+    Default priors are worth two or three rows of the column's own size. Where a component is a hundredth of that in
+    size, those few weigh as much as hundreds of its own rows. Only conjugate priors are looked at.
+    """
+    for site in bound.site.distinct():
+        free = {key: slot for key, slot in site.slots.items() if slot.free}
+        if not free or "weights" in free or site.key not in stats or any(slot.hyper is None for slot in free.values()):
+            continue
+        without: dict = {key: replace(slot, hyper=slot.hyper.without()) for key, slot in free.items() if slot.hyper}
+        flat = replace(site, slots={**site.slots, **without})
+        own = stats[site.key]
+        counts = [own["n"]] if "n" in own else list(own.values())  # without a number of rows all of them are counts
+        n_rows = np.sum([np.asarray(each).reshape(len(each), -1).sum(1) for each in counts], axis=0)
+        size = sum(slot.n_free for slot in free.values()) / len(n_rows)
+        enough = n_rows >= max(_ENOUGH_ROWS, _ROWS_A_PARAMETER * size)
+        if not enough.any():
+            continue
+        try:
+            with np.errstate(all="ignore"):
+                steps = [each.node.update(each, stats, params) for each in (site, flat)]
+                points = [site.values(bound.with_fixed({**params, **step})) for step in steps]
+                was, would = (site.node.expected_logp(point, own, site.learned, np) for point in points)
+        except np.linalg.LinAlgError:
+            continue  # rows that have no spread of their own
+        cost = np.where(enough & np.isfinite(would), would - was, 0.0)
+        far = [int(k) for k in np.argsort(-cost) if cost[k] > _COST + size]
+        if far:
+            before, after = ({key: values[key][far[0]] for key in free} for values in points)
+            numbers = [
+                f"{slot.name} {before[key]:.3g} instead of {after[key]:.3g}"
+                for key, slot in free.items()
+                if np.ndim(before[key]) == 0 and abs(after[key] - before[key]) > 0.02 * abs(before[key])
+            ]
+            yield Overruled(site, tuple(far), float(cost[far[0]]), tuple(numbers))
+
+
+def _warn_of_overruled(bound: Bound, stats: Stats, params: Params) -> None:
+    for each in overruled(bound, stats, params):
+        which = ", ".join(map(str, each.components[:SHOWN]))
+        warn(f"{each.site.place.path or 'data'}: {each} (component {which}). {WAY_OUT}", PriorWarning)
 
 
 @dataclass(frozen=True)
