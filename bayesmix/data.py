@@ -42,6 +42,13 @@ def listed(shown: Sequence[str], total: int, noun: str) -> str:
     return text if total < 2 else f"{text} ({total} {noun} in all)"
 
 
+def texts(labels: Iterable) -> list[str]:
+    """Labels as people read them: as `str` writes them, or as `repr` where that would make one of two (1 and "1")."""
+    labels = [_item(label) for label in labels]
+    shown = [str(label) for label in labels]
+    return shown if len(set(shown)) == len(shown) else [repr(label) for label in labels]
+
+
 def is_missing(value: Any) -> bool:
     """Whether a single cell is `None`, NaN, `pd.NA` or NaT."""
     if value is None:

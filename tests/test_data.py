@@ -330,6 +330,38 @@ def test_the_order_of_declared_categories_is_kept_Categorical():
         assert (fit.params["c_p"] > 0).all()
 
 
+TWINS = {
+    "Categorical": (bm.Categorical(), [1, "1", "1", "1"] * 6, "p"),
+    "BernoulliSet": (bm.BernoulliSet(), [{1, "1"}, {"1"}, {"1"}, set()] * 6, "p"),
+    "MarkovChain": (bm.MarkovChain(), [[1, "1", "1"], ["1", "1", "1"]] * 6, "initial"),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_symbols_that_print_alike_are_told_apart(kind):
+    """Results were by `str`: 1 and "1" were one line of a summary, and one share of the checks."""
+    family, cells, parameter = TWINS[kind]
+    column = pd.Series(cells, dtype=object)
+    fit = em(family, {"c": column})
+    shown = fit.summary()["value"]
+    assert len(shown) == sum(value.size for value in fit.params.values())
+    levels = fit.bound.site.learned.levels
+    assert {1, "1"} == set(levels)
+    for level, value in zip(levels, fit.params[parameter]):
+        assert shown[f"{parameter}[{level!r}]"] == value
+    checks = fit.predictive_checks(n_draws=3, random_seed=1)
+    assert {f"share of {level!r}" for level in levels} <= set(checks.index.get_level_values("statistic"))
+    described = str(fit.describe())
+    assert re.search(r"(?<!')1 in \d+ %", described)
+    assert re.search(r"'1' in \d+ %", described)
+    assert set(bm.build_model(family, {"c": column}).coords["symbol"]) == {"1", "'1'"}
+
+
+def test_draws_of_symbols_that_print_alike_are_summed_up_Categorical():
+    fit = bm.fit_laplace(bm.Categorical(), pd.Series([1, "1"] * 20, dtype=object), draws=20, random_seed=1)
+    assert len(fit.summary()) == 2
+
+
 def test_whole_floats_and_ints_are_one_symbol_Categorical():
     """A column of ints turns to floats where pandas puts NaN into it; 1.0 must still be 1."""
     fit = em(bm.Categorical(), pd.Series([1, 2, 1, 1]))

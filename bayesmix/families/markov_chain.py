@@ -12,7 +12,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
-from bayesmix.data import SHOWN, Column, lengths_and_elements, listed
+from bayesmix.data import SHOWN, Column, lengths_and_elements, listed, texts
 from bayesmix.errors import DataError
 from bayesmix.families._summaries import MOST_COLUMNS, N_AXES, Levels, codes_of, counts_of, safe_log
 from bayesmix.mstep import numeric_step
@@ -292,7 +292,7 @@ class MarkovChain(Node):
         return {"initial": safe_log(params["initial"], xp), "transition": safe_log(params["transition"], xp)}
 
     def portraits(self, site, params):
-        values, levels = site.values(params), site.learned.levels
+        values, levels = site.values(params), texts(site.learned.levels)
         first = shares([f"first {level}" for level in levels], values["initial"])
         steps = values["transition"]
         moves = shares([f"{a} → {b}" for a in levels for b in levels], steps.reshape(len(steps), -1))

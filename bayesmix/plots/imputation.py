@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix import arguments
+from bayesmix.data import texts
 from bayesmix.impute import Imputation
 from bayesmix.plots._looks import (
     COLOURS,
@@ -153,9 +154,10 @@ def _draw_symbol_shares(axis: Any, at: np.ndarray, *, draws: np.ndarray) -> None
     counts = Counter(draws.ravel().tolist())
     frequent = [symbol for symbol, _ in counts.most_common(len(COLOURS) if len(counts) <= len(COLOURS) else 6)]
     base = np.zeros(len(at))
-    for k, symbol in enumerate(sorted(frequent, key=str)):
+    frequent = sorted(frequent, key=str)
+    for k, (symbol, label) in enumerate(zip(frequent, texts(frequent))):
         share = (draws == symbol).mean(0)
-        axis.barh(at, share, left=base, height=0.72, label=str(symbol), linewidth=0.6, **fill(k))
+        axis.barh(at, share, left=base, height=0.72, label=label, linewidth=0.6, **fill(k))
         base += share
     if len(frequent) < len(counts):
         axis.barh(at, 1 - base, left=base, height=0.72, label="others", color=OBSERVED)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix import arguments
+from bayesmix.data import texts
 from bayesmix.errors import SpecError
 from bayesmix.fit import Fit
 from bayesmix.params import Dim, show
@@ -266,7 +267,7 @@ def plot_chain(fit: Fit, *, of: str | None = None, max_states: int = 10, min_pro
     values = [site.values(params) for params in draws]
     initial, transition = (np.mean([each[name] for each in values], axis=0) for name in ("initial", "transition"))
     long_run = np.array([_long_run(*each) for each in zip(initial, transition)])
-    symbols = [str(level) for level in site.learned.levels]
+    symbols = texts(site.learned.levels)
     shown = np.sort(np.argsort(-long_run.sum(0), kind="stable")[:max_states])
     panels = min(len(transition), _MOST_PANELS)
     plt = pyplot()
