@@ -200,6 +200,8 @@ class Table:
         columns = self.columns
         if len(columns) == 1 and columns[0].kind == "object":
             columns = _coordinates(columns[0], path, family)
+        if not columns:  # no row says how long the vectors are
+            return Column(path or "data", np.empty((self.n_rows, 0)), np.ones(self.n_rows, bool), "number", ())
         values = np.column_stack(gather_faults(partial(numbers, column, family) for column in columns))
         missing = np.column_stack([column.missing for column in columns])
         some = missing.any(1) & ~missing.all(1)

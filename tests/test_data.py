@@ -527,7 +527,57 @@ SPEC_FAULTS = {
         bm.Bernoulli(p=pm.Dirichlet.dist([1.0, 1.0])),
         ["p:", "Dirichlet", "over vectors", "a prior over a probability"],
     ),
+    "a symbol twice": (bm.Categorical(levels=("a", "a", "b")), ["levels", "'a' and 'a' are one symbol"]),
+    "a symbol of sets twice": (bm.BernoulliSet(levels=["a", "b", "a"]), ["levels", "'a' and 'a' are one symbol"]),
+    "a symbol of chains twice": (bm.MarkovChain(levels=("a", "a", "b")), ["levels", "'a' and 'a' are one symbol"]),
+    "equal symbols": (
+        bm.Mixture(bm.Composite(c=bm.Categorical(levels=(1, True, 2))), 2),
+        ["c.levels", "1 and True are one symbol", "once"],
+    ),
+    "None for a symbol": (bm.Categorical(levels=("a", None)), ["levels", "None marks a missing cell"]),
+    "NaN for a symbol": (bm.MarkovChain(levels=(1.0, NAN)), ["levels", "nan marks a missing cell"]),
+    "text for symbols": (bm.Categorical(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "text for symbols of sets": (bm.BernoulliSet(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "text for symbols of chains": (bm.MarkovChain(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "no symbols": (bm.Categorical(levels=()), ["levels", "no symbols", "leave levels out"]),
+    "a list for a symbol": (bm.BernoulliSet(levels=[["a"], "b"]), ["levels", "['a'] is not hashable"]),
+    "a prior too long": (
+        bm.Mixture(bm.Normal(mu=pm.Normal.dist([0.0, 1.0, 2.0], 1)), 2),
+        ["mu", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior whose shape is too long": (
+        bm.Mixture(bm.Normal(mu=pm.Normal.dist(0, 1, shape=3)), 2),
+        ["mu", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior without closed form too long": (
+        bm.Mixture(bm.Normal(sigma=pm.HalfNormal.dist([1.0, 1.0, 2.0])), 2),
+        ["sigma", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior with an axis too many": (
+        bm.Mixture(bm.Normal(mu=pm.Laplace.dist(np.zeros((2, 2)), 1)), 2),
+        ["mu", "shape (2, 2)", "the parameter (2,)"],
+    ),
+    "a prior of a list for one number": (
+        bm.Bernoulli(p=pm.Beta.dist([1.0, 2.0], 1)),
+        ["p:", "shape (2,)", "the parameter ()"],
+    ),
 }
+
+
+def test_priors_whose_shape_broadcasts_are_fine():
+    for mu in (pm.Normal.dist([-3.0, 4.0], 1), pm.Normal.dist([0.0], [1.0]), pm.Laplace.dist(0, 1, shape=2)):
+        assert em(bm.Mixture(bm.Normal(mu=mu), 2), X).params["mu"].shape == (2,)
+    each = pm.Beta.dist([[2.0], [1.0]], [1.0, 2.0, 3.0])  # by component and symbol
+    sets = [{"a"}, {"b", "c"}, {"a", "b"}, set()] * 5
+    assert em(bm.Mixture(bm.BernoulliSet(p=each), 2), sets).params["p"].shape == (2, 3)
+
+
+def test_rows_of_which_no_vector_is_there_are_integrated_out():
+    """Without a vector nothing says how long one is, and the columns could not be put side by side."""
+    spec = bm.Composite(v=bm.MvNormal(), n=bm.Poisson())
+    fit = em(spec, {"v": np.column_stack([X, -X + _rng.normal(size=40)]).tolist(), "n": N})
+    lone = fit.log_density({"v": [None, None], "n": [3, None]})
+    assert lone == pytest.approx(fit.log_density({"v": [None, [1.0, 2.0], None], "n": [3, 0, None]})[[0, 2]])
 
 
 #: A call, and what the TypeError of a spec that cannot be made must say.
