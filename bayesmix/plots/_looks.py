@@ -146,6 +146,12 @@ def legend(figure: Any, n_components: int, columns: int) -> None:
     )
 
 
+def require(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise `TypeError` where an argument is not what the plot is of."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: {what} is needed, not {type(value).__name__}.")
+
+
 def pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt

@@ -24,6 +24,7 @@ from bayesmix.plots._looks import (
     line,
     name_symbols,
     pyplot,
+    require,
     say,
     shades,
     short,
@@ -91,6 +92,7 @@ def plot_fields(
     >>> [axis.get_title(loc="left") for axis in axes]
     ['height', 'team']
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(max_panels=max_panels, prob=prob)
     plt = pyplot()
     table, encoded = fit._data(data, unseen)

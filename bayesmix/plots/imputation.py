@@ -21,6 +21,7 @@ from bayesmix.plots._looks import (
     fill,
     name_symbols,
     pyplot,
+    require,
     rgb,
     say,
     short,
@@ -64,6 +65,7 @@ def plot_imputation(
     >>> fit = bm.fit(bm.Mixture(bm.Composite(height=bm.Normal(), team=bm.Categorical()), 2), table, random_seed=1)
     >>> figure, axes = bm.plots.plot_imputation(fit.impute(n_draws=100, random_seed=1))
     """
+    require("imputation", imputation, Imputation, "what fit.impute() gives")
     plt = pyplot()
     arguments.check(max_fields=max_fields, prob=prob)
     panels = list(_imputed_panels(imputation, prob))
