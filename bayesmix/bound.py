@@ -290,7 +290,7 @@ def _row_keys(data: Encoded) -> list[tuple]:
     return list(zip(*parts))
 
 
-def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
+def check_row_weights(row_weights: Any, n_rows: int, name: str = "row_weights") -> np.ndarray:
     """Row weights as float64 (N,), ones (of no memory) where None. Raises `DataError`."""
     if row_weights is None:
         return np.broadcast_to(1.0, n_rows)
@@ -300,13 +300,13 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
             raise TypeError  # numpy would make numbers of text
         weights = np.asarray(row_weights, float)
     except (TypeError, ValueError):
-        raise DataError(f"row_weights: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
+        raise DataError(f"{name}: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
     if weights.shape != (n_rows,):
-        raise DataError(f"row_weights: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
+        raise DataError(f"{name}: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
     bad = ~np.isfinite(weights) | (weights < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"row_weights: row {row} is {weights[row]}; weights are finite and >= 0. Drop the row instead.")
+        raise DataError(f"{name}: row {row} is {weights[row]}; weights are finite and >= 0. Drop the row instead.")
     if not weights.any():
-        raise DataError("row_weights: all weights are 0. Give at least one row a weight.")
+        raise DataError(f"{name}: all weights are 0. Give at least one row a weight.")
     return weights
