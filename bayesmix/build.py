@@ -467,7 +467,7 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
         for dim in each.dims:  # the steps of chains: as many as the longest has
             if len(dim) != len(model.coords[dim.name]):
                 model.set_dim(dim.name, len(dim), dim_labels(dim))
-    weights = check_row_weights(row_weights, encoded.n_rows) if parts.weighted else None
+    weights = check_row_weights(row_weights, encoded.n_rows, index=table.index) if parts.weighted else None
     if parts.fused is not None:
         parts.fused.swap(encoded, weights)
     if weights is not None:

@@ -436,6 +436,9 @@ FAULTS = {
     "a string": (bm.Normal(), "1, 2", ["str"]),
     "a number": (bm.Normal(), 3.0, ["float"]),
     "numbers for sequences": (bm.Sequence(bm.Normal()), [1.0, 2.0], ["Sequence", "row 0", "1.0", "list"]),
+    "a set for a column": (bm.Normal(), {1.0, 2.0, 3.0}, ["data", "a set has no order", "list"]),
+    "a frozen set for a column": (bm.Poisson(), frozenset({1, 2, 3}), ["data", "a set has no order", "list"]),
+    "a set for a field": (SPEC, {"x": X[:3], "n": {1, 2, 3}}, ["n", "a set has no order", "list"]),
     "tied columns of two types": (
         bm.Composite(a=bm.Categorical(tie="t"), b=bm.Categorical(tie="t")),
         {"a": ["u", "v"], "b": [1.0, 2.0]},
@@ -496,6 +499,35 @@ def test_bad_row_weights(kind):
     with pytest.raises(bm.DataError) as caught:
         em(SPEC, {"x": X, "n": N}, row_weights=weights)
     assert all(needle in str(caught.value) for needle in ["row_weights", *needles])
+
+
+def test_weights_with_the_tables_labels_are_in_its_order():
+    """A series was taken by place, whatever its index said."""
+    table, weights = pd.DataFrame({"x": X, "n": N}), np.arange(1.0, 41.0)
+    named = table.set_axis([f"r{i}" for i in range(40)])
+    times = table.set_axis(pd.date_range("2024-03-30", periods=40, freq="h", tz="Europe/Berlin"))
+    pairs = table.set_axis(pd.MultiIndex.from_product([["a", "b"], range(20)]))
+    expected = em(SPEC, table, row_weights=weights).loglik
+    for own in (table, named, times, pairs):
+        series = pd.Series(weights, own.index)
+        fine = [series, series.reset_index(drop=True), series.to_numpy(), series.tolist(), pl.Series(weights)]
+        for each in fine:
+            assert em(SPEC, own, row_weights=each).loglik == pytest.approx(expected, rel=1e-9)
+    for own, other in ((named, "another order"), (times, "another order"), (pairs, "another order")):
+        shuffled = pd.Series(weights, own.index).iloc[::-1]
+        for call in (bm.fit, bm.build_model):
+            with pytest.raises(
+                bm.DataError, match=rf"^row_weights: its index has the table's labels in {other}; row 0 is"
+            ):
+                call(SPEC, own, row_weights=shuffled)
+    with pytest.raises(
+        bm.DataError, match=r"other labels than the table's; row 0 is 5, where the table has 'r0'.*to_numpy"
+    ):
+        em(SPEC, named, row_weights=pd.Series(weights, range(5, 45)))
+    with pytest.raises(bm.DataError, match=r"other labels than the table's; row 3 is 'x', where the table has 'r3'"):
+        em(SPEC, named, row_weights=pd.Series(weights, named.rename({"r3": "x"}).index))
+    # where the table has no labels of its own the weights' say nothing
+    assert em(SPEC, {"x": X, "n": N}, row_weights=pd.Series(weights, named.index)).loglik == pytest.approx(expected)
 
 
 SPEC_FAULTS = {

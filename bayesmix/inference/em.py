@@ -226,7 +226,8 @@ def fit_em(
         again in each pass.
     row_weights : array_like, shape (N,), or str, optional
         Weights; of a source also the name of a column. Weight 2 is the same as the row twice. (Default priors take the
-        column's scale from the rows as they are, without weights; give priors of your own where that matters.)
+        column's scale from the rows as they are, without weights; give priors of your own where that matters.) Weights
+        are taken by place; a pandas series with labels of its own must have those of the table, in the table's order.
     validation : table, optional
         Rows that judge the starts: all of them are run to the end, and the one with the highest log-likelihood of these
         rows is kept; ``fit.starts`` says what each has.
