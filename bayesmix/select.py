@@ -178,6 +178,11 @@ def select(
     DataError, TypeError, ValueError
         Every number of components failed: the first one's reason.
 
+    Warns
+    -----
+    BayesmixWarning
+        Some of them failed: which, and why.
+
     Notes
     -----
     BIC and ICL are defined at the maximum of the likelihood. Under the default priors `loglik` is the likelihood at the

@@ -513,11 +513,11 @@ def test_weights_with_the_tables_labels_are_in_its_order():
         fine = [series, series.reset_index(drop=True), series.to_numpy(), series.tolist(), pl.Series(weights)]
         for each in fine:
             assert em(SPEC, own, row_weights=each).loglik == pytest.approx(expected, rel=1e-9)
-    for own, other in ((named, "another order"), (times, "another order"), (pairs, "another order")):
+    for own in (named, times, pairs):
         shuffled = pd.Series(weights, own.index).iloc[::-1]
         for call in (bm.fit, bm.build_model):
             with pytest.raises(
-                bm.DataError, match=rf"^row_weights: its index has the table's labels in {other}; row 0 is"
+                bm.DataError, match=r"^row_weights: its index has the table's labels in another order; row"
             ):
                 call(SPEC, own, row_weights=shuffled)
     with pytest.raises(
