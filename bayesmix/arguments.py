@@ -13,7 +13,7 @@ from typing import Any
 #: Whole numbers of at least 1.
 _COUNTS = set(
     "batch_size chains cores draws max_fields max_panels max_rows max_states minibatch n_components n_draws n_fields "
-    "n_passes n_points n_rows n_splits n_starts replications size subsample thin tune".split()
+    "n_init n_passes n_points n_rows n_splits n_starts replications size subsample thin tune".split()
 )
 #: Lower and upper bounds of numbers, whether these count, and how that is said.
 _NUMBERS = {

@@ -8,8 +8,9 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from bayesmix.data import SHOWN, Table, listed, read
+from bayesmix.data import SHOWN, Table, index_of, listed, read
 from bayesmix.errors import DataError, DegenerateWarning, SpecError, gather_faults, warn
 from bayesmix.params import SIMPLEX, UNIT, Params, Place, Slot
 from bayesmix.sources import source_of
@@ -224,7 +225,7 @@ def prepare(spec: Node, data: Any, row_weights: Any) -> tuple[Table, Bound, Enco
     table = read(data)
     bound = bind(spec, table)
     encoded = bound.encode(table)
-    weights = check_row_weights(row_weights, encoded.n_rows)
+    weights = check_row_weights(row_weights, encoded.n_rows, index=table.index)
     check_rows(bound, encoded, weights)
     warn_of_ties(bound.site, encoded, table.names[0] if len(table.names) == 1 else "data")
     return table, bound, encoded, weights, None if row_weights is None else weights
@@ -329,8 +330,13 @@ def _row_keys(data: Encoded) -> list[tuple]:
     return list(zip(*parts))
 
 
-def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
-    """Row weights as float64 (N,), ones (of no memory) where None. Raises `DataError`."""
+def check_row_weights(
+    row_weights: Any, n_rows: int, name: str = "row_weights", index: np.ndarray | None = None
+) -> np.ndarray:
+    """Row weights as float64 (N,), ones (of no memory) where None. Raises `DataError`.
+
+    `index` holds the labels of the table's rows, which a pandas series must have in that order if it has any.
+    """
     if row_weights is None:
         return np.broadcast_to(1.0, n_rows)
     try:
@@ -339,13 +345,33 @@ def check_row_weights(row_weights: Any, n_rows: int) -> np.ndarray:
             raise TypeError  # numpy would make numbers of text
         weights = np.asarray(row_weights, float)
     except (TypeError, ValueError):
-        raise DataError(f"row_weights: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
+        raise DataError(f"{name}: numbers are needed, not {row_weights!r}. Give one weight a row.") from None
     if weights.shape != (n_rows,):
-        raise DataError(f"row_weights: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
+        raise DataError(f"{name}: shape {weights.shape} for {n_rows} rows. Give one weight a row.")
+    if index is not None and isinstance(row_weights, pd.Series):
+        _check_labels(name, row_weights, index)
     bad = ~np.isfinite(weights) | (weights < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"row_weights: row {row} is {weights[row]}; weights are finite and >= 0. Drop the row instead.")
+        raise DataError(f"{name}: row {row} is {weights[row]}; weights are finite and >= 0. Drop the row instead.")
     if not weights.any():
-        raise DataError("row_weights: all weights are 0. Give at least one row a weight.")
+        raise DataError(f"{name}: all weights are 0. Give at least one row a weight.")
     return weights
+
+
+def _check_labels(name: str, weights: pd.Series, rows: np.ndarray) -> None:
+    """Raise `DataError` where weights have labels, and not those of their rows: they are taken by place."""
+    if weights.index.equals(pd.RangeIndex(len(rows))):
+        return
+    labels: tuple[Any, Any] = (index_of(weights), rows)
+    own, known = (pd.Index(each, tupleize_cols=False) for each in labels)
+    pairs = zip(own.tolist(), known.tolist())
+    differing = () if own.equals(known) else (i for i, (a, b) in enumerate(pairs) if a != b)
+    if (row := next(iter(differing), None)) is None:
+        return
+    mine, its = (each.tolist()[row] for each in (own, known))
+    what = "the table's labels in another order" if set(own) == set(known) else "other labels than the table's"
+    raise DataError(
+        f"{name}: its index has {what}; row {row} is {mine!r}, where the table has {its!r}. Align it, as with "
+        "weights.loc[table.index], or pass weights.to_numpy() to take weights by place."
+    )

@@ -27,7 +27,7 @@ from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.type import RandomGeneratorType
 
 from bayesmix.bound import Bound, check_row_weights, prepare
-from bayesmix.data import read
+from bayesmix.data import read, texts
 from bayesmix.discrete import combinations
 from bayesmix.errors import DataError, SpecError
 from bayesmix.likelihood import Apportioned, Rows, row_log_density
@@ -221,7 +221,7 @@ def model_of(
     start = _starting_point(bound, data, row_weights, initval)
     with model if model is not None else pm.Model(model=None) as model:  # not inside a model that is being built
         for dim in _dims(bound):
-            model.add_coord(dim.name, _labels(dim.labels))
+            model.add_coord(dim.name, dim_labels(dim))
         model.add_coord("row", _labels(range(data.n_rows) if index is None else index))
         variables = {}
         for name, slot in bound.slots.items():
@@ -284,6 +284,12 @@ def _labels(labels: Any) -> list:
             return labels
     # neither knows of half characters, nor netCDF of zeros
     return [str(label).encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00") for label in labels]
+
+
+def dim_labels(dim: Dim) -> list:
+    """Labels of a dim as `_labels`; symbols that are one as text (1 and "1") are told apart."""
+    found = _labels(dim.labels)
+    return found if len(set(found)) == len(found) else _labels(texts(dim.labels))
 
 
 def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | None) -> Any:
@@ -358,7 +364,7 @@ def _observe(
     for each in arrays:
         containers[each.name] = _shared(f"{each.name}_data", each.written_out())
         containers[each.name].tag.is_table = True
-        model.add_coords({dim.name: _labels(dim.labels) for dim in each.dims if dim.name not in model.coords})
+        model.add_coords({dim.name: dim_labels(dim) for dim in each.dims if dim.name not in model.coords})
         if each.row_dim not in model.coords:
             model.add_coord(each.row_dim, range(len(each.values)))
     parts = RowsParts(
@@ -460,8 +466,8 @@ def set_data(model: pm.Model, data: Any, *, row_weights: Any = None, unseen: str
             model.set_dim(each.row_dim, len(each.values), range(len(each.values)))
         for dim in each.dims:  # the steps of chains: as many as the longest has
             if len(dim) != len(model.coords[dim.name]):
-                model.set_dim(dim.name, len(dim), _labels(dim.labels))
-    weights = check_row_weights(row_weights, encoded.n_rows) if parts.weighted else None
+                model.set_dim(dim.name, len(dim), dim_labels(dim))
+    weights = check_row_weights(row_weights, encoded.n_rows, index=table.index) if parts.weighted else None
     if parts.fused is not None:
         parts.fused.swap(encoded, weights)
     if weights is not None:

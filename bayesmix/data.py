@@ -42,6 +42,13 @@ def listed(shown: Sequence[str], total: int, noun: str) -> str:
     return text if total < 2 else f"{text} ({total} {noun} in all)"
 
 
+def texts(labels: Iterable) -> list[str]:
+    """Labels as people read them: as `str` writes them, or as `repr` where that would make one of two (1 and "1")."""
+    labels = [_item(label) for label in labels]
+    shown = [str(label) for label in labels]
+    return shown if len(set(shown)) == len(shown) else [repr(label) for label in labels]
+
+
 def is_missing(value: Any) -> bool:
     """Whether a single cell is `None`, NaN, `pd.NA` or NaT."""
     if value is None:
@@ -193,6 +200,8 @@ class Table:
         columns = self.columns
         if len(columns) == 1 and columns[0].kind == "object":
             columns = _coordinates(columns[0], path, family)
+        if not columns:  # no row says how long the vectors are
+            return Column(path or "data", np.empty((self.n_rows, 0)), np.ones(self.n_rows, bool), "number", ())
         values = np.column_stack(gather_faults(partial(numbers, column, family) for column in columns))
         missing = np.column_stack([column.missing for column in columns])
         some = missing.any(1) & ~missing.all(1)
@@ -315,19 +324,26 @@ def read(data: Any) -> Table:
         _check_names(native.columns)
         columns = tuple(_from_series(native[:, j], str(name)) for j, name in enumerate(native.columns))
         backend = native.implementation.name.lower()
-        return Table(columns, True, native.shape[0], _index(data), backend, native.to_native())
+        return Table(columns, True, native.shape[0], index_of(data), backend, native.to_native())
     if isinstance(native, nw.Series):
         column = _from_series(native, str(native.name or "x"))
         backend = native.implementation.name.lower()
-        return Table((column,), True, len(column), _index(data), backend, native.to_native())
+        return Table((column,), True, len(column), index_of(data), backend, native.to_native())
     if isinstance(data, np.ndarray):
         return _from_array(data)
+    _refuse_set("data", data)
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         hint = " Read the file first, for instance with pandas.read_csv." if isinstance(data, (str, Path)) else ""
         raise DataError(
             f"data: a table, dict of columns, array or list of records is needed, not {type(data).__name__}.{hint}"
         )
     return _from_records(list(data), "data")
+
+
+def _refuse_set(name: Any, values: Any) -> None:
+    """Raise `DataError` for a set in the place of a column: its order is nobody's, and equal cells are one."""
+    if isinstance(values, (set, frozenset)):
+        raise DataError(f"{name}: a set has no order, and its cells no rows. Pass a list with one cell a row.")
 
 
 def column_of(values: Any, name: str) -> Column:
@@ -503,6 +519,7 @@ def _from_mapping(data: Mapping) -> Table:
     for name, values in data.items():
         if isinstance(values, np.ndarray) and values.ndim == 2:
             values = list(values)
+        _refuse_set(name, values)
         if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
             raise DataError(f"{name}: a column is needed, not {values!r}. Pass a list or array with one cell a row.")
         columns.append(column_of(values, str(name)))
@@ -576,7 +593,8 @@ def _objects(cells: Sequence | np.ndarray) -> np.ndarray:
     return array
 
 
-def _index(data: Any) -> np.ndarray | None:
+def index_of(data: Any) -> np.ndarray | None:
+    """Labels of the rows of pandas' data; None of others."""
     index = getattr(data, "index", None)
     if index is None or callable(index) or not hasattr(index, "nlevels"):
         return None

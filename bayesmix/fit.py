@@ -17,7 +17,7 @@ import xarray as xr
 
 from bayesmix import arguments, labels, predictive, streaming
 from bayesmix.bound import Bound
-from bayesmix.build import _labels
+from bayesmix.build import _labels, dim_labels
 from bayesmix.data import Table, read
 from bayesmix.diagnostics import verdict
 from bayesmix.errors import BayesmixWarning, DataError, warn
@@ -1031,7 +1031,7 @@ def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
     for name, values in draws.items():
         slot = bound.slots[name]
         variables[name] = (("chain", "draw", *slot.dims), values)
-        coords.update({dim.name: _labels(dim.labels) for dim in (*slot.axes, *slot.event)})
+        coords.update({dim.name: dim_labels(dim) for dim in (*slot.axes, *slot.event)})
     shape = next(iter(draws.values())).shape[:2] if draws else (1, 1)
     return xr.Dataset(variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **coords})
 
@@ -1042,7 +1042,7 @@ def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
         if each.size > _MOST_KEPT and not isinstance(each.values, np.ndarray):
             left_out.append(each.name)
             continue
-        coords.update({dim.name: _labels(dim.labels) for dim in each.dims})
+        coords.update({dim.name: dim_labels(dim) for dim in each.dims})
         values = each.written_out()
         if values.dtype.kind == "i" and values.size:  # padded sequences are as wide as the longest
             values = values.astype(np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max())))

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import h5py
 import numpy as np
@@ -578,7 +579,8 @@ def value_to_json(value: Any) -> Any:
         return {"tuple": [value_to_json(item) for item in value]}
     if type(value) in _TIMES:
         name, to_text, _ = _TIMES[type(value)]
-        return {"time": to_text(value), "type": name}
+        zone = getattr(getattr(value, "tzinfo", None), "key", None)  # the text has the offset of that moment alone
+        return {"time": to_text(value), "type": name, **({} if zone is None else {"zone": zone})}
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -604,12 +606,22 @@ def value_from_json(value: Any) -> Any:
     if "float" in value:
         return float(value["float"])
     if "time" in value:
-        return {name: read for name, _, read in _TIMES.values()}[value["type"]](value["time"])
+        moment = {name: read for name, _, read in _TIMES.values()}[value["type"]](value["time"])
+        return moment if value.get("zone") is None else _in_zone(moment, value["zone"])
     if "array" in value:
         if value["dtype"] not in _DTYPES:
             raise DataError(f"an array of {value['dtype']!r}.")
         return np.array(value["array"], value["dtype"]).reshape(value["shape"])
     return {key: value_from_json(item) for key, item in value["dict"].items()}
+
+
+def _in_zone(moment: Any, name: Any) -> Any:
+    """The moment, of which the offset is known, in a time zone; a time of day, which has none, is the zone's own."""
+    try:
+        zone = ZoneInfo(name)
+    except (KeyError, OSError, TypeError, ValueError):
+        raise DataError(f"{name!r} is no time zone that this machine knows. Install the package tzdata.") from None
+    return moment.replace(tzinfo=zone) if type(moment) is datetime.time else moment.astimezone(zone)
 
 
 def _span(microseconds: str) -> datetime.timedelta:

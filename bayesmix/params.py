@@ -473,14 +473,28 @@ def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: S
             f"{name}: the parameter is {support.name}; {_op_name(rv)} is a distribution over "
             f"{('numbers', 'vectors', 'matrices')[ndim]}. Use a prior over {support.name}."
         )
+    own = rv.type.shape[: rv.type.ndim - ndim]
+    if None not in own and not _broadcasts(own, size):  # PyMC would take it, and fail where it is used, or drop it
+        raise _misshaped(name, rv.type.shape, batch + event)
     try:
         sized = change_dist_size(rv, size)
         shape = tuple(int(n) for n in QuickFunction([], list(sized.shape))())
     except Exception as error:
         raise SpecError(f"{name}: the prior {_op_name(rv)} does not fit the shape {batch + event}: {error}") from None
     if shape != batch + event:
-        raise SpecError(f"{name}: the prior has shape {shape}, the parameter {batch + event}. Give it that shape.")
+        raise _misshaped(name, shape, batch + event)
     return sized
+
+
+def _broadcasts(shape: tuple, to: tuple) -> bool:
+    try:
+        return np.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
+
+
+def _misshaped(name: str, shape: tuple, needed: tuple) -> SpecError:
+    return SpecError(f"{name}: the prior has shape {shape}, the parameter {needed}. Give it that shape.")
 
 
 def _fixed(name: str, given: Any, shape: tuple, support: Support) -> np.ndarray:
@@ -544,7 +558,10 @@ def show(prior: Any) -> str:
         return _code(prior) if is_prior(prior) else prior.name or "…"
     if isinstance(prior, (Flat, Shared)):
         return repr(prior)
-    return show_number(prior)
+    try:
+        return show_number(prior)
+    except (TypeError, ValueError):  # a fault, which validation names
+        return repr(prior)
 
 
 def show_number(value: Any) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix.data import texts
+
 
 @dataclass(frozen=True)
 class Traits:
@@ -50,7 +52,7 @@ def value(name: str, values: Any) -> Traits:
 
 def shares(names: Sequence[Any], values: Any) -> Traits:
     """Probabilities of things by name, (K, J)."""
-    return Traits("share", tuple(map(str, names)), np.asarray(values, float))
+    return Traits("share", tuple(texts(names)), np.asarray(values, float))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound
+from bayesmix.data import texts
 from bayesmix.errors import DataError
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Observed, Site
@@ -138,7 +139,7 @@ def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]
         for code in range(min(len(labels), _MOST_SYMBOLS)):
             yield f"share of {labels[code]}", float(counts[code] / max(counts.sum(), 1))
         return
-    names = [""] if values.ndim == 1 else [f" of {label}" for label in each.dims[-1].labels]
+    names = [""] if values.ndim == 1 else [f" of {label}" for label in texts(each.dims[-1].labels)]
     for name, column in zip(names, values.reshape(len(values), math.prod(values.shape[1:])).T):
         column = column[~_gone(column)]
         if not len(column):
@@ -157,4 +158,4 @@ def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]
 
 def _symbols(leaf: Any) -> list:
     """The user's symbols in the order of their codes."""
-    return list(leaf.learned.levels)
+    return texts(leaf.learned.levels)

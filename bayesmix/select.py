@@ -7,6 +7,7 @@ only.
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pandas as pd
 
 from bayesmix.bound import Bound, bind
 from bayesmix.data import read
-from bayesmix.errors import DataError, SpecError, heard
+from bayesmix.errors import BayesmixWarning, DataError, SpecError, heard, warn
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
 from bayesmix.inference.rows import Rows, rows_in_parts
@@ -76,9 +77,14 @@ class Selection:
         """The fit with the best number of components."""
         return self.fits[self.best]
 
+    @property
+    def failed(self) -> dict[Any, str]:
+        """Number of components -> why there is no fit of it."""
+        return {key: note for key, note in zip(self.table.index, self.table["note"]) if key not in self.fits}
+
     def __repr__(self) -> str:
         shown = self.table.drop(columns="note").dropna(axis=1, how="all").round(3).to_string()
-        return f"<Selection: {self.best} by {self.criterion}>\n{shown}"
+        return "\n".join([f"<Selection: {self.best} by {self.criterion}>", shown, *_reasons(self.failed)])
 
     def _repr_html_(self) -> str:
         column, _ = CRITERIA[self.criterion]
@@ -90,7 +96,16 @@ class Selection:
             table = self.table.style.apply(mark, axis=1).format(precision=3).to_html()
         except (AttributeError, ImportError):  # pandas styles need jinja2
             table = self.table.round(3).to_html()
-        return f"<p>{self.best} components by {column}</p>{table}"
+        failed = "".join(f"<p>{html.escape(reason)}</p>" for reason in _reasons(self.failed))
+        return f"<p>{self.best} components by {column}</p>{table}{failed}"
+
+
+def _reasons(failed: Mapping[Any, str]) -> list[str]:
+    """A sentence for each reason why there is no fit."""
+    numbers: dict[str, list[str]] = {}
+    for key, note in failed.items():
+        numbers.setdefault(note, []).append(str(key))
+    return [f"No fit of {', '.join(keys)}: {note}" for note, keys in numbers.items()]
 
 
 def select(
@@ -162,6 +177,11 @@ def select(
         The mixture has a list of different components, or priors that are one component's own.
     DataError, TypeError, ValueError
         Every number of components failed: the first one's reason.
+
+    Warns
+    -----
+    BayesmixWarning
+        Some of them failed: which, and why.
 
     Notes
     -----
@@ -278,7 +298,11 @@ def _selected(
     if scores.isna().all():
         reasons = " ".join(dict.fromkeys(frame["note"]))
         raise ValueError(f"criterion: no number of components has {criterion!r}. {reasons}")
-    return Selection(frame, list(rows)[int(np.nanargmax(scores.to_numpy()))], fits, criterion)
+    found = Selection(frame, list(rows)[int(np.nanargmax(scores.to_numpy()))], fits, criterion)
+    if found.failed:
+        reasons = " ".join(_reasons(found.failed))
+        warn(f"n_components: {len(found.failed)} of {len(grid)} failed. {reasons}", BayesmixWarning)
+    return found
 
 
 _COLUMNS: dict[str, Any] = {

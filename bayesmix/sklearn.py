@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from bayesmix import arguments
 from bayesmix.api import ENGINES, fit
 from bayesmix.bound import Bound, bind, check_row_weights
 from bayesmix.data import Column, Table, is_missing, read
-from bayesmix.errors import SpecError
+from bayesmix.errors import DataError, SpecError
 from bayesmix.families import Bernoulli, Categorical, MvNormal, Normal
 from bayesmix.families._summaries import in_order
 from bayesmix.fit import Fit, as_frame, draw_rows, make_fit
@@ -55,6 +56,13 @@ except ImportError as error:  # pragma: no cover
 
 __all__ = ["MixtureClassifier", "MixtureClusterer", "MixtureImputer"]
 
+#: Arguments of engines that are the estimators' own, and where they are given.
+_GIVEN = {
+    "spec": "Use the parameter spec.",
+    "data": "Pass X to fit.",
+    "method": "Use the parameter method.",
+    "row_weights": "Pass sample_weight to fit.",
+}
 #: Whole weights repeat rows, as long as these are no more than so many times as many, or so many.
 _REPEATS, _REPEATED_ROWS = 10, 10_000
 #: Draws of cells that have no mean (sets, sequences), of which the centre is imputed.
@@ -101,8 +109,8 @@ class _MixtureEstimator(BaseEstimator):
     def _read(self, X: Any, *, reset: bool) -> Table:
         """Any table with the names that the columns had in `fit`; raises scikit-learn's errors for what is none."""
         if nw.dependencies.is_into_dataframe(X):
+            table = read(X)  # first: scikit-learn fails at names that are there twice
             validate_data(self, X, reset=reset, skip_check_array=True)
-            table = read(X)
             for size, what in ((table.n_rows, "sample"), (len(table.columns), "feature")):
                 if not size:
                     raise ValueError(
@@ -160,6 +168,9 @@ class _MixtureEstimator(BaseEstimator):
         if self.method not in ENGINES:
             raise ValueError(f"method: one of {', '.join(ENGINES)} is needed, not {self.method!r}.")
         self._unseen()  # before the work, not after it
+        if self.n_init is not None:
+            arguments.check(n_init=self.n_init)
+        _check_engine_params(self.engine_params)
         wanted = {"n_starts": self.n_init, "max_iter": self.max_iter, "tol": self.tol}
         taken = inspect.signature(ENGINES[self.method]).parameters
         known = {name: value for name, value in wanted.items() if value is not None and name in taken}
@@ -179,6 +190,24 @@ class _MixtureEstimator(BaseEstimator):
         if self.handle_unknown not in ("error", "ignore"):
             raise ValueError(f'handle_unknown: "error" or "ignore" is needed, not {self.handle_unknown!r}.')
         return self.handle_unknown
+
+    def _asked(self, method: Callable[..., Any], table: Table) -> Any:
+        """What a method of the fit says of a table, or its error in the words of this estimator."""
+        try:
+            return method(table, unseen=self._unseen())
+        except DataError as error:
+            raise DataError([fault.replace("unseen=", "handle_unknown=") for fault in error.faults]) from None
+
+
+def _check_engine_params(given: Any) -> None:
+    """Raise `TypeError` for what is no dict, or holds what the estimator gives the engine itself."""
+    if given is None:
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(f"engine_params: a dict of the engine's keywords is needed, not {given!r}.")
+    for name, way in _GIVEN.items():
+        if name in given:
+            raise TypeError(f"engine_params: {name} is not taken from here. {way}")
 
 
 def default_component(table: Table) -> Node:
@@ -283,11 +312,11 @@ _MADE = ("posterior", "observed_data", "log_likelihood", "constant_data")
 def _checked_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, float)
+    weights = np.asarray(sample_weight)
     weights = np.full(n_rows, weights) if weights.ndim == 0 else weights
     if weights.shape == (n_rows,) and not weights.any():
         raise ValueError("sample_weight: all sample weights are zero. Give at least one row a weight.")
-    return check_row_weights(weights, n_rows)
+    return check_row_weights(weights, n_rows, "sample_weight")
 
 
 def _take(table: Table, rows: np.ndarray) -> Table:
@@ -423,12 +452,12 @@ class MixtureClusterer(ClusterMixin, DensityMixin, _MixtureEstimator):
     def predict_proba(self, X):
         """Posterior probability of each component, shape (n_samples, n_components)."""
         fit = self._fitted()
-        return fit.responsibilities(self._read(X, reset=False), unseen=self._unseen())
+        return self._asked(fit.responsibilities, self._read(X, reset=False))
 
     def score_samples(self, X):
         """Log predictive density of each row in nats, shape (n_samples,)."""
         fit = self._fitted()
-        return fit.log_density(self._read(X, reset=False), unseen=self._unseen())
+        return self._asked(fit.log_density, self._read(X, reset=False))
 
     def score(self, X, y=None):
         """Mean log density of the rows of X in nats: greater is better."""
@@ -646,7 +675,7 @@ class MixtureClassifier(ClassifierMixin, _MixtureEstimator):
 
     def predict_proba(self, X):
         """Posterior probability of each class, shape (n_samples, n_classes)."""
-        resp = self._fitted().responsibilities(self._features(X), unseen=self._unseen())
+        resp = self._asked(self._fitted().responsibilities, self._features(X))
         return resp.reshape(len(resp), len(self.classes_), self.n_components_).sum(2)
 
     def predict_log_proba(self, X):
@@ -662,7 +691,7 @@ class MixtureClassifier(ClassifierMixin, _MixtureEstimator):
     def score_samples(self, X):
         """Log density of each row whatever its class, in nats, shape (n_samples,): low for rows unlike any class."""
         features = self._features(X)
-        return self.fit_.log_density(features, unseen=self._unseen())
+        return self._asked(self.fit_.log_density, features)
 
 
 def _checked_labels(y: Any) -> np.ndarray:
@@ -853,7 +882,7 @@ class MixtureImputer(TransformerMixin, _MixtureEstimator):
         """
         fit = self._fitted()
         table = self._read(X, reset=False)
-        encoded = fit.bound.encode(table, self._unseen())
+        encoded = self._asked(fit.bound.encode, table)
         rng = np.random.default_rng(self._random_seed())
         draws = fit._draws(None)
         if self.sample_posterior:

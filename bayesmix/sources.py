@@ -27,7 +27,7 @@ ROWS = 2**18
 #: Bytes of such a table, about.
 _BYTES = 2**25
 #: Names that a path to Parquet ends in.
-_ENDINGS = (".parquet", ".pq", ".parq")
+ENDINGS = (".parquet", ".pq", ".parq")
 
 
 class Part(ABC):
@@ -40,6 +40,11 @@ class Part(ABC):
     """
 
     name: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Paths of the user's own files on this machine that the rows are in."""
+        return ()
 
     @abstractmethod
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
@@ -66,6 +71,11 @@ class Source:
     name: str
     parts: tuple[Part, ...]
     typed: bool = False
+
+    @property
+    def files(self) -> set[Path]:
+        """The user's own files that the rows are in, where it is known."""
+        return {Path(path) for part in self.parts for path in part.files}
 
     def __repr__(self) -> str:
         return f"<{self.name}: {len(self.parts)} part{'s' if len(self.parts) != 1 else ''}>"
@@ -111,7 +121,7 @@ def source_of(data: Any) -> Source | None:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, Path) or (isinstance(value, str) and value.lower().endswith(_ENDINGS))
+    return isinstance(value, Path) or (isinstance(value, str) and value.lower().endswith(ENDINGS))
 
 
 def _is_frame(value: Any) -> bool:
@@ -262,6 +272,11 @@ class _RowGroups(Part):
     filesystem: Any = None
     keys: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Part.files`."""
+        return (self.path,) if self.filesystem is None else ()
+
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
         pyarrow = arrow()
         try:
@@ -294,6 +309,13 @@ class _Fragment(Part):
     name: str
     fragment: Any
     schema: Any
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Part.files`."""
+        path = getattr(self.fragment, "path", None)
+        local = isinstance(getattr(self.fragment, "filesystem", None), arrow().fs.LocalFileSystem)
+        return (path,) if path and local else ()
 
     def tables(self, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Table]]:
         pyarrow = arrow()

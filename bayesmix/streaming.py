@@ -14,7 +14,7 @@ import pandas as pd
 
 from bayesmix.data import Table, read
 from bayesmix.errors import DataError
-from bayesmix.sources import ROWS, Source, arrow, named, source_of
+from bayesmix.sources import ENDINGS, ROWS, Source, arrow, named, source_of
 
 #: Drawn cells that wait in memory at once.
 _CELLS = 4_000_000
@@ -72,6 +72,8 @@ def rowwise(
             except DataError as error:
                 raise named(error, where) from None
 
+    if to is not None:
+        check_target(to, data)
     if to is None:
         results = [values for _, values in found()]
         if not results:
@@ -85,6 +87,7 @@ def imputed(
 ) -> Path:
     """Write a table with its missing cells filled; columns in `real` hold real numbers, whatever they held before."""
     pyarrow = arrow()
+    check_target(to, data)
 
     def found() -> Iterator[tuple[str, Any]]:
         for where, table in tables(data, rows=max(_CELLS // n_draws, 256)):
@@ -107,12 +110,24 @@ def imputed(
     return write(to, found())
 
 
+def check_target(to: PathLike, data: Any) -> None:
+    """Raise, before any work, where a file cannot be written or would take the place of one that is read."""
+    path = Path(to)
+    if path.is_dir():
+        raise IsADirectoryError(21, "to: the path of a file is needed", str(path))
+    if path.suffix and path.suffix.lower() not in ENDINGS:
+        raise ValueError(
+            f"to: a Parquet file is written. Name it {path.with_suffix('.parquet').name}, not {path.name}."
+        )
+    source = source_of(data) if not isinstance(data, Table) else None
+    if source is not None and path.exists() and any(path.samefile(each) for each in source.files if each.exists()):
+        raise ValueError(f"to: {path} is read here, and would be replaced. Name another file.")
+
+
 def write(to: PathLike, pieces: Iterator[tuple[str, Any]]) -> Path:
     """Write tables below each other to one Parquet file, all of them or none: it takes its place when it is whole."""
     pyarrow = arrow()
     path = Path(to)
-    if path.is_dir():
-        raise IsADirectoryError(21, "to: the path of a file is needed", str(path))
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     writer = None
     try:

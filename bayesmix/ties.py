@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bayesmix.data import SHOWN
+from bayesmix.data import SHOWN, texts
 from bayesmix.errors import DegenerateWarning, warn
 from bayesmix.spec import Encoded, Site
 
@@ -55,7 +55,7 @@ def _columns(site: Site, block: Encoded, name: str) -> Iterator[tuple[str, np.nd
     if values.ndim == 1:
         yield site.place.path or name, values
         return
-    labels = [str(label) for label in site.value_dims[0].labels]
+    labels = texts(site.value_dims[0].labels)
     for j, column in enumerate(values.reshape(len(values), len(labels)).T):
         yield f"{site.place.path}[{labels[j]}]" if site.place.path else labels[j], column[~np.isnan(column)]
 

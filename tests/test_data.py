@@ -330,6 +330,38 @@ def test_the_order_of_declared_categories_is_kept_Categorical():
         assert (fit.params["c_p"] > 0).all()
 
 
+TWINS = {
+    "Categorical": (bm.Categorical(), [1, "1", "1", "1"] * 6, "p"),
+    "BernoulliSet": (bm.BernoulliSet(), [{1, "1"}, {"1"}, {"1"}, set()] * 6, "p"),
+    "MarkovChain": (bm.MarkovChain(), [[1, "1", "1"], ["1", "1", "1"]] * 6, "initial"),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_symbols_that_print_alike_are_told_apart(kind):
+    """Results were by `str`: 1 and "1" were one line of a summary, and one share of the checks."""
+    family, cells, parameter = TWINS[kind]
+    column = pd.Series(cells, dtype=object)
+    fit = em(family, {"c": column})
+    shown = fit.summary()["value"]
+    assert len(shown) == sum(value.size for value in fit.params.values())
+    levels = fit.bound.site.learned.levels
+    assert {1, "1"} == set(levels)
+    for level, value in zip(levels, fit.params[parameter]):
+        assert shown[f"{parameter}[{level!r}]"] == value
+    checks = fit.predictive_checks(n_draws=3, random_seed=1)
+    assert {f"share of {level!r}" for level in levels} <= set(checks.index.get_level_values("statistic"))
+    described = str(fit.describe())
+    assert re.search(r"(?<!')1 in \d+ %", described)
+    assert re.search(r"'1' in \d+ %", described)
+    assert set(bm.build_model(family, {"c": column}).coords["symbol"]) == {"1", "'1'"}
+
+
+def test_draws_of_symbols_that_print_alike_are_summed_up_Categorical():
+    fit = bm.fit_laplace(bm.Categorical(), pd.Series([1, "1"] * 20, dtype=object), draws=20, random_seed=1)
+    assert len(fit.summary()) == 2
+
+
 def test_whole_floats_and_ints_are_one_symbol_Categorical():
     """A column of ints turns to floats where pandas puts NaN into it; 1.0 must still be 1."""
     fit = em(bm.Categorical(), pd.Series([1, 2, 1, 1]))
@@ -404,6 +436,9 @@ FAULTS = {
     "a string": (bm.Normal(), "1, 2", ["str"]),
     "a number": (bm.Normal(), 3.0, ["float"]),
     "numbers for sequences": (bm.Sequence(bm.Normal()), [1.0, 2.0], ["Sequence", "row 0", "1.0", "list"]),
+    "a set for a column": (bm.Normal(), {1.0, 2.0, 3.0}, ["data", "a set has no order", "list"]),
+    "a frozen set for a column": (bm.Poisson(), frozenset({1, 2, 3}), ["data", "a set has no order", "list"]),
+    "a set for a field": (SPEC, {"x": X[:3], "n": {1, 2, 3}}, ["n", "a set has no order", "list"]),
     "tied columns of two types": (
         bm.Composite(a=bm.Categorical(tie="t"), b=bm.Categorical(tie="t")),
         {"a": ["u", "v"], "b": [1.0, 2.0]},
@@ -466,6 +501,35 @@ def test_bad_row_weights(kind):
     assert all(needle in str(caught.value) for needle in ["row_weights", *needles])
 
 
+def test_weights_with_the_tables_labels_are_in_its_order():
+    """A series was taken by place, whatever its index said."""
+    table, weights = pd.DataFrame({"x": X, "n": N}), np.arange(1.0, 41.0)
+    named = table.set_axis([f"r{i}" for i in range(40)])
+    times = table.set_axis(pd.date_range("2024-03-30", periods=40, freq="h", tz="Europe/Berlin"))
+    pairs = table.set_axis(pd.MultiIndex.from_product([["a", "b"], range(20)]))
+    expected = em(SPEC, table, row_weights=weights).loglik
+    for own in (table, named, times, pairs):
+        series = pd.Series(weights, own.index)
+        fine = [series, series.reset_index(drop=True), series.to_numpy(), series.tolist(), pl.Series(weights)]
+        for each in fine:
+            assert em(SPEC, own, row_weights=each).loglik == pytest.approx(expected, rel=1e-9)
+    for own in (named, times, pairs):
+        shuffled = pd.Series(weights, own.index).iloc[::-1]
+        for call in (bm.fit, bm.build_model):
+            with pytest.raises(
+                bm.DataError, match=r"^row_weights: its index has the table's labels in another order; row"
+            ):
+                call(SPEC, own, row_weights=shuffled)
+    with pytest.raises(
+        bm.DataError, match=r"other labels than the table's; row 0 is 5, where the table has 'r0'.*to_numpy"
+    ):
+        em(SPEC, named, row_weights=pd.Series(weights, range(5, 45)))
+    with pytest.raises(bm.DataError, match=r"other labels than the table's; row 3 is 'x', where the table has 'r3'"):
+        em(SPEC, named, row_weights=pd.Series(weights, named.rename({"r3": "x"}).index))
+    # where the table has no labels of its own the weights' say nothing
+    assert em(SPEC, {"x": X, "n": N}, row_weights=pd.Series(weights, named.index)).loglik == pytest.approx(expected)
+
+
 SPEC_FAULTS = {
     "K of 0": (bm.Mixture(bm.Normal(), 0), ["n_components", "0", "at least 1"]),
     "negative K": (bm.Mixture(bm.Normal(), -1), ["n_components", "-1"]),
@@ -495,7 +559,57 @@ SPEC_FAULTS = {
         bm.Bernoulli(p=pm.Dirichlet.dist([1.0, 1.0])),
         ["p:", "Dirichlet", "over vectors", "a prior over a probability"],
     ),
+    "a symbol twice": (bm.Categorical(levels=("a", "a", "b")), ["levels", "'a' and 'a' are one symbol"]),
+    "a symbol of sets twice": (bm.BernoulliSet(levels=["a", "b", "a"]), ["levels", "'a' and 'a' are one symbol"]),
+    "a symbol of chains twice": (bm.MarkovChain(levels=("a", "a", "b")), ["levels", "'a' and 'a' are one symbol"]),
+    "equal symbols": (
+        bm.Mixture(bm.Composite(c=bm.Categorical(levels=(1, True, 2))), 2),
+        ["c.levels", "1 and True are one symbol", "once"],
+    ),
+    "None for a symbol": (bm.Categorical(levels=("a", None)), ["levels", "None marks a missing cell"]),
+    "NaN for a symbol": (bm.MarkovChain(levels=(1.0, NAN)), ["levels", "nan marks a missing cell"]),
+    "text for symbols": (bm.Categorical(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "text for symbols of sets": (bm.BernoulliSet(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "text for symbols of chains": (bm.MarkovChain(levels="ab"), ["levels", "a list of symbols is needed, not 'ab'"]),
+    "no symbols": (bm.Categorical(levels=()), ["levels", "no symbols", "leave levels out"]),
+    "a list for a symbol": (bm.BernoulliSet(levels=[["a"], "b"]), ["levels", "['a'] is not hashable"]),
+    "a prior too long": (
+        bm.Mixture(bm.Normal(mu=pm.Normal.dist([0.0, 1.0, 2.0], 1)), 2),
+        ["mu", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior whose shape is too long": (
+        bm.Mixture(bm.Normal(mu=pm.Normal.dist(0, 1, shape=3)), 2),
+        ["mu", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior without closed form too long": (
+        bm.Mixture(bm.Normal(sigma=pm.HalfNormal.dist([1.0, 1.0, 2.0])), 2),
+        ["sigma", "shape (3,)", "the parameter (2,)"],
+    ),
+    "a prior with an axis too many": (
+        bm.Mixture(bm.Normal(mu=pm.Laplace.dist(np.zeros((2, 2)), 1)), 2),
+        ["mu", "shape (2, 2)", "the parameter (2,)"],
+    ),
+    "a prior of a list for one number": (
+        bm.Bernoulli(p=pm.Beta.dist([1.0, 2.0], 1)),
+        ["p:", "shape (2,)", "the parameter ()"],
+    ),
 }
+
+
+def test_priors_whose_shape_broadcasts_are_fine():
+    for mu in (pm.Normal.dist([-3.0, 4.0], 1), pm.Normal.dist([0.0], [1.0]), pm.Laplace.dist(0, 1, shape=2)):
+        assert em(bm.Mixture(bm.Normal(mu=mu), 2), X).params["mu"].shape == (2,)
+    each = pm.Beta.dist([[2.0], [1.0]], [1.0, 2.0, 3.0])  # by component and symbol
+    sets = [{"a"}, {"b", "c"}, {"a", "b"}, set()] * 5
+    assert em(bm.Mixture(bm.BernoulliSet(p=each), 2), sets).params["p"].shape == (2, 3)
+
+
+def test_rows_of_which_no_vector_is_there_are_integrated_out():
+    """Without a vector nothing says how long one is, and the columns could not be put side by side."""
+    spec = bm.Composite(v=bm.MvNormal(), n=bm.Poisson())
+    fit = em(spec, {"v": np.column_stack([X, -X + _rng.normal(size=40)]).tolist(), "n": N})
+    lone = fit.log_density({"v": [None, None], "n": [3, None]})
+    assert lone == pytest.approx(fit.log_density({"v": [None, [1.0, 2.0], None], "n": [3, 0, None]})[[0, 2]])
 
 
 #: A call, and what the TypeError of a spec that cannot be made must say.

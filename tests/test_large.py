@@ -467,6 +467,38 @@ def test_nothing_is_written_by_halves(path, local, tmp_path):
         local.predict(path, to=tmp_path)
 
 
+def test_what_is_read_is_not_written_over(path, frame, local, tmp_path, monkeypatch):
+    """The predictions took the place of the user's rows."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("one.parquet", "two.parquet"):
+        frame.to_parquet(folder / name)
+    (tmp_path / "link.parquet").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    dataset = pa.dataset.dataset(folder, format="parquet")
+    before = {each: each.read_bytes() for each in (path, *folder.iterdir())}
+    targets = [(path, path), (str(path), path.name), (path, tmp_path / "link.parquet"), (tmp_path / "r*.parquet", path)]
+    targets += [(data, folder / "two.parquet") for data in (folder, [path, folder], dataset)]
+    for data, to in targets:
+        for method in (local.predict, local.log_density, local.responsibilities, local.impute):
+            with pytest.raises(ValueError, match=r"^to: .* is read here, and would be replaced\. Name another file\.$"):
+                method(data, to=to)
+    assert {each: each.read_bytes() for each in before} == before
+    local.predict(path, to=folder / "one.parquet")  # another's
+    local.predict(folder / "two.parquet", to=folder / "three.parquet")
+    assert len(pd.read_parquet(folder / "three.parquet")) == len(frame)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.feather", "x.parquet.gz"])
+def test_a_parquet_file_is_not_called_otherwise(name, local, tmp_path):
+    for method in (local.predict, local.impute):
+        with pytest.raises(ValueError, match=rf"^to: a Parquet file is written\. Name it x.*\.parquet, not {name}\.$"):
+            method(to=tmp_path / name)
+    assert not any(tmp_path.glob("x*"))
+    for fine in ("x.PARQUET", "x.pq", "x"):
+        assert len(pd.read_parquet(local.predict(to=tmp_path / fine))) == len(local.predict())
+
+
 # ------------------------------------------------------------------- bad parts
 
 

@@ -9,6 +9,7 @@ import pickle
 import resource
 import zipfile
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import h5py
 import numpy as np
@@ -381,12 +382,43 @@ def test_a_prior_of_endlessly_many_numbers_is_not_made():
         datetime.timedelta(days=-3, microseconds=7),
         pd.Timestamp("2024-01-01 01:02:03.123456789", tz="Europe/Berlin"),
         pd.Timedelta(12345678901, unit="ns"),
+        pd.Timestamp("2024-10-27 00:30", tz="UTC").tz_convert("Europe/Berlin"),  # 02:30 is there twice
+        pd.Timestamp("2024-10-27 01:30", tz="UTC").tz_convert("Europe/Berlin"),
+        datetime.datetime(2024, 7, 2, 3, 4, 5, 6, tzinfo=ZoneInfo("America/New_York")),
+        datetime.datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime.time(1, 2, 3, tzinfo=ZoneInfo("Asia/Kolkata")),
+        datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone(datetime.timedelta(hours=3))),
     ],
 )
 def test_dates_and_times_are_symbols_that_can_be_saved(value):
     found = value_from_json(json.loads(json.dumps(value_to_json(value))))
     assert found == value
     assert type(found) is type(value)
+    assert str(getattr(found, "tzinfo", None)) == str(getattr(value, "tzinfo", None))
+    assert getattr(found, "fold", None) == getattr(value, "fold", None)
+
+
+def test_times_of_a_zone_are_drawn_as_they_were_after_loading(tmp_path):
+    """They came back with the offset of each moment, and a column of summer and winter had two types."""
+    days = pd.Series(pd.to_datetime(["2024-01-01", "2024-07-01"] * 20), name="day").dt.tz_localize("Europe/Berlin")
+    fit = bm.fit(bm.Mixture(bm.Categorical(), 2), days, random_seed=1)
+    fit.save(tmp_path / "fit")
+    drawn = bm.load(tmp_path / "fit").sample(20, random_seed=1)
+    pd.testing.assert_frame_equal(drawn, fit.sample(20, random_seed=1))
+    assert str(drawn["day"].dt.tz if "day" in drawn else drawn["x"].dt.tz) == "Europe/Berlin"
+
+
+def test_a_time_that_was_saved_without_its_zone_is_loaded():
+    old = {"time": "2024-01-01T01:02:03+01:00", "type": "Timestamp"}
+    assert value_from_json(old) == pd.Timestamp("2024-01-01 01:02:03", tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    "zone", ["../../etc/passwd", "/etc/passwd", "Europe", "a\0b", "x" * 5000, "No/Where", "", 5, ["a"]]
+)
+def test_a_zone_that_there_is_not(zone):
+    with pytest.raises(bm.DataError, match="is no time zone that this machine knows"):
+        value_from_json({"time": "2024-01-01T01:02:03+01:00", "type": "Timestamp", "zone": zone})
 
 
 def test_a_fit_of_dates_is_saved(tmp_path):

@@ -72,6 +72,19 @@ def test_a_prior_is_shown_as_the_call_that_a_user_writes(prior, code):
     assert evaluated(spec) == spec
 
 
+@pytest.mark.parametrize("wrong", ["a", pm.Normal, None, 2j, {"a": 1}, [1, "b"], (1, (2, 3))], ids=str)
+def test_a_spec_with_a_fault_has_a_repr(wrong):
+    for spec in (bm.Normal(mu=wrong), bm.Normal(mu=bm.Shared(wrong)), bm.Mixture(bm.Poisson(), 2, weights=wrong)):
+        assert wrong is None or repr(wrong) in repr(spec)
+        assert spec._repr_html_()
+
+
+def test_levels_that_are_no_list_have_a_repr():
+    for family in (bm.Categorical, bm.BernoulliSet, bm.MarkovChain):
+        assert repr(family(levels="ab")) == f"{family.__name__}(levels='ab')"
+        assert repr(family(levels=5)) == f"{family.__name__}(levels=5)"
+
+
 def test_a_prior_over_another_is_shown_as_well_as_can_be():
     assert repr(bm.Normal(mu=pm.Normal.dist(pm.Normal.dist(0, 1), 2))) == (
         "Normal(mu=pm.Normal.dist(pm.Normal.dist(0, 1), 2))"

@@ -574,9 +574,30 @@ def test_entropy_of_nested_labels_is_of_both():
     np.testing.assert_allclose(found.table.loc[2, "entropy"], entropy, rtol=1e-8)
 
 
+def test_numbers_that_fail_are_warned_of_with_their_reasons():
+    """A prior for two components is none for one or three: a table half of NaN said nothing of why."""
+    spec = bm.Mixture(bm.Normal(mu=[0.0, 5.0]), 2)
+    with pytest.warns(
+        bm.BayesmixWarning, match=r"2 of 3 failed\. No fit of 1: SpecError: mu: .* No fit of 3: SpecError"
+    ):
+        found = bm.select(spec, X, [1, 2, 3], evidence=None, random_seed=1)
+    assert found.best == 2
+    assert list(found.failed) == [1, 3]
+    whole = bm.select(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 9, 12]), [1, 2], evidence=None, random_seed=1)
+    assert whole.failed == {}
+    assert "No fit" not in repr(whole)
+
+
 def test_a_number_that_fails_is_a_row_with_its_reason():
-    found = bm.select(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 9]), [2, 3, 4], evidence=None, random_seed=1)
+    with pytest.warns(
+        bm.BayesmixWarning, match=r"^n_components: 1 of 3 failed\. No fit of 4: DataError: .*only 3 rows"
+    ):
+        found = bm.select(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 9]), [2, 3, 4], evidence=None, random_seed=1)
     assert "4 components but only 3 rows" in found.table.loc[4, "note"]
+    assert list(found.failed) == [4]
+    assert found.failed[4] == found.table.loc[4, "note"]
+    assert "\nNo fit of 4: DataError: data: 4 components but only 3 rows" in repr(found)
+    assert "No fit of 4: DataError" in found._repr_html_()
     assert not found.table.loc[4, "converged"]
     assert np.isnan(found.table.loc[4, "bic"])
     assert set(found.fits) == {2, 3}

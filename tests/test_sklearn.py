@@ -202,6 +202,13 @@ def test_fewer_distinct_rows_than_components_is_a_warning(estimator):
         ({"method": "magic"}, "method: one of"),
         ({"spec": "Normal"}, "spec: a spec of bayesmix"),
         ({"engine_params": {"speed": 9}}, "speed: fit_em does not take this"),
+        (
+            {"engine_params": {"row_weights": [1, 1, 1, 1]}},
+            "engine_params: row_weights is .* Pass sample_weight to fit",
+        ),
+        ({"engine_params": {"data": [1.0]}}, "engine_params: data is not taken from here. Pass X to fit"),
+        ({"engine_params": [1]}, r"engine_params: a dict of the engine's keywords is needed, not \[1\]"),
+        ({"n_init": 0}, "^n_init: a whole number of at least 1 is needed, not 0"),
         ({"spec": bm.Composite(age=bm.Normal())}, "age: the table has no such column"),
     ],
 )
@@ -224,6 +231,44 @@ def test_unknown_symbols_are_errors_or_missing():
             np.testing.assert_array_equal(estimator.predict(new), [0, 1])
     with pytest.raises(ValueError, match="handle_unknown"):
         MixtureClusterer(2, random_state=0, handle_unknown="skip").fit(table).predict(new)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_errors_speak_of_the_estimators_own_arguments(estimator):
+    table = pd.DataFrame({"a": ["p", "p", "q", "q"], "b": [0.0, 0.2, 5.0, 5.1]})
+    made = estimator(2, random_state=0) if estimator is not MixtureClassifier else estimator(random_state=0)
+    made.fit(table, [0, 0, 1, 1])
+    new = pd.DataFrame({"a": ["never"], "b": [0.1]})
+    methods = [name for name in ("predict", "predict_proba", "score_samples", "transform") if hasattr(made, name)]
+    assert methods
+    for name in methods:
+        with pytest.raises(bm.DataError, match=r"a: row 0 is 'never'.* Pass handle_unknown=\"ignore\" to treat"):
+            getattr(made, name)(new)
+    wrong = {"shape": np.ones(3), "numbers are needed": ["x"] * 4, r"row 1 is -1\.0": [1.0, -1.0, 1.0, 1.0]}
+    for message, weights in wrong.items():
+        with pytest.raises(ValueError, match=f"^sample_weight: {message}"):
+            made.fit(table, [0, 0, 1, 1], sample_weight=weights)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_columns_of_one_name(estimator):
+    """The library that reads frames had the word; its error named no argument."""
+    table = pd.DataFrame([[0.0, 0.1], [0.2, 0.4], [5.0, 5.2], [5.1, 4.9]], columns=["a", "b"])
+    twice = table.set_axis(["a", "a"], axis=1)
+    with pytest.raises(bm.DataError, match=r"^data: columns with one name: 'a' 2 times\. Rename all but one"):
+        estimator(1).fit(twice, [0, 0, 1, 1])
+    made = estimator(1).fit(table, [0, 0, 1, 1])
+    with pytest.raises(bm.DataError, match="columns with one name"):
+        (made.transform if estimator is MixtureImputer else made.predict)(twice)
+
+
+def test_rows_without_any_cell_have_the_classes_own_shares():
+    """NumPy's error came where no row of the call had a vector."""
+    table = np.array([[0.0, 0.1], [0.2, 0.4], [0.1, 0.3], [5.0, 5.2], [5.1, 4.9], [5.3, 5.2]])
+    made = MixtureClassifier(random_state=0).fit(table, [0, 0, 0, 0, 1, 1])
+    gone = np.full((2, 2), np.nan)
+    np.testing.assert_allclose(made.predict_proba(gone), [made.class_prior_] * 2)
+    assert made.predict(gone).tolist() == [0, 0]
 
 
 def test_cells_that_no_family_reads_say_so():

@@ -19,7 +19,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from bayesmix.conjugate import Conjugate
-from bayesmix.data import Column, Table
+from bayesmix.data import Column, Table, texts
 from bayesmix.errors import DataError
 from bayesmix.mstep import numeric_step
 from bayesmix.params import Dim, Parameter, Params, Place, make_slot
@@ -192,7 +192,7 @@ class Leaf(Node):
         if hasattr(learned, "levels"):
             return [shares(learned.levels, mean)]
         (across,) = self.value_dims(learned, "") or (Dim("", tuple(range(mean.shape[1]))),)
-        return [Traits("location", tuple(f"mean of {label}" for label in across.labels), mean)]
+        return [Traits("location", tuple(f"mean of {label}" for label in texts(across.labels)), mean)]
 
     def value_dims(self, learned: Any, prefix: str) -> tuple[Dim, ...]:
         """Named axes of one row's value: none, or the coordinates of a vector."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from bayesmix.data import Column
+from bayesmix.data import Column, is_missing
 from bayesmix.summaries import Counts, Quartiles
 
 #: Columns up to which symbols are points of a space with an axis for each; axes that stand for more of them.
@@ -85,8 +85,36 @@ def name_levels(node: Any, parameter: str) -> None:
         object.__setattr__(node, "levels", tuple(given))
         # one number a symbol, or one for each component
         object.__setattr__(node, parameter, np.moveaxis(np.array(list(given.values()), float), 0, -1))
-    elif node.levels is not None:
-        object.__setattr__(node, "levels", tuple(node.levels))
+    else:
+        object.__setattr__(node, "levels", as_levels(node.levels))
+
+
+def as_levels(given: Any) -> Any:
+    """Symbols that a user lists as a tuple; what is no list of them as it is, for `level_faults`."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else given
+
+
+def level_faults(levels: Any, path: str) -> list[str]:
+    """What is wrong with the symbols that a user lists."""
+    if levels is None or levels == (None,):  # the one symbol of sets that are all empty
+        return []
+    name = f"{path}levels"
+    if not isinstance(levels, tuple):
+        return [f"{name}: a list of symbols is needed, not {levels!r}. Put each symbol into it, as in ['a', 'b']."]
+    if not levels:
+        return [f"{name}: it has no symbols. Name them, or leave levels out to take those of the column."]
+    faults = []
+    known: dict[Hashable, Hashable] = {}
+    for level in levels:
+        if not isinstance(level, Hashable):
+            faults.append(f"{name}: {level!r} is not hashable. Use strings, numbers or tuples.")
+        elif is_missing(level):
+            faults.append(f"{name}: {level!r} marks a missing cell and is no symbol. Leave it out.")
+        elif level in known:  # as 1 and True are
+            faults.append(f"{name}: {known[level]!r} and {level!r} are one symbol. List each symbol once.")
+        else:
+            known[level] = level
+    return list(dict.fromkeys(faults))
 
 
 def counts_of(column: Column) -> Counts:

@@ -16,7 +16,15 @@ from bayesmix import conjugate
 from bayesmix.data import SHOWN, Column, is_missing, sequence_like, with_type
 from bayesmix.errors import DataError, gather_faults
 from bayesmix.families._contract import Leaf
-from bayesmix.families._summaries import MOST_COLUMNS, N_AXES, in_order, name_levels, safe_log, safe_log_rest
+from bayesmix.families._summaries import (
+    MOST_COLUMNS,
+    N_AXES,
+    in_order,
+    level_faults,
+    name_levels,
+    safe_log,
+    safe_log_rest,
+)
 from bayesmix.params import UNIT, Dim, Parameter
 from bayesmix.statistics import SparseRows, is_sparse, principal_scores
 from bayesmix.summaries import Counts, Summary
@@ -98,6 +106,10 @@ class BernoulliSet(Leaf):
 
     def __post_init__(self):
         name_levels(self, "p")
+
+    def faults(self, path=""):
+        """See `Node.faults`."""
+        return [*level_faults(self.levels, path), *super().faults(path)]
 
     @property
     def options(self):

@@ -17,6 +17,7 @@ from bayesmix.families._summaries import (
     Levels,
     codes_of,
     counts_of,
+    level_faults,
     name_levels,
     points_of,
     safe_log,
@@ -77,6 +78,10 @@ class Categorical(Leaf):
 
     def __post_init__(self):
         name_levels(self, "p")
+
+    def faults(self, path=""):
+        """See `Node.faults`."""
+        return [*level_faults(self.levels, path), *super().faults(path)]
 
     @property
     def options(self):

@@ -12,9 +12,18 @@ import pytensor
 import pytensor.tensor as pt
 
 from bayesmix import conjugate
-from bayesmix.data import SHOWN, Column, lengths_and_elements, listed
+from bayesmix.data import SHOWN, Column, lengths_and_elements, listed, texts
 from bayesmix.errors import DataError
-from bayesmix.families._summaries import MOST_COLUMNS, N_AXES, Levels, codes_of, counts_of, safe_log
+from bayesmix.families._summaries import (
+    MOST_COLUMNS,
+    N_AXES,
+    Levels,
+    as_levels,
+    codes_of,
+    counts_of,
+    level_faults,
+    safe_log,
+)
 from bayesmix.mstep import numeric_step
 from bayesmix.params import SIMPLEX, Dim, Parameter, make_slot
 from bayesmix.portraits import Portrait, shares
@@ -106,7 +115,7 @@ class MarkovChain(Node):
         levels: Any = None,
         tie: str | None = None,
     ):
-        self.levels = None if levels is None else tuple(levels)
+        self.levels = as_levels(levels)
         self._initial = self._named(initial)
         self._transition = self._named(transition)
         self._length = length
@@ -143,9 +152,14 @@ class MarkovChain(Node):
             _initial=priors.get("initial"), _transition=priors.get("transition"), _length=parts[0] if parts else None
         )
 
+    def faults(self, path=""):
+        """See `Node.faults`."""
+        return [*level_faults(self.levels, path), *super().faults(path)]
+
     def __repr__(self) -> str:
         shown = self._shown_priors()
-        shown += [f"levels={list(self.levels)!r}"] if self.levels is not None else []
+        if self.levels is not None:
+            shown.append(f"levels={list(self.levels) if isinstance(self.levels, tuple) else self.levels!r}")
         return f"MarkovChain({', '.join(shown + ([f'length={self._length!r}'] if self._length is not None else []))})"
 
     def read(self, table, place, readers):
@@ -292,7 +306,7 @@ class MarkovChain(Node):
         return {"initial": safe_log(params["initial"], xp), "transition": safe_log(params["transition"], xp)}
 
     def portraits(self, site, params):
-        values, levels = site.values(params), site.learned.levels
+        values, levels = site.values(params), texts(site.learned.levels)
         first = shares([f"first {level}" for level in levels], values["initial"])
         steps = values["transition"]
         moves = shares([f"{a} → {b}" for a in levels for b in levels], steps.reshape(len(steps), -1))

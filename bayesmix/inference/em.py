@@ -8,7 +8,7 @@ end, accelerated (`quasi_newton`, `accelerate`), and on from where each stops if
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, prepare
-from bayesmix.errors import ConvergenceWarning, DataError, SpecError, quiet, warn
+from bayesmix.errors import ConvergenceWarning, DataError, SpecError, close_to, quiet, warn
 from bayesmix.fit import Fit, Status, posterior_dataset
 from bayesmix.inference import snapshots
 from bayesmix.inference.accelerate import Anderson, Coordinates
@@ -226,7 +226,8 @@ def fit_em(
         again in each pass.
     row_weights : array_like, shape (N,), or str, optional
         Weights; of a source also the name of a column. Weight 2 is the same as the row twice. (Default priors take the
-        column's scale from the rows as they are, without weights; give priors of your own where that matters.)
+        column's scale from the rows as they are, without weights; give priors of your own where that matters.) Weights
+        are taken by place; a pandas series with labels of its own must have those of the table, in the table's order.
     validation : table, optional
         Rows that judge the starts: all of them are run to the end, and the one with the highest log-likelihood of these
         rows is kept; ``fit.starts`` says what each has.
@@ -899,8 +900,15 @@ def _check_tractable(bound: Bound) -> None:
         raise SpecError(faults)
 
 
-def _given_start(bound: Bound, start: dict[str, Any]) -> dict[str, np.ndarray]:
+def _given_start(bound: Bound, start: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    if not isinstance(start, Mapping):
+        way = " Pass start=fit.params." if hasattr(start, "params") else ""
+        raise TypeError(f"start: a dict of parameters is needed, not {type(start).__name__}.{way}")
     faults, params = [], {}
+    for name in start:
+        if name not in bound.slots:
+            hint = close_to(str(name), bound.slots) or f" There are {', '.join(bound.slots)}."
+            faults.append(f"start: no parameter is called {name!r}.{hint}")
     for name, slot in bound.free_slots.items():
         if name not in start:
             faults.append(f"{name}: missing from start, which needs {', '.join(bound.free_slots)}.")

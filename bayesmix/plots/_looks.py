@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from bayesmix.data import texts
+
 #: Okabe and Ito 2008, *Color Universal Design*; black is kept for totals.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#B8A800")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -105,7 +107,7 @@ def rgb(colour: str) -> tuple[float, float, float]:
 
 def name_symbols(axis: Any, symbols: Any) -> None:
     """Name the places 0, 1, … along the axis; slanted where the names need room."""
-    names = [str(symbol) for symbol in symbols]
+    names = texts(symbols)
     slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axis.set_xticks(np.arange(len(names)), names, **(slanted if sum(map(len, names)) > 34 else {}))
 
@@ -142,6 +144,12 @@ def legend(figure: Any, n_components: int, columns: int) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(len(labels), 2 + 2 * columns), frameon=False, fontsize=9
     )
+
+
+def require(name: str, value: Any, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise `TypeError` where an argument is not what the plot is of."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: {what} is needed, not {type(value).__name__}.")
 
 
 def pyplot() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bayesmix.data import Column, Table, column_of
+from bayesmix.data import Column, Table, column_of, texts
 from bayesmix.fit import Fit
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Readers, Site
@@ -107,7 +107,7 @@ class View:
 
     def coordinate_names(self, name: str) -> list[str]:
         """Names of a vector's coordinates."""
-        labels = [str(label) for label in self.site.value_dims[0].labels]
+        labels = texts(self.site.value_dims[0].labels)
         unnamed = {f"{self.site.place.path}[{d}]": f"{name}[{d}]" for d in range(len(labels))}
         return [unnamed.get(label, label) for label in labels]
 
@@ -347,13 +347,13 @@ def _feature_names(view: View, name: str, width: int) -> tuple[list[str], list[i
     """Names of what is measured in a field, and which columns they are; of two symbols one says it all."""
     kind, every = view.site.node.value_kind, list(range(width))
     if kind in ("symbol", "truth"):
-        labels = view.site.node.decode(np.arange(width), view.site.learned).tolist()
+        labels = texts(view.site.node.decode(np.arange(width), view.site.learned))
         which = every[1:] if width == 2 else every
         return [f"{name} = {labels[j]}" for j in which], which
     if kind == "set":
-        return [f"{name} has {label}" for label in view.site.value_dims[0].labels], every
+        return [f"{name} has {label}" for label in texts(view.site.value_dims[0].labels)], every
     if kind == "chain":
-        return [f"{name}: {label}" for label in view.site.learned.levels], every
+        return [f"{name}: {label}" for label in texts(view.site.learned.levels)], every
     return (view.coordinate_names(name) if view.site.node.value_ndim else [name]), every
 
 

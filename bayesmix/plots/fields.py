@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix import arguments
+from bayesmix.data import texts
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit
 from bayesmix.plots._looks import (
@@ -23,6 +24,7 @@ from bayesmix.plots._looks import (
     line,
     name_symbols,
     pyplot,
+    require,
     say,
     shades,
     short,
@@ -90,6 +92,7 @@ def plot_fields(
     >>> [axis.get_title(loc="left") for axis in axes]
     ['height', 'team']
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(max_panels=max_panels, prob=prob)
     plt = pyplot()
     table, encoded = fit._data(data, unseen)
@@ -236,7 +239,7 @@ def _draw_counts(axis: Any, view: View, prob: float) -> None:
 def _draw_symbols(axis: Any, view: View, prob: float) -> None:
     grid = np.arange(view.n_symbols)
     observed = np.array([(view.values == code).sum() for code in grid]) / max(len(view.values), 1)
-    labels = view.site.node.decode(grid, view.site.learned).tolist()
+    labels = texts(view.site.node.decode(grid, view.site.learned))
     each = view.each_curve(grid)
     _labelled_bars(axis, labels, observed, each.mean(0), _band(each, prob))
 
@@ -246,12 +249,12 @@ def _draw_members(axis: Any, view: View, prob: float) -> None:
     held = view.amounts(lambda column: view.encoded(column).sum(0))
     total = view.amounts(lambda column: (~column.missing).sum()).sum()
     observed = view.values.sum(0) / max(len(view.values), 1)
-    _labelled_bars(axis, view.site.value_dims[0].labels, observed, held / total)
+    _labelled_bars(axis, texts(view.site.value_dims[0].labels), observed, held / total)
 
 
 def _draw_symbols_of_chains(axis: Any, view: View, prob: float) -> None:
     """Shares of the symbols of all chains together."""
-    labels = view.site.learned.levels
+    labels = texts(view.site.learned.levels)
 
     def counts(data: Encoded) -> np.ndarray:
         return np.bincount(np.concatenate([[], *data.arrays["codes"]]).astype(int), minlength=len(labels))
@@ -263,7 +266,7 @@ def _draw_symbols_of_chains(axis: Any, view: View, prob: float) -> None:
 
 def _draw_transitions(axis: Any, view: View, prob: float) -> None:
     """How often each symbol (across) follows each (down): in the data, and in each component."""
-    labels = [str(level) for level in view.site.learned.levels]
+    labels = texts(view.site.learned.levels)
     size = len(labels)
     blocks = [view.observed, *[of_chains(view, column) for column in view.drawn]]
     step = size + 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix import arguments
+from bayesmix.data import texts
 from bayesmix.impute import Imputation
 from bayesmix.plots._looks import (
     COLOURS,
@@ -20,6 +21,7 @@ from bayesmix.plots._looks import (
     fill,
     name_symbols,
     pyplot,
+    require,
     rgb,
     say,
     short,
@@ -63,6 +65,7 @@ def plot_imputation(
     >>> fit = bm.fit(bm.Mixture(bm.Composite(height=bm.Normal(), team=bm.Categorical()), 2), table, random_seed=1)
     >>> figure, axes = bm.plots.plot_imputation(fit.impute(n_draws=100, random_seed=1))
     """
+    require("imputation", imputation, Imputation, "what fit.impute() gives")
     plt = pyplot()
     arguments.check(max_fields=max_fields, prob=prob)
     panels = list(_imputed_panels(imputation, prob))
@@ -153,9 +156,10 @@ def _draw_symbol_shares(axis: Any, at: np.ndarray, *, draws: np.ndarray) -> None
     counts = Counter(draws.ravel().tolist())
     frequent = [symbol for symbol, _ in counts.most_common(len(COLOURS) if len(counts) <= len(COLOURS) else 6)]
     base = np.zeros(len(at))
-    for k, symbol in enumerate(sorted(frequent, key=str)):
+    frequent = sorted(frequent, key=str)
+    for k, (symbol, label) in enumerate(zip(frequent, texts(frequent))):
         share = (draws == symbol).mean(0)
-        axis.barh(at, share, left=base, height=0.72, label=str(symbol), linewidth=0.6, **fill(k))
+        axis.barh(at, share, left=base, height=0.72, label=label, linewidth=0.6, **fill(k))
         base += share
     if len(frequent) < len(counts):
         axis.barh(at, 1 - base, left=base, height=0.72, label="others", color=OBSERVED)

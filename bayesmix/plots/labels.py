@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bayesmix.fit import Fit
-from bayesmix.plots._looks import FAINT, INK, colour, component_legend, fill, mark, pyplot, short, soft, tidy
+from bayesmix.plots._looks import FAINT, INK, colour, component_legend, fill, mark, pyplot, require, short, soft, tidy
 
 #: Components that are drawn on top of each other; of more there is a heat map.
 _MOST_STACKED = 8
@@ -43,6 +43,7 @@ def plot_responsibilities(fit: Fit, data: Any = None, *, groups: Any = None, uns
     >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
     >>> figure, axes = bm.plots.plot_responsibilities(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     plt = pyplot()
     resp = fit.responsibilities(data, unseen=unseen)
     labels, names = _grouped(groups, len(resp))
@@ -111,6 +112,7 @@ def plot_simplex(fit: Fit, data: Any = None, *, groups: Any = None, unseen: str 
     >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([0, 1, 1, 9, 8, 11, 40, 38]), random_seed=1)
     >>> figure, axes = bm.plots.plot_simplex(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     resp = fit.responsibilities(data, unseen=unseen)
     if resp.shape[1] != 3:
         raise ValueError(
@@ -199,6 +201,7 @@ def plot_coclustering(
     >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
     >>> figure, axes = bm.plots.plot_coclustering(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     together = fit.coclustering(data, of=of, n_draws=n_draws, unseen=unseen)
     partition = fit.partition(loss, data=data, of=of, n_draws=n_draws, random_seed=random_seed, unseen=unseen)
     plt = pyplot()

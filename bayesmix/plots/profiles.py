@@ -19,6 +19,7 @@ from bayesmix.plots._looks import (
     line,
     mark,
     pyplot,
+    require,
     say,
     short,
     soft,
@@ -78,6 +79,7 @@ def plot_profiles(
     >>> [label.get_text() for label in axes[0].get_yticklabels()]
     ['height', 'team = b']
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(max_rows=max_rows, prob=prob)
     plt = pyplot()
     table, encoded = fit._data(data, unseen)
@@ -206,6 +208,7 @@ def plot_pairs(
     >>> axes.shape
     (2, 2)
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(max_fields=max_fields, prob=prob)
     if max_fields < 2:
         raise ValueError(f"max_fields: a whole number of at least 2 is needed, not {max_fields!r}.")

@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from bayesmix.fit import Fit
-from bayesmix.plots._looks import COLOURS, INK, LINES, OBSERVED, colour, line, pyplot, tidy
-from bayesmix.select import CRITERIA
+from bayesmix.plots._looks import COLOURS, INK, LINES, OBSERVED, colour, line, pyplot, require, tidy
+from bayesmix.select import CRITERIA, Selection
 
 
 def plot_starts(fit: Fit) -> tuple[Any, Any]:
@@ -34,6 +34,7 @@ def plot_starts(fit: Fit) -> tuple[Any, Any]:
     >>> fit = bm.fit(bm.Mixture(bm.Poisson(), 2), np.array([0, 1, 1, 0, 9, 12, 8]), random_seed=1)
     >>> figure, axes = bm.plots.plot_starts(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     if fit.history is None:
         raise ValueError(f"fit: the engine {fit.status.engine!r} keeps no history, so there is nothing to plot.")
     plt = pyplot()
@@ -96,7 +97,8 @@ def plot_trajectory(fit: Any, *, parameter: str | None = None) -> tuple[Any, Any
     >>> trajectory = xr.Dataset({"mu": (("iteration", "component"), mu), "objective": ("iteration", -(0.7**steps))})
     >>> figure, axes = bayesmix.plots.plot_trajectory(trajectory)
     """
-    trajectory = fit if isinstance(fit, xr.Dataset) else getattr(fit, "trajectory", None)
+    require("fit", fit, (Fit, xr.Dataset), "a Fit or its trajectory")
+    trajectory = fit if isinstance(fit, xr.Dataset) else fit.trajectory
     if trajectory is None:
         raise ValueError("fit: it kept no trajectory. Fit again with keep_trajectory=True, or pass a trajectory.")
     if "objective" not in trajectory or "iteration" not in trajectory.dims:
@@ -179,7 +181,7 @@ _CRITERIA = (
 )
 
 
-def plot_selection(selection: Any) -> tuple[Any, Any]:
+def plot_selection(selection: Selection) -> tuple[Any, Any]:
     """Plot the criteria by the number of components: one panel for each that the table has.
 
     A ring marks the number that a criterion likes best, and the grey band the number that was chosen. Hollow marks
@@ -206,9 +208,8 @@ def plot_selection(selection: Any) -> tuple[Any, Any]:
     >>> [axis.get_title(loc="left") for axis in axes]
     ['BIC (low is good)', 'ICL (low is good)', 'log evidence (high is good)']
     """
-    table = getattr(selection, "table", None)
-    if table is None or "bic" not in table:
-        raise TypeError(f"selection: what bm.select gives is needed, not {type(selection).__name__}.")
+    require("selection", selection, Selection, "what bm.select gives")
+    table = selection.table
     shown = [each for each in _CRITERIA if np.isfinite(np.asarray(table[each[0]], float)).any()]
     plt = pyplot()
     labels = ["×".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in table.index]

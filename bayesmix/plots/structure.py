@@ -9,10 +9,24 @@ from typing import Any
 import numpy as np
 
 from bayesmix import arguments
+from bayesmix.data import texts
 from bayesmix.errors import SpecError
 from bayesmix.fit import Fit
 from bayesmix.params import Dim, show
-from bayesmix.plots._looks import COLOURS, FAINT, INK, MOST_BARS, colour, fill, pyplot, say, shades, short, tidy
+from bayesmix.plots._looks import (
+    COLOURS,
+    FAINT,
+    INK,
+    MOST_BARS,
+    colour,
+    fill,
+    pyplot,
+    require,
+    say,
+    shades,
+    short,
+    tidy,
+)
 from bayesmix.spec import Node, Site
 
 #: Posterior draws of the parameters.
@@ -60,6 +74,7 @@ def plot_transitions(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> 
     >>> spec = bm.JointMixture(x=(bm.Normal(), 2), y=(bm.Poisson(), 2))
     >>> figure, axes = bm.plots.plot_transitions(bm.fit(spec, table, random_seed=1))
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(prob=prob)
     site = _linked(fit, of, below_sequence=False)
     each, weights = _linked_weights(fit, site)
@@ -134,6 +149,7 @@ def plot_topics(fit: Fit, *, of: str | None = None, prob: float = 0.89) -> tuple
     >>> fit = bm.fit(bm.HierarchicalMixture(bm.Normal(), n_topics=2, n_mixtures=2), rows, random_seed=1)
     >>> figure, axes = bm.plots.plot_topics(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(prob=prob)
     site = _linked(fit, of, below_sequence=True)
     each, weights = _linked_weights(fit, site)
@@ -260,13 +276,14 @@ def plot_chain(fit: Fit, *, of: str | None = None, max_states: int = 10, min_pro
     >>> fit = bm.fit(bm.Mixture(bm.MarkovChain(), 2), rows, random_seed=1)
     >>> figure, axes = bm.plots.plot_chain(fit)
     """
+    require("fit", fit, Fit, "a Fit")
     arguments.check(max_states=max_states, min_prob=min_prob)
     site = _chain(fit, of)
     draws = fit._draws(_DRAWS)
     values = [site.values(params) for params in draws]
     initial, transition = (np.mean([each[name] for each in values], axis=0) for name in ("initial", "transition"))
     long_run = np.array([_long_run(*each) for each in zip(initial, transition)])
-    symbols = [str(level) for level in site.learned.levels]
+    symbols = texts(site.learned.levels)
     shown = np.sort(np.argsort(-long_run.sum(0), kind="stable")[:max_states])
     panels = min(len(transition), _MOST_PANELS)
     plt = pyplot()

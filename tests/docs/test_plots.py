@@ -679,6 +679,20 @@ def test_selection_rings_what_each_criterion_likes_best():
         plots.plot_selection([1, 2])
 
 
+@pytest.mark.parametrize("name", plots.__all__)
+def test_what_is_no_fit_is_said_to_be_none(name):
+    """A fit where an imputation or a selection is meant, or text, ended in an AttributeError."""
+    wanted = {
+        "plot_imputation": r"^imputation: what fit\.impute\(\) gives is needed, not (Fit|str)\.$",
+        "plot_selection": r"^selection: what bm\.select gives is needed, not (Fit|str)\.$",
+        "plot_trajectory": r"^fit: a Fit or its trajectory is needed, not str\.$",
+        "plot_model": r"^model: a Fit or a spec is needed, not str\.$",
+    }
+    for wrong in ("a", pictures.chain()) if name in ("plot_imputation", "plot_selection") else ("a",):
+        with pytest.raises(TypeError, match=wanted.get(name, r"^fit: a Fit is needed, not str\.$")):
+            getattr(plots, name)(wrong)
+
+
 def test_fourteen_components_look_different():
     from bayesmix.plots import _looks
 

@@ -133,6 +133,26 @@ def test_a_bad_start(start, needles):
     assert all(needle in str(caught.value) for needle in needles), str(caught.value)
 
 
+def test_a_start_of_names_that_are_not_there():
+    """A misspelt parameter went by unseen, and one that is fixed in the spec may stand in a start."""
+    start = {"weights": [0.5, 0.5], "mu": [0.0, 1.0], "sigma": [1.0, 1.0]}
+    with pytest.raises(bm.SpecError, match=r"^start: no parameter is called 'muu'\. Did you mean mu\?$"):
+        bm.fit_em(M(bm.Normal(), 2), X, start={**start, "muu": 1.0})
+    with pytest.raises(bm.SpecError, match=r"'location'\. There are weights, mu, sigma\."):
+        bm.fit_online(M(bm.Normal(), 2), X, start={**start, "location": 1.0})
+    assert bm.fit_em(M(bm.Normal(sigma=1.0), 2), X, start=start).params["sigma"].tolist() == [1.0, 1.0]
+
+
+def test_a_start_that_is_no_dict():
+    fit = bm.fit_em(M(bm.Normal(), 2), X, random_seed=1)
+    with pytest.raises(TypeError, match=r"^start: a dict of parameters is needed, not Fit\. Pass start=fit\.params\.$"):
+        bm.fit_em(M(bm.Normal(), 2), X, start=fit)
+    with pytest.raises(TypeError, match=r"^start: a dict of parameters is needed, not list\.$"):
+        bm.fit_map(M(bm.Normal(), 2), X, start=[0.0, 1.0])
+    again = bm.fit_em(M(bm.Normal(), 2), X, start=fit.params)
+    np.testing.assert_allclose(again.params["mu"], fit.params["mu"], rtol=1e-4)
+
+
 def test_no_starts():
     with pytest.raises(ValueError, match="n_starts"):
         bm.fit_em(M(bm.Normal(), 2), X, n_starts=0)
