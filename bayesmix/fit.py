@@ -495,6 +495,10 @@ class Fit:
         Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
         Where weights are not whole, there are as many rows as without them, in proportion.
 
+        Cells that are missing in the table are missing in those that are drawn, but for optional fields, which draw it.
+        Where a drawn table has other cells (elements of sequences of other lengths, fields of optional records), as
+        large a share of them is missing, at random.
+
         Parameters
         ----------
         data : table, optional
@@ -546,6 +550,10 @@ class Fit:
 
         Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
         Where weights are not whole, there are as many rows as without them, in proportion.
+
+        Cells that are missing in the table are missing in those that are drawn, but for optional fields, which draw it.
+        Where a drawn table has other cells (elements of sequences of other lengths, fields of optional records), as
+        large a share of them is missing, at random.
 
         Parameters
         ----------
