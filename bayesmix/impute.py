@@ -117,7 +117,9 @@ class Imputation:
         """The table with every missing cell of the spec's fields filled, in the caller's frame type.
 
         Index, columns that the spec does not name, and column types are kept (a whole-number column takes real
-        numbers only as a real column). A series comes back as a series; arrays, dicts and lists as a pandas frame.
+        numbers only as a real column, and a categorical one gets the symbols that it lacks as its last categories).
+        Symbols that the fit does not know stay as they are. A series comes back as a series; arrays, dicts and lists as
+        a pandas frame.
 
         Parameters
         ----------
@@ -324,12 +326,15 @@ def _with_cells(
         table = nw.from_native(frame)
         series = table[:, position]
         cells = series.to_list()
+        blank = all(map(is_missing, cells))
+        _fill(cells, rows, fill, kind, steps, at)
         dtype: Any = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         if kind == "count" and not _fits(fill, str(dtype)):
             dtype = nw.Int64()
-        if fill.dtype == object and all(map(is_missing, cells)):
+        if isinstance(dtype, nw.Enum):
+            dtype = nw.Enum(_with_symbols(dtype.categories, cells))
+        elif blank and (fill.dtype == object or dtype == nw.Unknown()):
             dtype = None  # a column without any cell has no type of its own
-        _fill(cells, rows, fill, kind, steps, at)
         if dtype == series.dtype and table.implementation.is_pyarrow():
             import pyarrow
 
@@ -340,16 +345,24 @@ def _with_cells(
     old = frame.iloc[:, position]
     cells = old.tolist()
     kept: Any = old.dtype
-    if fill.dtype == object and all(map(is_missing, cells)):
-        kept = None
+    blank = all(map(is_missing, cells))
     _fill(cells, rows, fill, kind, steps, at)
-    if kind == "real" and pd.api.types.is_integer_dtype(kept):
+    if isinstance(kept, pd.CategoricalDtype):
+        kept = pd.CategoricalDtype(_with_symbols(kept.categories.tolist(), cells), kept.ordered)
+    elif blank and (fill.dtype == object or str(kept) == "null[pyarrow]"):
+        kept = None
+    elif kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
-    if kind == "count" and not _fits(fill, str(kept)):
+    elif kind == "count" and not _fits(fill, str(kept)):
         kept = "int64[pyarrow]" if "pyarrow" in str(kept) else "Int64"
     frame = frame.copy()
     frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=kept))
     return frame
+
+
+def _with_symbols(categories: Sequence[Any], cells: list) -> list:
+    """The categories of a column, and after them the symbols that it has got now."""
+    return list(dict.fromkeys([*categories, *(cell for cell in cells if not is_missing(cell))]))
 
 
 def _fits(fill: np.ndarray, dtype: str) -> bool:
@@ -376,13 +389,13 @@ def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, steps: lis
             cells[row] = (
                 dict.fromkeys(record) if isinstance(record, dict) else record and type(record)([None] * len(record))
             )
-        cells[row] = _placed(cells[row], steps, places, cell)
+        cells[row] = _placed(cells[row], steps, places, cell, kind)
 
 
-def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
+def _placed(cell: Any, steps: list, places: list[int], value: Any, kind: str) -> Any:
     """A copy of a cell with a value at the end of the steps into it; `places` are those of elements."""
-    if not steps:
-        return value
+    if not steps:  # a symbol that the fit does not know is taken for missing, but is the user's
+        return cell if kind == "symbol" and not is_missing(cell) else value
     step, *deeper = steps
     if step == "[]":
         place, *places = places
@@ -390,10 +403,10 @@ def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
         name, place = step
     if isinstance(cell, (tuple, list, np.ndarray)):
         parts = list(cell)
-        parts[place] = _placed(parts[place], deeper, places, value)
+        parts[place] = _placed(parts[place], deeper, places, value, kind)
         return tuple(parts) if isinstance(cell, tuple) else parts
     record = {} if cell is None or is_missing(cell) else cell
-    return {**record, name: _placed(record.get(name), deeper, places, value)}
+    return {**record, name: _placed(record.get(name), deeper, places, value, kind)}
 
 
 def _at(field: str, places: Any) -> str:
