@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
@@ -125,7 +125,8 @@ class Imputation:
         ----------
         draw : int, optional
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
-            most frequent for symbols and truth values, the symbols of most draws for sets.
+            most frequent for symbols and truth values, the symbols of most draws for sets. For sequences the most
+            typical draw: of those of median length, the one that lies nearest to the others, place by place.
         """
         drawn = min((len(values) for values in self.draws.values()), default=0)
         if draw is not None and drawn and not -drawn <= draw < drawn:
@@ -158,7 +159,8 @@ class Imputation:
         if kind == "set":
             return _majority(values)
         centre = np.empty(values.shape[1], object)
-        centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
+        for j, cell in enumerate(values.T):
+            centre[j] = _typical(cell.tolist()) if isinstance(cell[0], list) else _mode(cell)[0]
         return centre if kind == "symbol" else centre.astype(values.dtype)
 
     def _coordinates(self, field: str, width: int) -> list[str]:
@@ -445,6 +447,39 @@ def _majority(draws: np.ndarray) -> np.ndarray:
         counts = Counter(symbol for drawn in cell for symbol in drawn)
         centre[j] = frozenset(symbol for symbol, count in counts.items() if count > len(cell) / 2)
     return centre
+
+
+def _typical(draws: list[list]) -> list:
+    """Of the sequences of median length the medoid: of least squared distance, summed over the others and over places.
+
+    Numbers are measured by their standard deviation; other values are at a distance of 1 unless they are the same. That
+    two sequences of numbers are equal has probability 0, so that none is the most frequent.
+    """
+    median = sorted(map(len, draws))[(len(draws) - 1) // 2]
+    draws = [each for each in draws if len(each) == median]
+    parts = [dict(_parts(each, ())) for each in draws]
+    cost = np.zeros(len(draws))
+    for place in dict.fromkeys(place for each in parts for place in each):
+        values = [each.get(place) for each in parts]
+        is_real = np.array([isinstance(value, float) for value in values])
+        kinds = [float if real else value for real, value in zip(is_real, values)]
+        counts = Counter(kinds)
+        cost += [1 - counts[kind] / len(draws) for kind in kinds]
+        numbers = np.array(values, object)[is_real].astype(float)
+        if len(numbers) and np.ptp(numbers) > 0:
+            cost[is_real] += ((numbers - numbers.mean()) / numbers.std()) ** 2
+    return draws[int(cost.argmin())]
+
+
+def _parts(value: Any, place: tuple) -> Iterator[tuple[tuple, Any]]:
+    """What a drawn value is made of, each part with its place in it."""
+    if isinstance(value, (dict, list, tuple, np.ndarray)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _parts(part, (*place, key))
+    elif isinstance(value, frozenset):
+        yield from (((*place, "in", symbol), True) for symbol in value)
+    else:
+        yield place, None if is_missing(value) else value
 
 
 def _mode(draws: np.ndarray) -> tuple[Any, float]:

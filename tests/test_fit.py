@@ -332,6 +332,43 @@ def test_impute_vectors_MvNormal():
     np.testing.assert_allclose(np.asarray(table["v"].iloc[3], float), imputed.draws["v"].mean(0)[0])
 
 
+def test_a_missing_sequence_gets_the_most_typical_draw():
+    """The most frequent of draws that all differ is the one that comes twice: every missing sequence became empty."""
+    rng = np.random.default_rng(1)
+    cells = [None if i % 20 == 0 else rng.normal(5, 1, 1 + rng.poisson(2)).tolist() for i in range(80)] + [[]] * 8
+    spec = bm.Sequence(bm.Normal(), length=bm.Poisson())
+    imputed = bm.fit_em(spec, cells, random_seed=1).impute(n_draws=400, random_seed=1)
+    filled = imputed.table()["x"]
+    for row, draws in zip(imputed.rows["x"], imputed.draws["x"].T):
+        median = np.quantile([len(draw) for draw in draws], 0.5, method="lower")
+        same = np.array([draw for draw in draws if len(draw) == median])
+        apart = (((same[:, None] - same[None]) / same.std(0)) ** 2).sum((1, 2))
+        np.testing.assert_array_equal(filled[row], same[apart.argmin()])
+    assert all(len(filled[row]) in (2, 3) for row in imputed.rows["x"])
+    assert np.concatenate([filled[row] for row in imputed.rows["x"]]) == pytest.approx(5, abs=0.8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cells"),
+    [
+        (bm.MarkovChain(), [list("abab")] * 30 + [list("ba")] * 2),
+        (bm.Sequence(bm.Categorical()), [list("aa")] * 30 + [["b"]]),
+        (bm.Sequence(bm.Composite(n=bm.Poisson(), s=bm.BernoulliSet())), [[{"n": 0, "s": {"u"}}]] * 30 + [[]]),
+        (bm.Sequence(bm.Sequence(bm.Categorical())), [[["a"], ["a", "a"]]] * 30 + [[["b"]]]),
+        (bm.Sequence(bm.Optional(bm.Categorical())), [[None, None]] * 30 + [["b"]]),
+    ],
+    ids=["chain", "symbols", "records", "sequences", "optional"],
+)
+def test_sequences_of_symbols_and_records_have_a_most_typical_one(spec, cells):
+    fit = bm.fit_em(spec, [*cells, None], random_seed=1)
+    imputed = fit.impute(n_draws=200, random_seed=1)
+    draws = imputed.draws["x"][:, 0].tolist()
+    filled = imputed.table()["x"].iloc[-1]
+    assert len(filled) == np.quantile([len(draw) for draw in draws], 0.5, method="lower")
+    assert filled == cells[0]
+    assert filled in draws
+
+
 # ------------------------------------------------------------------- sample
 
 
