@@ -8,7 +8,7 @@ only.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,19 @@ from bayesmix.errors import DataError, SpecError, heard
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
 from bayesmix.inference.rows import Rows, rows_in_parts
-from bayesmix.labels import require_one_meaning
+from bayesmix.labels import draw_labels, require_one_meaning
 from bayesmix.params import Params
 from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Site
-from bayesmix.structure.mixture import choose
 from bayesmix.threads import ALONE, without_warnings
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
 
+#: Labels that are drawn at once to count occupied components.
+_AT_ONCE = 10_000_000
 #: Criterion -> column, and whether a high value is good.
 CRITERIA = {
     "bic": ("bic", False),
@@ -614,13 +615,17 @@ def _check_same_rows(fits: Mapping[str, Fit]) -> None:
 
 
 def occupied(
-    bound: Bound, draws: Iterable[Params], data: Encoded, of: str | None, rng: np.random.Generator
+    bound: Bound, draws: Sequence[Params], data: Encoded, of: str | None, rng: np.random.Generator
 ) -> pd.Series:
     """See `bayesmix.Fit.occupied`."""
     site = find_mixture(bound, of)
     name = site.place.path, site.slots["weights"].name
     require_one_meaning(site)
-    counts = [len(np.unique(choose(bound.label_probabilities(params, data)[name], rng))) for params in draws]
+    counts: list[int] = []
+    step = max(_AT_ONCE // max(data.n_rows, 1), 1)
+    for begin in range(0, len(draws), step):
+        drawn = draw_labels(bound, draws[begin : begin + step], data, rng)[name]
+        counts += [len(np.unique(z[z >= 0])) for z in drawn]
     sizes, times = np.unique(counts, return_counts=True)
     chance = pd.Series(times / len(counts), index=pd.Index(sizes, name="occupied"), name="probability")
     return chance.reindex(range(1, len(site.slots["weights"].event[0]) + 1), fill_value=0.0).rename_axis("occupied")

@@ -655,11 +655,16 @@ def test_rows_are_taken_as_often_as_they_weigh(tmp_path):
     fit = bm.fit(bm.Mixture(bm.Normal(), 1), x, row_weights=weights, random_seed=1)
     fit.save(tmp_path / "fit")
     repeated = np.repeat(x, weights.astype(int))
-    for each, data in ((fit, None), (bm.load(tmp_path / "fit"), x)):
+    again = bm.load(tmp_path / "fit")
+    for each, data in ((fit, None), (fit, x), (again, x), (again, pd.Series(x.astype("float32")))):
         observed = each.predictive_checks(data, n_draws=20, random_seed=1)["observed"]["x"]
-        assert observed["mean"] == pytest.approx(repeated.mean())
-        assert observed["sd"] == pytest.approx(repeated.std())
-    assert fit.predictive_checks(x, n_draws=20, random_seed=1)["observed"]["x"]["mean"] == pytest.approx(x.mean())
+        assert observed["mean"] == pytest.approx(repeated.mean(), rel=1e-5)
+        assert observed["sd"] == pytest.approx(repeated.std(), rel=1e-5)
+        rows = each.posterior_predictive(data, n_draws=2, random_seed=1)["observed_data"].sizes["row"]
+        assert rows == len(repeated)
+    for each in (fit, again):  # another table has no weights, though it is as long
+        observed = each.predictive_checks(x[::-1] + 1, n_draws=20, random_seed=1)["observed"]["x"]
+        assert observed["mean"] == pytest.approx(x.mean() + 1)
     rows = predictive.rows_by_weight(np.array([0.5, 1.5, 0.0, 2.0]))
     np.testing.assert_array_equal(np.bincount(rows, minlength=4), [0, 2, 0, 2])
 

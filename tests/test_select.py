@@ -806,10 +806,36 @@ def test_occupied_components_against_all_labellings():
 
 def test_occupied_components_of_new_rows_and_of_inner_mixtures():
     fit = fit_em(bm.Mixture(bm.Poisson(), 2), APART.x, random_seed=1)
-    assert fit.occupied([0, 0, 1], random_seed=1).to_dict() == {1: 1.0, 2: 0.0}
+    assert fit.occupied([0, 0, 1], random_seed=1)[1] == pytest.approx(1, abs=0.03)
     nested = fit_em(NESTED, {"x": X[:40], "y": np.repeat(list("ab"), 20)}, n_starts=2, random_seed=1)
     with pytest.raises(bm.SpecError, match="components of its own"):
         nested.occupied(of="x")
+
+
+def test_occupied_components_of_a_point_estimate():
+    """One draw of the labels was all there was, whatever `n_draws`."""
+    fit = fit_em(bm.Mixture(bm.Poisson(mu=[2.0, 3.0]), 2, weights=[0.5, 0.5]), [2, 3, 2], random_seed=1)
+    resp = fit.responsibilities()[:, 0]
+    one = resp.prod() + (1 - resp).prod()  # all three from one component
+    found = fit.occupied(n_draws=4_000, random_seed=1)
+    np.testing.assert_allclose(found, [one, 1 - one], atol=4 * np.sqrt(0.25 / 4_000))
+
+
+def test_rows_without_weight_occupy_nothing(tmp_path):
+    x = np.array([-3.0, -3.1, -2.9, 3.0, 3.1, 2.9])
+    spec = bm.Mixture(bm.Normal(mu=[-3.0, 3.0], sigma=1.0), 2)
+    fit = fit_em(spec, x, row_weights=np.repeat([1.0, 0.0], 3), random_seed=1)
+    fit.save(tmp_path / "fit")
+    for each, data in ((fit, None), (fit, x), (bm.load(tmp_path / "fit"), x)):
+        assert each.occupied(data, n_draws=50, random_seed=1)[1] == 1
+    assert fit.occupied(x[::-1], n_draws=50, random_seed=1)[2] > 0.9  # another table has no weights
+
+
+def test_occupied_components_of_elements_agree_within_a_row():
+    """Both elements of a row are of the one kind or of the other, so that two rows are of one kind half of the time."""
+    inner = bm.Mixture(bm.Categorical([0.5, 0.5]), 2, shared=True, weights=[[1.0, 0.0], [0.0, 1.0]])
+    fit = fit_em(bm.Mixture(bm.Sequence(inner), 2, weights=[0.5, 0.5]), [["a", "b"], ["b", "a"]], random_seed=1)
+    assert fit.occupied(of="subweights", random_seed=1)[1] == pytest.approx(0.5, abs=4 * 0.5 / 20)
 
 
 @pytest.mark.slow
