@@ -35,7 +35,7 @@ def replicates(
     from bayesmix.fit import draw_rows
 
     own, own_cells = written(bound, data), _cells(bound.site, data)
-    marks = _marks(bound)
+    marks = missing_marks(bound)
     missing = {name: _missing(each, own_cells[name], marks) for name, each in own.items()}
     missing = {name: gone for name, gone in missing.items() if gone.any()}
     for params in draws:
@@ -96,10 +96,10 @@ def _cells(
 def _missing(each: Observed, cells: _Cells, marks: Mapping[str, int]) -> np.ndarray:
     """Which cells of an array are missing; rows (N,) of chains, which are padded."""
     is_chain = each.shapes and each.values.ndim == 2
-    return cells.missing if is_chain else _gone(each.values, marks.get(each.name, -1))
+    return cells.missing if is_chain else is_missing(each.values, marks.get(each.name, -1))
 
 
-def _marks(bound: Bound) -> dict[str, int]:
+def missing_marks(bound: Bound) -> dict[str, int]:
     """What missing cells of whole numbers have, or less, where it is not -1."""
     leaves = [
         site for site in bound.site.leaves() if isinstance(site.node, Leaf) and site.node.value_dtype != "float64"
@@ -129,7 +129,8 @@ def written(bound: Bound, data: Encoded) -> dict[str, Observed]:
     return {each.name: replace(each, values=each.written_out()) for each in bound.site.observed(data)}
 
 
-def _gone(values: np.ndarray, mark: int = -1) -> np.ndarray:
+def is_missing(values: np.ndarray, mark: int = -1) -> np.ndarray:
+    """Which of a model's observed values are missing."""
     return np.isnan(values) if values.dtype.kind == "f" else values <= mark
 
 
@@ -167,7 +168,7 @@ def predictive_table(
     leaves = {site.place.observed: site for site in bound.site.walk() if site.node.value_kind}
     arguments.check(prob=prob)
     own = written(bound, data)
-    marks = _marks(bound)
+    marks = missing_marks(bound)
 
     def figures(table: dict[str, Observed]) -> dict[tuple[str, str], float]:
         each = ((name, _statistics(array, leaves.get(name), marks.get(name, -1))) for name, array in table.items())
@@ -212,7 +213,7 @@ def _statistics(each: Observed, leaf: Site | None, mark: int) -> Iterator[tuple[
         return
     names = [""] if values.ndim == 1 else [f" of {label}" for label in each.dims[-1].labels]
     for name, column in zip(names, values.reshape(len(values), math.prod(values.shape[1:])).T):
-        column = column[~_gone(column, mark)]
+        column = column[~is_missing(column, mark)]
         if not len(column):
             continue
         if kind in ("truth", "set"):

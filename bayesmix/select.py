@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from bayesmix import predictive
 from bayesmix.bound import Bound, bind
 from bayesmix.data import read
 from bayesmix.errors import DataError, SpecError, heard
@@ -29,6 +31,7 @@ from bayesmix.seeds import spawned
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.threads import ALONE, without_warnings
+from bayesmix.training import same
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
@@ -500,7 +503,7 @@ def compare(
     fits : dict
         Name -> `Fit`, or spec, which is then fitted to `data`.
     data : table, optional
-        N rows, for specs.
+        N rows, for specs and for fits that were loaded; fits must have been made of it.
     criterion : {"loo", "bic", "evidence"}
         By leave-one-out, with `arviz_stats.compare` (the fits need draws); by BIC at EM's mode; or by the log evidence.
     method : str
@@ -520,7 +523,7 @@ def compare(
     Raises
     ------
     DataError
-        The fits are of different rows or fields.
+        The fits are of different rows or fields, or of other rows than `data`.
     ValueError
         A fit has no draws where the criterion needs them, or row weights under "loo".
 
@@ -536,6 +539,7 @@ def compare(
         raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(f"fits: a dict of names to fits or specs is needed, not {fits!r}.")
+    _keywords(method)
     seeds = spawned(random_seed, 2 * len(fits))
     made = {}
     with Progress("specs", sum(isinstance(each, Node) for each in fits.values()), progressbar) as progress:
@@ -548,7 +552,7 @@ def compare(
                 made[name] = fit_by(each, data, "em" if criterion == "bic" else method, random_seed=seed)
                 progress.step(name)
             else:
-                made[name] = each
+                made[name] = _of_table(name, each, data)
     _check_same_rows(made)
     if criterion == "loo":
         return _compare_loo(made, kwargs)
@@ -567,6 +571,17 @@ def compare(
     chance = np.exp(score - score.max())
     frame["weight"] = chance / chance.sum()
     return frame.iloc[np.argsort(-score.to_numpy(), kind="stable")]
+
+
+def _of_table(name: str, fit: Fit, data: Any) -> Fit:
+    """The fit with the table; `DataError` where it was made of another."""
+    if data is None or source_of(data) is not None:
+        return fit
+    table = read(data)
+    try:
+        return replace(fit, table=table, encoded=fit._training(table))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _at_mode(fit: Fit, seed: Any) -> Fit:
@@ -603,12 +618,34 @@ def _check_same_rows(fits: Mapping[str, Fit]) -> None:
             raise DataError(
                 f"{name}: not the fields of {first} ({only} in one alone). Densities of them do not compare."
             )
-        for field in own:
-            a, b = own[field].values, have[field].values
-            if a.shape != b.shape or not np.allclose(a, b, equal_nan=True):
+        for field in map(str, own):
+            symbols: dict[Any, float] = {}
+            a, b = _as_read(fit, own[field], symbols), _as_read(one, have[field], symbols)
+            for dim in a.dims[1:]:  # columns of vectors and of sets may have another order
+                if dim in a.coords and dim in b.coords and set(a[dim].values) == set(b[dim].values):
+                    a = a.sel({dim: b[dim].values})
+            if a.shape != b.shape or not same(a.values, b.values).all():
                 raise DataError(f"{name}: {field} has other values than in {first}. Fit them to one table.")
         if not np.array_equal(_weights(fit), _weights(one)):
             raise DataError(f"{name}: other row weights than {first}. Fit them with the same.")
+
+
+def _as_read(fit: Fit, values: xr.DataArray, symbols: dict[Any, float]) -> xr.DataArray:
+    """Values of a field as numbers that families and orders of levels do not change: NaN where they are missing.
+
+    `symbols` has the numbers of those that are none, and gets those that it lacks.
+    """
+    field, kinds = str(values.name), ("symbol", "chain")
+    missing = predictive.is_missing(values.values, predictive.missing_marks(fit.bound).get(field, -1))
+    numbers = np.where(missing, np.nan, values.values)
+    sites = (s for s in fit.bound.site.walk() if s.place.observed == field and s.node.value_kind in kinds)
+    if (site := next(sites, None)) is not None:
+        levels = [
+            float(each) if isinstance(each, (int, float, np.number)) else symbols.setdefault(each, -0.5 - len(symbols))
+            for each in site.learned.levels
+        ]
+        numbers[~missing] = np.array(levels)[values.values[~missing]]
+    return values.copy(data=numbers)
 
 
 # ---------------------------------------------------------------- occupied components

@@ -15,6 +15,7 @@ from typing import Any
 
 import arviz_stats as azs
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytest
 from scipy import stats
@@ -764,6 +765,54 @@ def test_fits_of_other_rows_do_not_compare(exact_posteriors):
     weighted = fit_em(spec, APART.x, row_weights=np.arange(1.0, 11.0), random_seed=1)
     with pytest.raises(bm.DataError, match="other: other row weights than two"):
         bm.compare({"two": fit, "other": weighted}, criterion="bic")
+
+
+def test_fits_of_one_table_compare_whatever_the_order_of_their_symbols():
+    """Codes were compared: a column of text and a categorical one have other codes for one symbol."""
+    table = pd.DataFrame(
+        {"s": list("vuuvu") * 4, "n": [3, 1, 2, 2, 1] * 4, "t": [{"p"}, {"q"}, set(), {"q", "p"}, None] * 4}
+    )
+    table["m"] = [["v", "u"], ["u"], [], ["u", "v"], None] * 4
+    specs = [
+        bm.Composite(s=bm.Categorical(), n=bm.Poisson(), t=bm.BernoulliSet(), m=bm.MarkovChain()),
+        bm.Composite(
+            s=bm.Categorical(levels=["v", "u"]),
+            n=bm.Categorical(),
+            t=bm.BernoulliSet(levels=["q", "p"]),
+            m=bm.MarkovChain(levels=["v", "u"]),
+        ),
+    ]
+    one, other = (fit_em(spec, table, random_seed=1) for spec in specs)
+    assert len(bm.compare({"one": one, "other": other}, criterion="bic")) == 2
+    others = {"s": "u", "n": 2, "t": {"q"}, "m": ["v", "v"]}
+    for name, cell in others.items():
+        changed = table.copy()
+        changed[name] = [cell, *table[name][1:]]
+        with pytest.raises(bm.DataError, match=f"third: {name} has other values than in one"):
+            bm.compare({"one": one, "third": fit_em(specs[1], changed, random_seed=1)}, criterion="bic")
+
+
+def test_missing_cells_are_the_same_in_counts_and_in_real_numbers():
+    x = np.array([3.0, np.nan, 1.0, 2.0, 5.0])
+    fits = {"counts": fit_em(bm.Poisson(), x), "numbers": fit_em(bm.Normal(), x)}
+    assert len(bm.compare(fits, criterion="bic")) == 2
+
+
+@pytest.mark.parametrize("criterion", ["bic", "evidence"])
+def test_loaded_fits_compare_with_their_table(criterion, tmp_path):
+    """The table was passed, and "Pass the table" was all that there was to read."""
+    spec = bm.Mixture(bm.Poisson(), 2)
+    fit = bm.fit_laplace(spec, APART.x, draws=20, n_starts=2, random_seed=1)
+    fit.save(tmp_path / "fit")
+    loaded = bm.load(tmp_path / "fit")
+    expected = bm.compare({"a": fit, "b": bm.Poisson()}, APART.x, criterion=criterion, method="laplace", random_seed=1)
+    found = bm.compare({"a": loaded, "b": bm.Poisson()}, APART.x, criterion=criterion, method="laplace", random_seed=1)
+    pd.testing.assert_frame_equal(found, expected)
+    for each in (fit, loaded):
+        with pytest.raises(bm.DataError, match=r"a: data: x has another value in row 0 .* Pass the training table"):
+            bm.compare({"a": each}, APART.x[::-1], criterion=criterion)
+        with pytest.raises(ValueError, match=r"method: one of .* is needed, not 'nonsense'"):
+            bm.compare({"a": each}, APART.x, criterion=criterion, method="nonsense")
 
 
 def test_what_compare_cannot_do():
