@@ -834,14 +834,39 @@ class Fit:
             Rows to take the mean over; by default `size` rows drawn from this fit.
         size : int
         random_seed : int, SeedSequence or Generator, optional
+
+        Raises
+        ------
+        DataError
+            The fits have different fields; or the other does not take what this one draws, so that the divergence is
+            infinite.
         """
         if not isinstance(other, Fit):
             raise TypeError(f"other: a Fit is needed, not {other!r}.")
+        self._check_fields(other)
         rows = self.sample(size, random_seed=random_seed) if data is None else data
         try:
-            return float(np.mean(self.log_density(rows) - other.log_density(rows)))
+            own = self.log_density(rows)
         except DataError as error:
             raise (predictive.outside(error) if data is None else error) from None
+        try:
+            return float(np.mean(own - other.log_density(rows)))
+        except DataError as error:
+            if data is not None:
+                raise
+            raise DataError(
+                f"other: it does not take what this fit draws, so that the divergence is infinite ({error.faults[0]}) "
+                "Give both fits one support, or pass rows that both take as data=."
+            ) from None
+
+    def _check_fields(self, other: Fit) -> None:
+        """Raise `DataError` where another fit has other columns, as far as they have names."""
+        own, others = (list(draw_rows(fit.bound, fit.params, 1, generator(0))) for fit in (self, other))
+        if len(own) != len(others) or (other.spec.column_names() is not None and set(own) != set(others)):
+            raise DataError(
+                f"other: its fields are {', '.join(others)}, and those of this fit {', '.join(own)}. Densities of "
+                "different fields do not compare: fit both to the same."
+            )
 
     @alone
     def summary(self, **kwargs: Any) -> pd.DataFrame:

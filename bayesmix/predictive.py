@@ -112,7 +112,7 @@ def outside(error: DataError) -> DataError:
     """What the error of a drawn table means: the user's own is not at fault."""
     return DataError(
         f"a table that the fit draws, not yours, has values where another component has no density ({error.faults[0]}) "
-        "Give all components one support, such as bm.LogNormal or bm.Gamma for numbers above 0."
+        "Give all components one support, such as bm.LogNormal or bm.Exponential for numbers above 0."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -628,8 +629,10 @@ def test_draws_outside_the_support_of_another_component():
     y = np.random.default_rng(0).lognormal(0.5, 1, 60)
     fit = bm.fit(bm.Mixture([bm.Normal(), bm.LogNormal()], weights=[0.5, 0.5]), y, random_seed=1)
     for ask in (lambda: fit.predictive_checks(random_seed=1), lambda: fit.kl_divergence(fit, random_seed=1)):
-        with pytest.raises(bm.DataError, match="a table that the fit draws, not yours"):
+        with pytest.raises(bm.DataError, match="a table that the fit draws, not yours") as caught:
             ask()
+        for name in re.findall(r"bm\.(\w+)", str(caught.value)):
+            assert bm.fit(getattr(bm, name)(), [1.0, 2.0]).sample(50, random_seed=1).gt(0).all(axis=None)
     with pytest.raises(TypeError, match="other: a Fit is needed, not 3"):
         fit.kl_divergence(3)
 
@@ -648,6 +651,31 @@ def test_rows_without_weight_are_not_checked():
     found, expected = (each.predictive_checks(n_draws=30, random_seed=1) for each in (fit, alone))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
     assert fit.posterior_predictive(n_draws=3, random_seed=1)["posterior_predictive"].sizes["row"] == 120
+
+
+def test_the_divergence_of_fits_of_different_fields_or_supports():
+    """Both were said to be a matter of the components' support."""
+    rng = np.random.default_rng(0)
+    table = {"x": rng.normal(size=30), "y": rng.normal(size=30)}
+    fits = {
+        name: bm.fit_em(bm.Composite(**{field: bm.Normal() for field in name}), table, random_seed=1)
+        for name in ("x", "y", "xy")
+    }
+    with pytest.raises(
+        bm.DataError, match=r"^other: its fields are y, and those of this fit x. Densities of different"
+    ):
+        fits["x"].kl_divergence(fits["y"])
+    for own, other in (("x", "xy"), ("xy", "x")):
+        with pytest.raises(bm.DataError, match=r"^other: its fields are .* fit both to the same"):
+            fits[own].kl_divergence(fits[other], table)
+    joint = bm.fit_em(bm.MvNormal(), pd.DataFrame(table), random_seed=1)
+    assert joint.kl_divergence(fits["xy"], random_seed=1) == pytest.approx(0, abs=0.1)
+    positive = bm.fit_em(bm.Composite(x=bm.LogNormal()), {"x": np.exp(table["x"])}, random_seed=1)
+    with pytest.raises(
+        bm.DataError, match=r"^other: it does not take what this fit draws, so that the divergence is inf"
+    ):
+        fits["x"].kl_divergence(positive, random_seed=1)
+    assert positive.kl_divergence(fits["x"], random_seed=1) > 0
 
 
 def test_rows_are_taken_as_often_as_they_weigh(tmp_path):
