@@ -10,7 +10,7 @@ import html
 import platform
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -20,6 +20,7 @@ import pandas as pd
 
 from bayesmix import arguments
 from bayesmix.check import Report, check
+from bayesmix.data import read
 from bayesmix.diagnostics import convergence
 from bayesmix.errors import DataError
 from bayesmix.fit import Fit, draw_rows
@@ -101,13 +102,12 @@ class Description:
     separation: pd.DataFrame
     methods: str
     references: tuple[str, ...]
-    _source: tuple[Fit, Any] = field(repr=False)
+    _source: Fit = field(repr=False)
 
     @cached_property
     def check(self) -> Report | None:
         """What `Fit.check` says, when first asked for; None where there is no table."""
-        fit, data = self._source
-        return check(fit, data=data) if data is not None or fit.encoded is not None else None
+        return check(self._source) if self._source.encoded is not None else None
 
     @property
     def _note(self) -> str:
@@ -178,6 +178,9 @@ def _plain(text: str) -> str:
 def describe(fit: Fit, *, n_fields: int = 6, prob: float = 0.89, data: Any = None) -> Description:
     """See `Fit.describe`."""
     arguments.check(n_fields=n_fields, prob=prob)
+    if data is not None:
+        data = read(data)
+        fit = replace(fit, table=data, encoded=fit._training(data))
     fit._warn_of_labels()
     draws = fit._draws(_DRAWS)
     root = stacked([_root(fit.bound.site.node.portraits(fit.bound.site, params)) for params in draws])
@@ -186,8 +189,8 @@ def describe(fit: Fit, *, n_fields: int = 6, prob: float = 0.89, data: Any = Non
     weights = _weights(fit, draws)
     told = tuple(_component(fit, writer, root, k, weights, separations, n_fields) for k in range(weights.shape[1]))
     references: list[str] = []
-    methods = _methods(fit, prob, data, not separations.empty, references)
-    return Description(_title(fit), told, _common(writer, root), separations, methods, tuple(references), (fit, data))
+    methods = _methods(fit, prob, not separations.empty, references)
+    return Description(_title(fit), told, _common(writer, root), separations, methods, tuple(references), fit)
 
 
 def _root(portraits: list[Portrait]) -> Portrait:
@@ -580,11 +583,11 @@ def _cite(references: list[str], *keys: str) -> str:
     return f"({'; '.join(_REFERENCES[key][0] for key in keys)})"
 
 
-def _methods(fit: Fit, prob: float, data: Any, separated: bool, references: list[str]) -> str:
+def _methods(fit: Fit, prob: float, separated: bool, references: list[str]) -> str:
     sentences = [
         *_data_sentences(fit, references),
         *_model_sentences(fit, references),
-        *_engine_sentences(fit, data, references),
+        *_engine_sentences(fit, references),
         *_summary_sentences(fit, prob, separated, references),
         _software(fit, references),
     ]
@@ -703,7 +706,7 @@ def _rounded(code: str) -> str:
     return re.sub(r"\[(\[[^][]*\])\]", r"\1", re.sub(r"\[([^][,]*)\]", r"\1", code))
 
 
-def _engine_sentences(fit: Fit, data: Any, references: list[str]) -> Iterator[str]:
+def _engine_sentences(fit: Fit, references: list[str]) -> Iterator[str]:
     if not fit.bound.free_slots:
         return
     engine = fit.status.engine
@@ -721,8 +724,8 @@ def _engine_sentences(fit: Fit, data: Any, references: list[str]) -> Iterator[st
         )
         + "."
     )
-    if chains > 1 and draws >= 4 and (fit.encoded is not None or data is not None):
-        found = convergence(fit, data)
+    if chains > 1 and draws >= 4 and fit.encoded is not None:
+        found = convergence(fit)
         worst = float(np.nanmin(found.table["ess_bulk"])) if len(found.table) else np.nan
         yield (
             f"The largest R-hat was {found.rhat:.3f}, the smallest bulk effective sample size {worst:.0f}, and "

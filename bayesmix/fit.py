@@ -35,6 +35,7 @@ from bayesmix.structure.mixture import Mixture
 from bayesmix.structure.optional import Optional
 from bayesmix.structure.sequence import cells
 from bayesmix.threads import alone
+from bayesmix.training import difference
 
 #: Posterior draws that predictions average over, evenly spaced, unless the caller asks for more.
 _MAX_DRAWS = 400
@@ -210,6 +211,8 @@ class Fit:
         return [self.bound.with_fixed({n: values[i] for n, values in arrays.items()}) for i in picked]
 
     def _data(self, data: Any, unseen: str) -> tuple[Table, Encoded]:
+        if unseen not in ("error", "ignore"):
+            raise ValueError(f'unseen: "error" or "ignore" is needed, not {unseen!r}.')
         if data is not None:
             table = read(data)
             return table, self.bound.encode(table, unseen)
@@ -221,14 +224,16 @@ class Fit:
         return cast(Table, self.table), self.encoded
 
     def _training(self, data: Any) -> Encoded:
-        """The encoded training table. Raises `DataError` where `data` has other rows than the fit has weights of."""
+        """The encoded training table. Raises `DataError` where `data` is another one, for all that the fit knows."""
         _, encoded = self._data(data, "error")
-        weights = self.row_weights
-        if weights is not None and len(weights) != encoded.n_rows:
-            raise DataError(
-                f"data: {encoded.n_rows} rows, but the fit has row weights of {len(weights)}. Pass the training table."
-            )
+        if data is not None and (found := difference(self, encoded)):
+            raise DataError(f"data: {found}. Pass the training table.")
         return encoded
+
+    def _weights_of(self, data: Any, encoded: Encoded) -> np.ndarray | None:
+        """Row weights where the table is the training table; None for another, and where there are none."""
+        weights = self.row_weights
+        return weights if weights is None or data is None or not difference(self, encoded) else None
 
     def log_density(
         self,
@@ -492,8 +497,13 @@ class Fit:
     ) -> xr.DataTree:
         """Tables drawn from the posterior predictive distribution, for the ``plot_ppc_…`` functions of ArviZ.
 
-        Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
-        Where weights are not whole, there are as many rows as without them, in proportion.
+        Training rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight
+        2. Where weights are not whole, there are as many rows as without them, in proportion. Those of another table
+        count once.
+
+        Cells that are missing in the table are missing in those that are drawn, but for optional fields, which draw it.
+        Where a drawn table has other cells (elements of sequences of other lengths, fields of optional records), as
+        large a share of them is missing, at random.
 
         Parameters
         ----------
@@ -525,7 +535,8 @@ class Fit:
         """
         table, encoded = self._data(data, unseen)
         rows = _rows(table, encoded)
-        if (often := self._by_weight(data, encoded)) is not None:
+        if (weights := self._weights_of(data, encoded)) is not None:
+            often = predictive.rows_by_weight(weights)
             encoded, rows = encoded.take(often), np.asarray(rows)[often]
         observed = _observed_dataset(self.bound, encoded, rows)
         rng = generator(random_seed)
@@ -544,8 +555,13 @@ class Fit:
 
         Means, standard deviations, extremes, shares of zeros, of missing cells and of symbols.
 
-        Rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight 2.
-        Where weights are not whole, there are as many rows as without them, in proportion.
+        Training rows of a weighted fit count as often as their weights say: not at all with weight 0, twice with weight
+        2. Where weights are not whole, there are as many rows as without them, in proportion. Those of another table
+        count once.
+
+        Cells that are missing in the table are missing in those that are drawn, but for optional fields, which draw it.
+        Where a drawn table has other cells (elements of sequences of other lengths, fields of optional records), as
+        large a share of them is missing, at random.
 
         Parameters
         ----------
@@ -576,16 +592,10 @@ class Fit:
         ['mean', 'sd', 'share of zeros', 'largest']
         """
         _, encoded = self._data(data, unseen)
-        if (often := self._by_weight(data, encoded)) is not None:
-            encoded = encoded.take(often)
+        if (weights := self._weights_of(data, encoded)) is not None:
+            encoded = encoded.take(predictive.rows_by_weight(weights))
         rng = generator(random_seed)
         return predictive.predictive_table(self.bound, self._repeated(n_draws), encoded, prob, rng)
-
-    def _by_weight(self, data: Any, encoded: Encoded) -> np.ndarray | None:
-        """Rows of the training table, each as often as its weight says; None without weights, or of another table."""
-        weights = self.row_weights
-        own = data is None or (self.encoded is None and weights is not None and len(weights) == encoded.n_rows)
-        return predictive.rows_by_weight(weights) if own and weights is not None else None
 
     def _repeated(self, n_draws: int) -> list[dict[str, np.ndarray]]:
         """`n_draws` parameter values, each of them repeated where the posterior has fewer."""
@@ -685,7 +695,7 @@ class Fit:
         return self.bound.log_prior(params) + float(rows.sum() if weights is None else weighted_sum(rows, weights))
 
     def occupied(
-        self, data: Any = None, *, of: str | None = None, n_draws: int | None = None, random_seed: Any = None
+        self, data: Any = None, *, of: str | None = None, n_draws: int = 400, random_seed: Any = None
     ) -> pd.Series:
         """Posterior of the number of occupied components: those that a row is drawn from, by draws of the labels.
 
@@ -696,11 +706,11 @@ class Fit:
         Parameters
         ----------
         data : table, optional
-            N rows; the training table by default.
+            N rows; the training table by default, whose rows of weight 0 occupy nothing.
         of : str, optional
             Which mixture, as in `responsibilities`.
-        n_draws : int, optional
-            Draws of the posterior, each with one draw of all labels.
+        n_draws : int
+            Draws of all labels, each with a draw of the parameters.
         random_seed : int, SeedSequence or Generator, optional
 
         Returns
@@ -724,7 +734,9 @@ class Fit:
         from bayesmix.select import occupied
 
         _, encoded = self._data(data, "error")
-        return occupied(self.bound, self._draws(n_draws), encoded, of, generator(random_seed))
+        if (weights := self._weights_of(data, encoded)) is not None:
+            encoded = encoded.take(np.flatnonzero(weights))
+        return occupied(self.bound, self._repeated(n_draws), encoded, of, generator(random_seed))
 
     def impute(
         self,
@@ -822,14 +834,39 @@ class Fit:
             Rows to take the mean over; by default `size` rows drawn from this fit.
         size : int
         random_seed : int, SeedSequence or Generator, optional
+
+        Raises
+        ------
+        DataError
+            The fits have different fields; or the other does not take what this one draws, so that the divergence is
+            infinite.
         """
         if not isinstance(other, Fit):
             raise TypeError(f"other: a Fit is needed, not {other!r}.")
+        self._check_fields(other)
         rows = self.sample(size, random_seed=random_seed) if data is None else data
         try:
-            return float(np.mean(self.log_density(rows) - other.log_density(rows)))
+            own = self.log_density(rows)
         except DataError as error:
             raise (predictive.outside(error) if data is None else error) from None
+        try:
+            return float(np.mean(own - other.log_density(rows)))
+        except DataError as error:
+            if data is not None:
+                raise
+            raise DataError(
+                f"other: it does not take what this fit draws, so that the divergence is infinite ({error.faults[0]}) "
+                "Give both fits one support, or pass rows that both take as data=."
+            ) from None
+
+    def _check_fields(self, other: Fit) -> None:
+        """Raise `DataError` where another fit has other columns, as far as they have names."""
+        own, others = (list(draw_rows(fit.bound, fit.params, 1, generator(0))) for fit in (self, other))
+        if len(own) != len(others) or (other.spec.column_names() is not None and set(own) != set(others)):
+            raise DataError(
+                f"other: its fields are {', '.join(others)}, and those of this fit {', '.join(own)}. Densities of "
+                "different fields do not compare: fit both to the same."
+            )
 
     @alone
     def summary(self, **kwargs: Any) -> pd.DataFrame:

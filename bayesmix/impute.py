@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from typing import Any
@@ -117,13 +117,16 @@ class Imputation:
         """The table with every missing cell of the spec's fields filled, in the caller's frame type.
 
         Index, columns that the spec does not name, and column types are kept (a whole-number column takes real
-        numbers only as a real column). A series comes back as a series; arrays, dicts and lists as a pandas frame.
+        numbers only as a real column, and a categorical one gets the symbols that it lacks as its last categories).
+        Symbols that the fit does not know stay as they are. A series comes back as a series; arrays, dicts and lists as
+        a pandas frame.
 
         Parameters
         ----------
         draw : int, optional
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
-            most frequent for symbols and truth values, the symbols of most draws for sets.
+            most frequent for symbols and truth values, the symbols of most draws for sets. For sequences the most
+            typical draw: of those of median length, the one that lies nearest to the others, place by place.
         """
         drawn = min((len(values) for values in self.draws.values()), default=0)
         if draw is not None and drawn and not -drawn <= draw < drawn:
@@ -156,7 +159,8 @@ class Imputation:
         if kind == "set":
             return _majority(values)
         centre = np.empty(values.shape[1], object)
-        centre[:] = [_mode(values[:, j])[0] for j in range(values.shape[1])]
+        for j, cell in enumerate(values.T):
+            centre[j] = _typical(cell.tolist()) if isinstance(cell[0], list) else _mode(cell)[0]
         return centre if kind == "symbol" else centre.astype(values.dtype)
 
     def _coordinates(self, field: str, width: int) -> list[str]:
@@ -324,12 +328,15 @@ def _with_cells(
         table = nw.from_native(frame)
         series = table[:, position]
         cells = series.to_list()
+        blank = all(map(is_missing, cells))
+        _fill(cells, rows, fill, kind, steps, at)
         dtype: Any = nw.Float64() if kind == "real" and series.dtype.is_integer() else series.dtype
         if kind == "count" and not _fits(fill, str(dtype)):
             dtype = nw.Int64()
-        if fill.dtype == object and all(map(is_missing, cells)):
+        if isinstance(dtype, nw.Enum):
+            dtype = nw.Enum(_with_symbols(dtype.categories, cells))
+        elif blank and (fill.dtype == object or dtype == nw.Unknown()):
             dtype = None  # a column without any cell has no type of its own
-        _fill(cells, rows, fill, kind, steps, at)
         if dtype == series.dtype and table.implementation.is_pyarrow():
             import pyarrow
 
@@ -340,16 +347,24 @@ def _with_cells(
     old = frame.iloc[:, position]
     cells = old.tolist()
     kept: Any = old.dtype
-    if fill.dtype == object and all(map(is_missing, cells)):
-        kept = None
+    blank = all(map(is_missing, cells))
     _fill(cells, rows, fill, kind, steps, at)
-    if kind == "real" and pd.api.types.is_integer_dtype(kept):
+    if isinstance(kept, pd.CategoricalDtype):
+        kept = pd.CategoricalDtype(_with_symbols(kept.categories.tolist(), cells), kept.ordered)
+    elif blank and (fill.dtype == object or str(kept) == "null[pyarrow]"):
+        kept = None
+    elif kind == "real" and pd.api.types.is_integer_dtype(kept):
         kept = "Float64" if pd.api.types.is_extension_array_dtype(kept) else float
-    if kind == "count" and not _fits(fill, str(kept)):
+    elif kind == "count" and not _fits(fill, str(kept)):
         kept = "int64[pyarrow]" if "pyarrow" in str(kept) else "Int64"
     frame = frame.copy()
     frame.isetitem(position, pd.Series(cells, index=frame.index, dtype=kept))
     return frame
+
+
+def _with_symbols(categories: Sequence[Any], cells: list) -> list:
+    """The categories of a column, and after them the symbols that it has got now."""
+    return list(dict.fromkeys([*categories, *(cell for cell in cells if not is_missing(cell))]))
 
 
 def _fits(fill: np.ndarray, dtype: str) -> bool:
@@ -376,13 +391,13 @@ def _fill(cells: list, rows: np.ndarray, fill: np.ndarray, kind: str, steps: lis
             cells[row] = (
                 dict.fromkeys(record) if isinstance(record, dict) else record and type(record)([None] * len(record))
             )
-        cells[row] = _placed(cells[row], steps, places, cell)
+        cells[row] = _placed(cells[row], steps, places, cell, kind)
 
 
-def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
+def _placed(cell: Any, steps: list, places: list[int], value: Any, kind: str) -> Any:
     """A copy of a cell with a value at the end of the steps into it; `places` are those of elements."""
-    if not steps:
-        return value
+    if not steps:  # a symbol that the fit does not know is taken for missing, but is the user's
+        return cell if kind == "symbol" and not is_missing(cell) else value
     step, *deeper = steps
     if step == "[]":
         place, *places = places
@@ -390,10 +405,10 @@ def _placed(cell: Any, steps: list, places: list[int], value: Any) -> Any:
         name, place = step
     if isinstance(cell, (tuple, list, np.ndarray)):
         parts = list(cell)
-        parts[place] = _placed(parts[place], deeper, places, value)
+        parts[place] = _placed(parts[place], deeper, places, value, kind)
         return tuple(parts) if isinstance(cell, tuple) else parts
     record = {} if cell is None or is_missing(cell) else cell
-    return {**record, name: _placed(record.get(name), deeper, places, value)}
+    return {**record, name: _placed(record.get(name), deeper, places, value, kind)}
 
 
 def _at(field: str, places: Any) -> str:
@@ -432,6 +447,39 @@ def _majority(draws: np.ndarray) -> np.ndarray:
         counts = Counter(symbol for drawn in cell for symbol in drawn)
         centre[j] = frozenset(symbol for symbol, count in counts.items() if count > len(cell) / 2)
     return centre
+
+
+def _typical(draws: list[list]) -> list:
+    """Of the sequences of median length the medoid: of least squared distance, summed over the others and over places.
+
+    Numbers are measured by their standard deviation; other values are at a distance of 1 unless they are the same. That
+    two sequences of numbers are equal has probability 0, so that none is the most frequent.
+    """
+    median = sorted(map(len, draws))[(len(draws) - 1) // 2]
+    draws = [each for each in draws if len(each) == median]
+    parts = [dict(_parts(each, ())) for each in draws]
+    cost = np.zeros(len(draws))
+    for place in dict.fromkeys(place for each in parts for place in each):
+        values = [each.get(place) for each in parts]
+        is_real = np.array([isinstance(value, float) for value in values])
+        kinds = [float if real else value for real, value in zip(is_real, values)]
+        counts = Counter(kinds)
+        cost += [1 - counts[kind] / len(draws) for kind in kinds]
+        numbers = np.array(values, object)[is_real].astype(float)
+        if len(numbers) and np.ptp(numbers) > 0:
+            cost[is_real] += ((numbers - numbers.mean()) / numbers.std()) ** 2
+    return draws[int(cost.argmin())]
+
+
+def _parts(value: Any, place: tuple) -> Iterator[tuple[tuple, Any]]:
+    """What a drawn value is made of, each part with its place in it."""
+    if isinstance(value, (dict, list, tuple, np.ndarray)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _parts(part, (*place, key))
+    elif isinstance(value, frozenset):
+        yield from (((*place, "in", symbol), True) for symbol in value)
+    else:
+        yield place, None if is_missing(value) else value
 
 
 def _mode(draws: np.ndarray) -> tuple[Any, float]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from bayesmix import arguments
 from bayesmix.bound import Bound
 from bayesmix.data import texts
 from bayesmix.errors import DataError
+from bayesmix.families._contract import Leaf
 from bayesmix.params import Params
 from bayesmix.spec import Encoded, Observed, Site
+from bayesmix.structure.optional import Optional
+from bayesmix.structure.sequence import Sequence as SequenceNode
 
 #: Fields of symbols have a line for each of the most frequent ones, this many at most.
 _MOST_SYMBOLS = 20
@@ -27,29 +30,90 @@ def replicates(
 ) -> Iterator[dict[str, Observed]]:
     """For each draw a new table of N rows, as the arrays that a model observes, by name.
 
-    Cells that are missing in the table are missing in all of them, but for optional fields, which draw it.
+    Optional fields draw which cells are missing. Others miss the table's own cells; where a drawn table has other cells
+    than the table (elements of sequences, fields of optional records), as large a share of them, at random.
     """
     from bayesmix.fit import draw_rows
 
-    own = written(bound, data)
+    own, own_cells = written(bound, data), _cells(bound.site, data)
+    marks = missing_marks(bound)
+    missing = {name: _missing(each, own_cells[name], marks) for name, each in own.items()}
+    missing = {name: gone for name, gone in missing.items() if gone.any()}
     for params in draws:
         try:
             encoded = bound.encode(draw_rows(bound, params, data.n_rows, rng), "ignore")
         except DataError as error:
             raise outside(error) from None
-        found = written(bound, encoded)
-        for name, each in found.items():
-            if each.row_dim == "row" and f"{name}_missing" not in own and each.values.shape == own[name].values.shape:
-                gone = _gone(own[name].values)
-                each.values[gone] = own[name].values[gone]
+        found, found_cells = written(bound, encoded), _cells(bound.site, encoded) if missing else {}
+        for name, gone in missing.items():
+            values, here, there = found[name].values, own_cells[name], found_cells[name]
+            if not here.like(there):
+                patterns, rows = gone[~here.absent], np.flatnonzero(~there.absent)
+                gone = np.zeros((len(values), *gone.shape[1:]), bool)
+                if len(patterns):
+                    gone[rows] = patterns[np.resize(rng.permutation(len(patterns)), len(rows))]
+            values[gone] = np.nan if values.dtype.kind == "f" else marks.get(name, -1)
         yield found
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Which cells an observed array has, apart from their values.
+
+    `absent` are the rows (M,) that an `Optional` around them says are missing, `missing` those that are missing as a
+    whole, for whatever reason; `lengths` are those of the sequences around.
+    """
+
+    absent: np.ndarray
+    missing: np.ndarray
+    lengths: tuple[np.ndarray, ...]
+
+    def like(self, other: _Cells) -> bool:
+        """Whether two tables have the same cells."""
+        pairs = zip((self.absent, *self.lengths), (other.absent, *other.lengths), strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+
+
+def _cells(
+    site: Site, data: Any, absent: np.ndarray | None = None, lengths: tuple[np.ndarray, ...] = ()
+) -> dict[str, _Cells]:
+    """The cells of each array that is observed at a site or below, by its name."""
+    absent = np.zeros(data.n_rows, bool) if absent is None else absent
+    missing = np.zeros(data.n_rows, bool)
+    missing[data.missing_rows()] = True
+    here = _Cells(absent, missing, lengths)
+    found = {site.place.observed: here, site.place.lengths.observed: here}
+    below: list[Any] = [(absent, lengths)] * len(site.children)
+    if isinstance(site.node, Optional):
+        found[site.node.indicator(site)] = here
+        below = [(absent | data.full(data.arrays["missing"], False), lengths)]
+    elif isinstance(site.node, SequenceNode):
+        below[0] = None, (*lengths, data.lengths)
+    for child, block, around in zip(site.children, site.node.child_data(data), below):
+        found |= _cells(child, block, *around)
+    return found
+
+
+def _missing(each: Observed, cells: _Cells, marks: Mapping[str, int]) -> np.ndarray:
+    """Which cells of an array are missing; rows (N,) of chains, which are padded."""
+    is_chain = each.shapes and each.values.ndim == 2
+    return cells.missing if is_chain else is_missing(each.values, marks.get(each.name, -1))
+
+
+def missing_marks(bound: Bound) -> dict[str, int]:
+    """What missing cells of whole numbers have, or less, where it is not -1."""
+    leaves = [
+        site for site in bound.site.leaves() if isinstance(site.node, Leaf) and site.node.value_dtype != "float64"
+    ]
+    marks = sorted(((site.place.observed, site.node.mark(site.learned)) for site in leaves), key=lambda each: -each[1])
+    return dict(marks)
 
 
 def outside(error: DataError) -> DataError:
     """What the error of a drawn table means: the user's own is not at fault."""
     return DataError(
         f"a table that the fit draws, not yours, has values where another component has no density ({error.faults[0]}) "
-        "Give all components one support, such as bm.LogNormal or bm.Gamma for numbers above 0."
+        "Give all components one support, such as bm.LogNormal or bm.Exponential for numbers above 0."
     )
 
 
@@ -66,8 +130,9 @@ def written(bound: Bound, data: Encoded) -> dict[str, Observed]:
     return {each.name: replace(each, values=each.written_out()) for each in bound.site.observed(data)}
 
 
-def _gone(values: np.ndarray) -> np.ndarray:
-    return np.isnan(values) if values.dtype.kind == "f" else values < 0
+def is_missing(values: np.ndarray, mark: int = -1) -> np.ndarray:
+    """Which of a model's observed values are missing."""
+    return np.isnan(values) if values.dtype.kind == "f" else values <= mark
 
 
 def predictive_tree(
@@ -104,10 +169,16 @@ def predictive_table(
     leaves = {site.place.observed: site for site in bound.site.walk() if site.node.value_kind}
     arguments.check(prob=prob)
     own = written(bound, data)
-    observed = {(name, key): value for name, each in own.items() for key, value in _statistics(each, leaves.get(name))}
+    marks = missing_marks(bound)
+
+    def figures(table: dict[str, Observed]) -> dict[tuple[str, str], float]:
+        each = ((name, _statistics(array, leaves.get(name), marks.get(name, -1))) for name, array in table.items())
+        return {(name, key): value for name, found in each for key, value in found}
+
+    observed = figures(own)
     drawn: dict[tuple[str, str], list] = {key: [] for key in observed}
     for table in replicates(bound, draws, data, rng):
-        found = {(name, key): v for name, each in table.items() for key, v in _statistics(each, leaves.get(name))}
+        found = figures(table)
         for key, each in drawn.items():
             each.append(found.get(key, np.nan))
     lines = {}
@@ -125,12 +196,14 @@ def predictive_table(
     return checks
 
 
-def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]]:
+def _statistics(each: Observed, leaf: Site | None, mark: int) -> Iterator[tuple[str, float]]:
     """Test statistics of one observed array, without its missing cells."""
     values = each.values
     kind = leaf.node.value_kind if leaf is not None else "count"
     if leaf is None and each.name.endswith("_missing"):
-        yield "share missing", float(values.mean())
+        known = values[values >= 0]  # records around that are missing say nothing
+        if len(known):
+            yield "share missing", float(known.mean())
         return
     if kind in ("symbol", "chain"):
         codes = values[values >= 0]
@@ -141,7 +214,7 @@ def _statistics(each: Observed, leaf: Site | None) -> Iterator[tuple[str, float]
         return
     names = [""] if values.ndim == 1 else [f" of {label}" for label in texts(each.dims[-1].labels)]
     for name, column in zip(names, values.reshape(len(values), math.prod(values.shape[1:])).T):
-        column = column[~_gone(column)]
+        column = column[~is_missing(column, mark)]
         if not len(column):
             continue
         if kind in ("truth", "set"):

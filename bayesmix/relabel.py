@@ -29,6 +29,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import logit
 
 from bayesmix.bound import Bound
+from bayesmix.errors import close_to
 from bayesmix.params import POSITIVE, UNIT, Params
 from bayesmix.spec import Encoded, Evaluation, Site
 from bayesmix.symmetry import Symmetry, permuted, permuted_along
@@ -130,6 +131,11 @@ def relabelled(
         raise ValueError(f"skip: no parameter has a dim called {unknown[0]!r}. There are {', '.join(sorted(dims))}.")
     if absent := [name for name in bound.free_slots if name not in reference]:
         raise ValueError(f"like: values of {', '.join(absent)} are needed too, as in fit.params.")
+    for name, value in reference.items():
+        if name not in bound.slots:
+            raise ValueError(f"like: no parameter is called {name!r}.{close_to(name, bound.slots)} Leave it out.")
+        if np.shape(value) != (shape := bound.slots[name].shape):
+            raise ValueError(f"like: {name} has shape {np.shape(value)}, not {shape}. Give it as fit.params has it.")
     found = {name: np.asarray(value) for name, value in draws.items()}
     todo = [each for each in bound.symmetries if each.name not in skip]
     shape = next(iter(found.values())).shape[:2] if found else (1, 1)

@@ -9,32 +9,36 @@ from __future__ import annotations
 
 import html
 import itertools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from bayesmix import predictive
 from bayesmix.bound import Bound, bind
 from bayesmix.data import read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError, heard, warn
 from bayesmix.evidence import METHODS, log_evidence
 from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
 from bayesmix.inference.rows import Rows, rows_in_parts
-from bayesmix.labels import require_one_meaning
+from bayesmix.labels import draw_labels, require_one_meaning
 from bayesmix.params import Params
 from bayesmix.progress import Progress
 from bayesmix.seeds import spawned
 from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Site
-from bayesmix.structure.mixture import choose
 from bayesmix.threads import ALONE, without_warnings
+from bayesmix.training import same
 
 if TYPE_CHECKING:
     from bayesmix.fit import Fit
 
+#: Labels that are drawn at once to count occupied components.
+_AT_ONCE = 10_000_000
 #: Criterion -> column, and whether a high value is good.
 CRITERIA = {
     "bic": ("bic", False),
@@ -523,7 +527,7 @@ def compare(
     fits : dict
         Name -> `Fit`, or spec, which is then fitted to `data`.
     data : table, optional
-        N rows, for specs.
+        N rows, for specs and for fits that were loaded; fits must have been made of it.
     criterion : {"loo", "bic", "evidence"}
         By leave-one-out, with `arviz_stats.compare` (the fits need draws); by BIC at EM's mode; or by the log evidence.
     method : str
@@ -543,7 +547,7 @@ def compare(
     Raises
     ------
     DataError
-        The fits are of different rows or fields.
+        The fits are of different rows or fields, or of other rows than `data`.
     ValueError
         A fit has no draws where the criterion needs them, or row weights under "loo".
 
@@ -559,6 +563,7 @@ def compare(
         raise ValueError(f"criterion: one of loo, bic, evidence is needed, not {criterion!r}.")
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(f"fits: a dict of names to fits or specs is needed, not {fits!r}.")
+    _keywords(method)
     seeds = spawned(random_seed, 2 * len(fits))
     made = {}
     with Progress("specs", sum(isinstance(each, Node) for each in fits.values()), progressbar) as progress:
@@ -571,7 +576,7 @@ def compare(
                 made[name] = fit_by(each, data, "em" if criterion == "bic" else method, random_seed=seed)
                 progress.step(name)
             else:
-                made[name] = each
+                made[name] = _of_table(name, each, data)
     _check_same_rows(made)
     if criterion == "loo":
         return _compare_loo(made, kwargs)
@@ -590,6 +595,17 @@ def compare(
     chance = np.exp(score - score.max())
     frame["weight"] = chance / chance.sum()
     return frame.iloc[np.argsort(-score.to_numpy(), kind="stable")]
+
+
+def _of_table(name: str, fit: Fit, data: Any) -> Fit:
+    """The fit with the table; `DataError` where it was made of another."""
+    if data is None or source_of(data) is not None:
+        return fit
+    table = read(data)
+    try:
+        return replace(fit, table=table, encoded=fit._training(table))
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _at_mode(fit: Fit, seed: Any) -> Fit:
@@ -626,25 +642,51 @@ def _check_same_rows(fits: Mapping[str, Fit]) -> None:
             raise DataError(
                 f"{name}: not the fields of {first} ({only} in one alone). Densities of them do not compare."
             )
-        for field in own:
-            a, b = own[field].values, have[field].values
-            if a.shape != b.shape or not np.allclose(a, b, equal_nan=True):
+        for field in map(str, own):
+            symbols: dict[Any, float] = {}
+            a, b = _as_read(fit, own[field], symbols), _as_read(one, have[field], symbols)
+            for dim in a.dims[1:]:  # columns of vectors and of sets may have another order
+                if dim in a.coords and dim in b.coords and set(a[dim].values) == set(b[dim].values):
+                    a = a.sel({dim: b[dim].values})
+            if a.shape != b.shape or not same(a.values, b.values).all():
                 raise DataError(f"{name}: {field} has other values than in {first}. Fit them to one table.")
         if not np.array_equal(_weights(fit), _weights(one)):
             raise DataError(f"{name}: other row weights than {first}. Fit them with the same.")
+
+
+def _as_read(fit: Fit, values: xr.DataArray, symbols: dict[Any, float]) -> xr.DataArray:
+    """Values of a field as numbers that families and orders of levels do not change: NaN where they are missing.
+
+    `symbols` has the numbers of those that are none, and gets those that it lacks.
+    """
+    field, kinds = str(values.name), ("symbol", "chain")
+    missing = predictive.is_missing(values.values, predictive.missing_marks(fit.bound).get(field, -1))
+    numbers = np.where(missing, np.nan, values.values)
+    sites = (s for s in fit.bound.site.walk() if s.place.observed == field and s.node.value_kind in kinds)
+    if (site := next(sites, None)) is not None:
+        levels = [
+            float(each) if isinstance(each, (int, float, np.number)) else symbols.setdefault(each, -0.5 - len(symbols))
+            for each in site.learned.levels
+        ]
+        numbers[~missing] = np.array(levels)[values.values[~missing]]
+    return values.copy(data=numbers)
 
 
 # ---------------------------------------------------------------- occupied components
 
 
 def occupied(
-    bound: Bound, draws: Iterable[Params], data: Encoded, of: str | None, rng: np.random.Generator
+    bound: Bound, draws: Sequence[Params], data: Encoded, of: str | None, rng: np.random.Generator
 ) -> pd.Series:
     """See `bayesmix.Fit.occupied`."""
     site = find_mixture(bound, of)
     name = site.place.path, site.slots["weights"].name
     require_one_meaning(site)
-    counts = [len(np.unique(choose(bound.label_probabilities(params, data)[name], rng))) for params in draws]
+    counts: list[int] = []
+    step = max(_AT_ONCE // max(data.n_rows, 1), 1)
+    for begin in range(0, len(draws), step):
+        drawn = draw_labels(bound, draws[begin : begin + step], data, rng)[name]
+        counts += [len(np.unique(z[z >= 0])) for z in drawn]
     sizes, times = np.unique(counts, return_counts=True)
     chance = pd.Series(times / len(counts), index=pd.Index(sizes, name="occupied"), name="probability")
     return chance.reindex(range(1, len(site.slots["weights"].event[0]) + 1), fill_value=0.0).rename_axis("occupied")

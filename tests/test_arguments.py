@@ -73,6 +73,18 @@ def fit():
     return bm.fit_em(bm.Mixture(bm.Composite(x=bm.Normal(), s=bm.Categorical()), 2), table, random_seed=1)
 
 
+@pytest.mark.parametrize(
+    "method",
+    "log_density responsibilities predict responsibility_intervals sample_labels coclustering partition "
+    "posterior_predictive predictive_checks impute".split(),
+)
+def test_unseen_is_checked_without_a_table_too(fit, method):
+    """A misspelt word was found only where there was something to encode."""
+    for data in (None, [0.0, 1.0]):
+        with pytest.raises(ValueError, match='unseen: "error" or "ignore" is needed, not \'ignroe\''):
+            getattr(fit, method)(data=data, unseen="ignroe")
+
+
 def test_methods_refuse_a_wrong_number(fit):
     imputed = fit.impute(n_draws=5, random_seed=1)
     chain = bm.fit_em(bm.Mixture(bm.MarkovChain(), 2), [list("abab"), list("bb"), list("aab"), list("ba")], n_starts=1)

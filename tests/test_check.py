@@ -304,19 +304,55 @@ def test_every_engine_is_checked_as_far_as_it_goes(method, tmp_path):
     assert loaded.check(X).checked == report.checked
 
 
+@pytest.mark.parametrize("weights", [None, np.ones(len(X))], ids=["alike", "weighted"])
 @pytest.mark.parametrize("ask", ["check", "relabel", "evidence", "describe"])
-def test_another_table_than_the_weighted_one_is_an_error(ask, tmp_path):
-    """It was numpy's, of arrays that do not go together."""
-    bm.fit_em(bm.Mixture(bm.Normal(), 2), X, row_weights=np.ones(len(X)), random_seed=1).save(tmp_path / "fit")
-    loaded = bm.load(tmp_path / "fit")
-    asked = {
-        "check": loaded.check,
-        "relabel": lambda data: loaded.relabel(data=data),
-        "evidence": lambda data: bm.log_evidence(loaded, data=data, method="laplace"),
-        "describe": lambda data: str(loaded.describe(data=data)),
+def test_another_table_than_the_training_one_is_an_error(ask, weights, tmp_path):
+    """With row weights it was numpy's error, of arrays that do not go together; without them it was taken."""
+    fit = bm.fit_em(bm.Mixture(bm.Normal(), 2), X, row_weights=weights, random_seed=1)
+    fit.save(tmp_path / "fit")
+    for each in (bm.load(tmp_path / "fit"), fit):
+        asked = {
+            "check": each.check,
+            "relabel": lambda data, each=each: each.relabel(data=data),
+            "evidence": lambda data, each=each: bm.log_evidence(each, data=data, method="laplace"),
+            "describe": lambda data, each=each: str(each.describe(data=data)),
+        }
+        with pytest.raises(bm.DataError, match=rf"9 rows, but the fit was made of {len(X)}. Pass the training table"):
+            asked[ask](X[:9])
+        with pytest.raises(bm.DataError, match=r"x has another value in row 3 than .* Pass the training table"):
+            asked[ask](np.r_[X[:3], X[3] + 0.1, X[4:]])
+        asked[ask](X.astype("float32"))  # a copy that is less precise will do
+
+
+def test_the_training_table_is_known_whatever_its_fields(tmp_path):
+    """All that a fit can know of it: missing cells, sets, chains and elements of sequences too."""
+    rng = np.random.default_rng(0)
+    table = {
+        "x": np.where(rng.random(40) < 0.2, np.nan, rng.normal(size=40)),
+        "c": rng.choice(["u", "v"], 40).tolist(),
+        "t": [set("ab"[: i % 3]) for i in range(40)],
+        "m": [list("abab"[: 1 + i % 4]) for i in range(40)],
+        "q": [rng.normal(size=i % 3).tolist() for i in range(40)],
+        "r": [None if i % 5 == 0 else {"a": float(i)} for i in range(40)],
     }
-    with pytest.raises(bm.DataError, match=f"9 rows, but the fit has row weights of {len(X)}. Pass the training table"):
-        asked[ask](X[:9])
+    fields = {
+        "x": bm.Normal(), "c": bm.Categorical(), "t": bm.BernoulliSet(), "m": bm.MarkovChain(),
+        "q": bm.Sequence(bm.Normal()), "r": bm.Optional(bm.Composite(a=bm.Normal())),
+    }  # fmt: skip
+    fit = bm.fit_em(bm.Composite(fields), table, random_seed=1)
+    fit.save(tmp_path / "fit")
+    loaded = bm.load(tmp_path / "fit")
+    loaded.relabel(data=table)
+    others = {"x": 0.5, "c": "u", "t": {"b"}, "m": ["b", "b", "b", "b"], "q": [9.0, 9.0], "r": {"a": -1.0}}
+    for name, cell in others.items():
+        changed = [*table[name][:-1], cell] if table[name][-1] != cell else [*table[name][:-1], "v"]
+        with pytest.raises(bm.DataError, match=rf"data: {name}.* has .* Pass the training table"):
+            loaded.relabel(data={**table, name: changed})
+    groups = {name: group.to_dataset() for name, group in loaded.idata.children.items() if name != "observed_data"}
+    older = replace(loaded, idata=xr.DataTree.from_dict(groups))
+    with pytest.raises(bm.DataError, match="9 rows, but the fit was made of 40"):
+        older.relabel(data={name: cells[:9] for name, cells in table.items()})
+    older.relabel(data=table)
 
 
 def test_an_approximation_that_fails_is_not_to_be_used(sound):

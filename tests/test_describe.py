@@ -278,6 +278,17 @@ def test_components_that_cannot_be_compared_without_rows(tmp_path):
     assert "Jensen-Shannon" not in str(told)
 
 
+def test_a_loaded_fit_with_its_table_is_described_as_the_fit_was(tmp_path):
+    """The table was taken, and only checked: no numbers of rows, names or separation came from it."""
+    x = pd.Series(np.concatenate([_rng.normal(m, 1, 60) for m in (3, 9)]), name="height")
+    x[7] = np.nan
+    mixtures = [bm.Mixture(bm.Normal(), 2), bm.Mixture([bm.LogNormal(), bm.Normal()])]
+    for spec, weights in zip(mixtures, (None, np.full(120, 2.0))):
+        fit = bm.fit_advi(spec, x, row_weights=weights, draws=50, random_seed=1)
+        fit.save(tmp_path / "fit")
+        assert str(bm.load(tmp_path / "fit").describe(data=x)) == str(fit.describe()) == str(fit.describe(data=x))
+
+
 def test_the_report_is_part_of_it():
     fit = bm.fit(bm.Mixture(bm.Poisson(), 3), np.array([0, 1, 1, 0, 9, 12, 8, 9]), random_seed=1)
     told = fit.describe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -332,6 +333,43 @@ def test_impute_vectors_MvNormal():
     np.testing.assert_allclose(np.asarray(table["v"].iloc[3], float), imputed.draws["v"].mean(0)[0])
 
 
+def test_a_missing_sequence_gets_the_most_typical_draw():
+    """The most frequent of draws that all differ is the one that comes twice: every missing sequence became empty."""
+    rng = np.random.default_rng(1)
+    cells = [None if i % 20 == 0 else rng.normal(5, 1, 1 + rng.poisson(2)).tolist() for i in range(80)] + [[]] * 8
+    spec = bm.Sequence(bm.Normal(), length=bm.Poisson())
+    imputed = bm.fit_em(spec, cells, random_seed=1).impute(n_draws=400, random_seed=1)
+    filled = imputed.table()["x"]
+    for row, draws in zip(imputed.rows["x"], imputed.draws["x"].T):
+        median = np.quantile([len(draw) for draw in draws], 0.5, method="lower")
+        same = np.array([draw for draw in draws if len(draw) == median])
+        apart = (((same[:, None] - same[None]) / same.std(0)) ** 2).sum((1, 2))
+        np.testing.assert_array_equal(filled[row], same[apart.argmin()])
+    assert all(len(filled[row]) in (2, 3) for row in imputed.rows["x"])
+    assert np.concatenate([filled[row] for row in imputed.rows["x"]]) == pytest.approx(5, abs=0.8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "cells"),
+    [
+        (bm.MarkovChain(), [list("abab")] * 30 + [list("ba")] * 2),
+        (bm.Sequence(bm.Categorical()), [list("aa")] * 30 + [["b"]]),
+        (bm.Sequence(bm.Composite(n=bm.Poisson(), s=bm.BernoulliSet())), [[{"n": 0, "s": {"u"}}]] * 30 + [[]]),
+        (bm.Sequence(bm.Sequence(bm.Categorical())), [[["a"], ["a", "a"]]] * 30 + [[["b"]]]),
+        (bm.Sequence(bm.Optional(bm.Categorical())), [[None, None]] * 30 + [["b"]]),
+    ],
+    ids=["chain", "symbols", "records", "sequences", "optional"],
+)
+def test_sequences_of_symbols_and_records_have_a_most_typical_one(spec, cells):
+    fit = bm.fit_em(spec, [*cells, None], random_seed=1)
+    imputed = fit.impute(n_draws=200, random_seed=1)
+    draws = imputed.draws["x"][:, 0].tolist()
+    filled = imputed.table()["x"].iloc[-1]
+    assert len(filled) == np.quantile([len(draw) for draw in draws], 0.5, method="lower")
+    assert filled == cells[0]
+    assert filled in draws
+
+
 # ------------------------------------------------------------------- sample
 
 
@@ -591,8 +629,10 @@ def test_draws_outside_the_support_of_another_component():
     y = np.random.default_rng(0).lognormal(0.5, 1, 60)
     fit = bm.fit(bm.Mixture([bm.Normal(), bm.LogNormal()], weights=[0.5, 0.5]), y, random_seed=1)
     for ask in (lambda: fit.predictive_checks(random_seed=1), lambda: fit.kl_divergence(fit, random_seed=1)):
-        with pytest.raises(bm.DataError, match="a table that the fit draws, not yours"):
+        with pytest.raises(bm.DataError, match="a table that the fit draws, not yours") as caught:
             ask()
+        for name in re.findall(r"bm\.(\w+)", str(caught.value)):
+            assert bm.fit(getattr(bm, name)(), [1.0, 2.0]).sample(50, random_seed=1).gt(0).all(axis=None)
     with pytest.raises(TypeError, match="other: a Fit is needed, not 3"):
         fit.kl_divergence(3)
 
@@ -613,16 +653,46 @@ def test_rows_without_weight_are_not_checked():
     assert fit.posterior_predictive(n_draws=3, random_seed=1)["posterior_predictive"].sizes["row"] == 120
 
 
+def test_the_divergence_of_fits_of_different_fields_or_supports():
+    """Both were said to be a matter of the components' support."""
+    rng = np.random.default_rng(0)
+    table = {"x": rng.normal(size=30), "y": rng.normal(size=30)}
+    fits = {
+        name: bm.fit_em(bm.Composite(**{field: bm.Normal() for field in name}), table, random_seed=1)
+        for name in ("x", "y", "xy")
+    }
+    with pytest.raises(
+        bm.DataError, match=r"^other: its fields are y, and those of this fit x. Densities of different"
+    ):
+        fits["x"].kl_divergence(fits["y"])
+    for own, other in (("x", "xy"), ("xy", "x")):
+        with pytest.raises(bm.DataError, match=r"^other: its fields are .* fit both to the same"):
+            fits[own].kl_divergence(fits[other], table)
+    joint = bm.fit_em(bm.MvNormal(), pd.DataFrame(table), random_seed=1)
+    assert joint.kl_divergence(fits["xy"], random_seed=1) == pytest.approx(0, abs=0.1)
+    positive = bm.fit_em(bm.Composite(x=bm.LogNormal()), {"x": np.exp(table["x"])}, random_seed=1)
+    with pytest.raises(
+        bm.DataError, match=r"^other: it does not take what this fit draws, so that the divergence is inf"
+    ):
+        fits["x"].kl_divergence(positive, random_seed=1)
+    assert positive.kl_divergence(fits["x"], random_seed=1) > 0
+
+
 def test_rows_are_taken_as_often_as_they_weigh(tmp_path):
     x, weights = np.array([0.0, 1.0, 8.0, 9.0]), np.array([1.0, 3.0, 0.0, 2.0])
     fit = bm.fit(bm.Mixture(bm.Normal(), 1), x, row_weights=weights, random_seed=1)
     fit.save(tmp_path / "fit")
     repeated = np.repeat(x, weights.astype(int))
-    for each, data in ((fit, None), (bm.load(tmp_path / "fit"), x)):
+    again = bm.load(tmp_path / "fit")
+    for each, data in ((fit, None), (fit, x), (again, x), (again, pd.Series(x.astype("float32")))):
         observed = each.predictive_checks(data, n_draws=20, random_seed=1)["observed"]["x"]
-        assert observed["mean"] == pytest.approx(repeated.mean())
-        assert observed["sd"] == pytest.approx(repeated.std())
-    assert fit.predictive_checks(x, n_draws=20, random_seed=1)["observed"]["x"]["mean"] == pytest.approx(x.mean())
+        assert observed["mean"] == pytest.approx(repeated.mean(), rel=1e-5)
+        assert observed["sd"] == pytest.approx(repeated.std(), rel=1e-5)
+        rows = each.posterior_predictive(data, n_draws=2, random_seed=1)["observed_data"].sizes["row"]
+        assert rows == len(repeated)
+    for each in (fit, again):  # another table has no weights, though it is as long
+        observed = each.predictive_checks(x[::-1] + 1, n_draws=20, random_seed=1)["observed"]["x"]
+        assert observed["mean"] == pytest.approx(x.mean() + 1)
     rows = predictive.rows_by_weight(np.array([0.5, 1.5, 0.0, 2.0]))
     np.testing.assert_array_equal(np.bincount(rows, minlength=4), [0, 2, 0, 2])
 

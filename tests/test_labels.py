@@ -1,6 +1,7 @@
 """Labels with their uncertainty, against enumeration."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import bayesmix as bm
 from bayesmix.diagnostics import label_free, verdict
 from bayesmix.fit import Status, make_fit
 from bayesmix.labels import partition
+from bayesmix.predictive import replicates
 from bayesmix.relabel import Relabelling
 
 X = np.array([-3.0, -2.5, -0.4, 0.3, 2.0, 2.2, 3.1])
@@ -289,6 +291,82 @@ def test_predictive_tables_in_which_no_sequence_has_an_element():
     assert checks.loc[("s_length", "mean"), "observed"] == 0.25
     assert checks.loc[("s_length", "mean"), "mean"] == 0
     assert "s" not in checks.index.get_level_values("field")  # there is nothing to compare with
+
+
+def test_predictive_checks_of_optional_records_are_those_of_their_cells():
+    """Their drawn cells were missing where the draw said so, and again where the table did: twice as many."""
+    rng = np.random.default_rng(0)
+    cells = [None if rng.random() < 0.6 else float(rng.exponential()) for _ in range(200)]
+    records = [None if cell is None else {"a": cell} for cell in cells]
+    flat = bm.fit_em(bm.Composite(r=bm.Optional(bm.Exponential())), {"r": cells}, random_seed=1)
+    for optional in (bm.Optional(bm.Composite(a=bm.Exponential())), bm.Composite(a=bm.Optional(bm.Exponential()))):
+        table = {"r": records if isinstance(optional, bm.Optional) else [{"a": cell} for cell in cells]}
+        fit = bm.fit_em(bm.Composite(r=optional), table, random_seed=1)
+        checks, expected = (each.predictive_checks(n_draws=30, random_seed=1) for each in (fit, flat))
+        np.testing.assert_allclose(checks.loc["r_a"], expected.loc["r"], rtol=1e-6)
+    (drawn,) = replicates(fit.bound, [fit.params], fit.encoded, np.random.default_rng(1))
+    assert np.isnan(drawn["r_a"].values).mean() == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("optional", [bm.Optional, partial(bm.Optional, p=False)], ids=["informative", "at random"])
+def test_fields_of_optional_records_are_missing_as_often_as_in_the_table(optional):
+    """Half of the records are there, and a third of those has no `a`; what is not there has no share of missing `b`."""
+    rng = np.random.default_rng(1)
+    there, n = rng.random(600) < 0.5, iter(range(600))
+    records = [
+        {"a": None if next(n) % 3 == 0 else 1.0 + i, "b": i % 4 or None} if t else None for i, t in enumerate(there)
+    ]
+    spec = bm.Composite(r=optional(bm.Composite(a=bm.Normal(), b=bm.Optional(bm.Poisson()))), x=bm.Normal())
+    fit = bm.fit_em(spec, {"r": records, "x": np.arange(600.0)}, random_seed=1)
+    (drawn,) = replicates(fit.bound, [fit.params], fit.encoded, np.random.default_rng(2))
+    known = ~np.isnan(drawn["r_a"].values)
+    absent = drawn["r_b_missing"].values < 0
+    assert absent.mean() == pytest.approx(0.5, abs=0.07)
+    assert not known[absent].any()
+    assert known[~absent].mean() == pytest.approx(2 / 3, abs=0.02)
+    shares = fit.predictive_checks(n_draws=50, random_seed=1).loc[("r_b_missing", "share missing")]
+    assert shares["observed"] == pytest.approx(np.mean([r["b"] is None for r in records if r]))
+    assert shares["lower"] < shares["observed"] < shares["upper"]
+
+
+def test_predictive_checks_of_sequences_with_missing_elements_are_of_as_many():
+    """All drawn elements were compared with the few observed ones: the largest of 240 with that of 60."""
+    spec = bm.Composite(q=bm.Sequence(bm.Exponential(scale=1.0), length=bm.Poisson(mu=4.0)))
+    p_values = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        cells = [[None if rng.random() < 0.75 else x for x in rng.exponential(size=rng.poisson(4))] for _ in range(60)]
+        fit = bm.fit_em(spec, {"q": cells}, n_starts=1, random_seed=1)
+        p_values.append(fit.predictive_checks(n_draws=40, random_seed=seed).loc[("q", "largest"), "p_value"])
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.13)  # sd of a mean of 40 uniforms: 0.046; it was 0.8
+
+
+def test_missing_elements_keep_their_places_where_sequences_are_as_long():
+    rng = np.random.default_rng(0)
+    cells = [[x, 10 + x, None] for x in rng.normal(size=30)]
+    fit = bm.fit_em(bm.Composite(q=bm.Sequence(bm.Normal())), {"q": cells}, random_seed=1)
+    for drawn in replicates(fit.bound, [fit.params] * 3, fit.encoded, rng):
+        np.testing.assert_array_equal(np.isnan(drawn["q"].values.reshape(30, 3)), [[False, False, True]] * 30)
+
+
+def test_predictive_checks_of_whole_numbers_below_zero():
+    """They were taken for missing cells, which a range that begins below zero marks with less."""
+    x = np.array([-4, -4, -4, 0, 3, np.nan] * 10)
+    fit = bm.fit_em(bm.SpikeAndSlab(lower=-5, upper=5), x, random_seed=1)
+    checks = fit.predictive_checks(n_draws=20, random_seed=1)
+    assert checks.loc[("x", "mean"), "observed"] == pytest.approx(np.nanmean(x))
+    for drawn in replicates(fit.bound, [fit.params] * 3, fit.encoded, np.random.default_rng(0)):
+        np.testing.assert_array_equal(drawn["x"].values <= -6, np.isnan(x))
+
+
+def test_drawn_chains_are_missing_where_the_tables_are_and_else_as_long_as_drawn():
+    """The shorter chains of the table were laid over the drawn ones."""
+    cells = [["a"], None, [], list("abab")] * 10
+    fit = bm.fit_em(bm.Mixture(bm.MarkovChain(length=bm.Poisson()), 1), cells, random_seed=1)
+    for drawn in replicates(fit.bound, [fit.params] * 20, fit.encoded, np.random.default_rng(0)):
+        lengths = drawn["length"].values
+        np.testing.assert_array_equal(lengths < 0, [cell is None for cell in cells])
+        np.testing.assert_array_equal((drawn["x"].values >= 0).sum(1), np.maximum(lengths, 0))
 
 
 def test_what_relabelling_says():

@@ -154,6 +154,23 @@ def _fit_of(mode, draws):
     )
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"mu": np.zeros(3)}, r"like: mu has shape \(3,\), not \(2,\). Give it as fit.params has it"),
+        ({"mu": 1.0}, r"like: mu has shape \(\), not \(2,\)"),
+        ({"weighs": np.ones(2)}, r"like: no parameter is called 'weighs'. Did you mean weights\? Leave it out"),
+    ],
+    ids=["too long", "a number", "unknown"],
+)
+def test_a_reference_that_does_not_fit(wrong, says):
+    """Shapes were numpy's error, of arrays that cannot be reshaped; names were left aside without a word."""
+    fit = bm.fit_em(bm.Mixture(bm.Normal(sigma=1.0), 2), np.array([-3.0, -2.9, 3.0, 3.1]), random_seed=1)
+    assert fit.relabel(like=fit.params).relabelling.reference["mu"].shape == (2,)
+    with pytest.raises(ValueError, match=says):
+        fit.relabel(like={**fit.params, **wrong})
+
+
 def test_a_fit_is_relabelled_and_says_what_was_moved():
     x = np.concatenate([np.random.default_rng(0).normal(m, 1, 50) for m in (-6, 0, 6)])
     mode = bm.fit_em(bm.Mixture(bm.Normal(), 3), x, random_seed=0)

@@ -15,6 +15,7 @@ from typing import Any
 
 import arviz_stats as azs
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytest
 from scipy import stats
@@ -787,6 +788,54 @@ def test_fits_of_other_rows_do_not_compare(exact_posteriors):
         bm.compare({"two": fit, "other": weighted}, criterion="bic")
 
 
+def test_fits_of_one_table_compare_whatever_the_order_of_their_symbols():
+    """Codes were compared: a column of text and a categorical one have other codes for one symbol."""
+    table = pd.DataFrame(
+        {"s": list("vuuvu") * 4, "n": [3, 1, 2, 2, 1] * 4, "t": [{"p"}, {"q"}, set(), {"q", "p"}, None] * 4}
+    )
+    table["m"] = [["v", "u"], ["u"], [], ["u", "v"], None] * 4
+    specs = [
+        bm.Composite(s=bm.Categorical(), n=bm.Poisson(), t=bm.BernoulliSet(), m=bm.MarkovChain()),
+        bm.Composite(
+            s=bm.Categorical(levels=["v", "u"]),
+            n=bm.Categorical(),
+            t=bm.BernoulliSet(levels=["q", "p"]),
+            m=bm.MarkovChain(levels=["v", "u"]),
+        ),
+    ]
+    one, other = (fit_em(spec, table, random_seed=1) for spec in specs)
+    assert len(bm.compare({"one": one, "other": other}, criterion="bic")) == 2
+    others = {"s": "u", "n": 2, "t": {"q"}, "m": ["v", "v"]}
+    for name, cell in others.items():
+        changed = table.copy()
+        changed[name] = [cell, *table[name][1:]]
+        with pytest.raises(bm.DataError, match=f"third: {name} has other values than in one"):
+            bm.compare({"one": one, "third": fit_em(specs[1], changed, random_seed=1)}, criterion="bic")
+
+
+def test_missing_cells_are_the_same_in_counts_and_in_real_numbers():
+    x = np.array([3.0, np.nan, 1.0, 2.0, 5.0])
+    fits = {"counts": fit_em(bm.Poisson(), x), "numbers": fit_em(bm.Normal(), x)}
+    assert len(bm.compare(fits, criterion="bic")) == 2
+
+
+@pytest.mark.parametrize("criterion", ["bic", "evidence"])
+def test_loaded_fits_compare_with_their_table(criterion, tmp_path):
+    """The table was passed, and "Pass the table" was all that there was to read."""
+    spec = bm.Mixture(bm.Poisson(), 2)
+    fit = bm.fit_laplace(spec, APART.x, draws=20, n_starts=2, random_seed=1)
+    fit.save(tmp_path / "fit")
+    loaded = bm.load(tmp_path / "fit")
+    expected = bm.compare({"a": fit, "b": bm.Poisson()}, APART.x, criterion=criterion, method="laplace", random_seed=1)
+    found = bm.compare({"a": loaded, "b": bm.Poisson()}, APART.x, criterion=criterion, method="laplace", random_seed=1)
+    pd.testing.assert_frame_equal(found, expected)
+    for each in (fit, loaded):
+        with pytest.raises(bm.DataError, match=r"a: data: x has another value in row 0 .* Pass the training table"):
+            bm.compare({"a": each}, APART.x[::-1], criterion=criterion)
+        with pytest.raises(ValueError, match=r"method: one of .* is needed, not 'nonsense'"):
+            bm.compare({"a": each}, APART.x, criterion=criterion, method="nonsense")
+
+
 def test_what_compare_cannot_do():
     spec, settings = bm.Mixture(bm.Poisson(), 2), {"draws": 20, "n_starts": 2, "random_seed": 1}
     with pytest.raises(ValueError, match="criterion: one of loo, bic, evidence is needed, not 'waic'"):
@@ -827,10 +876,36 @@ def test_occupied_components_against_all_labellings():
 
 def test_occupied_components_of_new_rows_and_of_inner_mixtures():
     fit = fit_em(bm.Mixture(bm.Poisson(), 2), APART.x, random_seed=1)
-    assert fit.occupied([0, 0, 1], random_seed=1).to_dict() == {1: 1.0, 2: 0.0}
+    assert fit.occupied([0, 0, 1], random_seed=1)[1] == pytest.approx(1, abs=0.03)
     nested = fit_em(NESTED, {"x": X[:40], "y": np.repeat(list("ab"), 20)}, n_starts=2, random_seed=1)
     with pytest.raises(bm.SpecError, match="components of its own"):
         nested.occupied(of="x")
+
+
+def test_occupied_components_of_a_point_estimate():
+    """One draw of the labels was all there was, whatever `n_draws`."""
+    fit = fit_em(bm.Mixture(bm.Poisson(mu=[2.0, 3.0]), 2, weights=[0.5, 0.5]), [2, 3, 2], random_seed=1)
+    resp = fit.responsibilities()[:, 0]
+    one = resp.prod() + (1 - resp).prod()  # all three from one component
+    found = fit.occupied(n_draws=4_000, random_seed=1)
+    np.testing.assert_allclose(found, [one, 1 - one], atol=4 * np.sqrt(0.25 / 4_000))
+
+
+def test_rows_without_weight_occupy_nothing(tmp_path):
+    x = np.array([-3.0, -3.1, -2.9, 3.0, 3.1, 2.9])
+    spec = bm.Mixture(bm.Normal(mu=[-3.0, 3.0], sigma=1.0), 2)
+    fit = fit_em(spec, x, row_weights=np.repeat([1.0, 0.0], 3), random_seed=1)
+    fit.save(tmp_path / "fit")
+    for each, data in ((fit, None), (fit, x), (bm.load(tmp_path / "fit"), x)):
+        assert each.occupied(data, n_draws=50, random_seed=1)[1] == 1
+    assert fit.occupied(x[::-1], n_draws=50, random_seed=1)[2] > 0.9  # another table has no weights
+
+
+def test_occupied_components_of_elements_agree_within_a_row():
+    """Both elements of a row are of the one kind or of the other, so that two rows are of one kind half of the time."""
+    inner = bm.Mixture(bm.Categorical([0.5, 0.5]), 2, shared=True, weights=[[1.0, 0.0], [0.0, 1.0]])
+    fit = fit_em(bm.Mixture(bm.Sequence(inner), 2, weights=[0.5, 0.5]), [["a", "b"], ["b", "a"]], random_seed=1)
+    assert fit.occupied(of="subweights", random_seed=1)[1] == pytest.approx(0.5, abs=4 * 0.5 / 20)
 
 
 @pytest.mark.slow

@@ -314,6 +314,66 @@ def test_arrow_comes_back_with_its_types():
     assert sum(column.null_count for column in full.drop_columns("kept").columns) == 0
 
 
+_SYMBOLS = {"s": ["v", None, None, "new"], "w": [None, 0.0, 0.0, 0.0]}
+_LACKING = {
+    "pandas": lambda: pd.DataFrame(_SYMBOLS).astype({"s": pd.CategoricalDtype(["v", "new"])}),
+    "ordered": lambda: pd.DataFrame(_SYMBOLS).astype({"s": pd.CategoricalDtype(["new", "v"], ordered=True)}),
+    "polars": lambda: pl.DataFrame(_SYMBOLS, schema_overrides={"s": pl.Enum(["v", "new"])}),
+    "pyarrow": lambda: pa.table(_SYMBOLS).set_column(0, "s", pa.array(_SYMBOLS["s"]).dictionary_encode()),
+}
+
+
+@pytest.mark.parametrize("kind", _LACKING)
+def test_categories_that_a_column_lacks_are_added(kind):
+    """Cells whose symbol was no category of the column stayed missing in pandas, and were an error in polars."""
+    train = {"s": ["u"] * 30 + ["v"], "w": _rng.normal(size=31)}
+    fit = bm.fit(bm.Composite(s=bm.Categorical(), w=bm.Normal()), train, random_seed=1)
+    given = _LACKING[kind]()
+    imputed = fit.impute(given, unseen="ignore", n_draws=20, random_seed=1)
+    full = imputed.table()
+    assert list(full["s"].to_pylist() if kind == "pyarrow" else full["s"]) == ["v", "u", "u", "new"]
+    assert imputed.rows["s"].tolist() == [1, 2, 3]  # a symbol that the fit does not know is as good as none
+    if kind in ("pandas", "ordered"):
+        assert full["s"].dtype == pd.CategoricalDtype([*given["s"].cat.categories, "u"], kind == "ordered")
+    elif kind == "polars":
+        assert full.schema["s"] == pl.Enum(["v", "new", "u"])
+    else:
+        assert full.schema.field("s").type == given.schema.field("s").type
+
+
+@pytest.mark.parametrize(
+    "blank",
+    [
+        pa.table({"x": pa.nulls(3), "n": pa.nulls(3), "c": pa.nulls(3)}),
+        pl.DataFrame({"x": [None] * 3, "n": [None] * 3, "c": [None] * 3}),
+        pd.DataFrame({"x": [None] * 3, "n": [None] * 3, "c": [None] * 3}, dtype=pd.ArrowDtype(pa.null())),
+        pd.DataFrame({"x": [None] * 3, "n": [None] * 3, "c": [None] * 3}),
+    ],
+    ids=["pyarrow", "polars", "pandas of arrow", "pandas"],
+)
+def test_columns_without_a_cell_take_the_type_of_what_they_get(blank):
+    train = {"x": _rng.normal(size=30), "n": _rng.poisson(3, 30), "c": ["u"] * 30}
+    fit = bm.fit(bm.Composite(x=bm.Normal(), n=bm.Poisson(), c=bm.Categorical()), train, random_seed=1)
+    full = fit.impute(blank, n_draws=20, random_seed=1).table()
+    assert type(full) is type(blank)
+    cells = {name: full[name].to_pylist() if isinstance(full, pa.Table) else list(full[name]) for name in "xnc"}
+    assert all(isinstance(cell, float) for cell in cells["x"])
+    assert all(cell == int(cell) for cell in cells["n"])
+    assert cells["c"] == ["u"] * 3
+
+
+def test_a_symbol_inside_a_record_or_a_sequence_that_the_fit_does_not_know_stays():
+    train = {"r": [{"a": "u", "b": 1.0}] * 9, "q": [["u", "u"]] * 9}
+    spec = bm.Composite(r=bm.Composite(a=bm.Categorical(), b=bm.Normal()), q=bm.Sequence(bm.Categorical()))
+    fit = bm.fit(spec, train, random_seed=1)
+    table = {"r": [{"a": "new", "b": None}, {"a": None, "b": 1.0}], "q": [["new", None], ["u"]]}
+    full = fit.impute(table, unseen="ignore", n_draws=3, random_seed=1).table()
+    assert full["r"][0]["a"] == "new"
+    assert full["r"][0]["b"] == pytest.approx(1.0, abs=1.0)
+    assert full["r"][1]["a"] == "u"
+    assert full["q"].tolist() == [["new", "u"], ["u"]]
+
+
 @pytest.mark.parametrize(
     "series",
     [

@@ -248,15 +248,19 @@ class Optional(Node):
         if not self._informative:
             return total
         slot = site.slots["p"]
-        missing = observed[_observed(site)][:, None]
+        missing = observed[self.indicator(site)][:, None]
         own = pm.logp(pm.Bernoulli.dist(slot.components(variables[slot.name])), pt.maximum(missing, 0))
         return total + pt.switch(missing < 0, 0.0, own)
+
+    def indicator(self, site: Site) -> str:
+        """Name of the observed variable that says which cells are missing."""
+        return f"{site.place.observed}_{site.place.of_optional('missing')}"
 
     def observed(self, site, data):
         yield from site.children[0].observed(data.children[0])
         if self._informative:
             # -1 where the record around is missing
-            yield Observed(_observed(site), data.full(data.arrays["missing"].astype(np.int64), -1))
+            yield Observed(self.indicator(site), data.full(data.arrays["missing"].astype(np.int64), -1))
 
     def graph_draw(self, site, variables, z, out, label):
         child = site.children[0]
@@ -265,17 +269,12 @@ class Optional(Node):
             return
         slot = site.slots["p"]
         gone = pm.Bernoulli.dist(slot.components(variables[slot.name])[z])
-        out[_observed(site)] = gone
+        out[self.indicator(site)] = gone
         for leaf in child.leaves():  # marked as missing, as in the observed data
             name = leaf.place.observed
             if ("rows", name) not in out:
                 mask = pt.eq(gone, 1).reshape((-1, *[1] * (out[name].ndim - 1)))
                 out[name] = pt.switch(mask, np.asarray(leaf.node.mark(leaf.learned), out[name].dtype), out[name])
-
-
-def _observed(site: Any) -> str:
-    """Name of the observed variable that says which cells are missing."""
-    return f"{site.place.observed}_{site.place.of_optional('missing')}"
 
 
 def _is_optional(node: Node) -> bool:
