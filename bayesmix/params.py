@@ -117,6 +117,8 @@ def _is_covariance(value: np.ndarray) -> bool:
     return bool(np.allclose(value, np.swapaxes(value, -1, -2)) and (np.linalg.eigvalsh(value) > 0).all())
 
 
+#: Mass of a prior where the parameter cannot be, above which it is refused; what it costs the evidence, in nats.
+_OUTSIDE = 1e-3
 #: How far inside searches start from a probability on the edge of its support, and how near a floor is on it.
 _INSIDE, _AT_FLOOR = 1e-3, 1e-10
 
@@ -418,6 +420,8 @@ def make_slot(name: str, axes: tuple[Dim, ...], parameter: Parameter, given: Any
     hyper = None
     if not _refers_to_model(rv):
         hyper = recognise(parameter.conjugate, given_rv, batch, (size_of(axes), *event_shape))
+        if hyper is None:
+            _check_inside(name, given_rv, support)
         if parameter.floor and isinstance(hyper, Dirichlet):
             hyper = replace(hyper, floor=parameter.floor)
     return Slot(**common, kind="prior", rv=rv, hyper=hyper, transform=transform)
@@ -432,6 +436,30 @@ def _check_prior(name: str, rv: TensorVariable, support: Support) -> None:
         )
     if _nobodys(rv.owner.inputs):  # mixtures and LKJ priors are made of such, and sum them out
         _check_owned(name, pm.logp(rv, rv.type(), warn_rvs=False))
+
+
+def _check_inside(name: str, rv: TensorVariable, support: Support) -> None:
+    """Raise `SpecError` where a prior of a number has mass where the parameter cannot be.
+
+    The density would be cut there and not scaled up again: the mode is right, and the evidence is not.
+    """
+    if support not in (POSITIVE, UNIT) or rv.owner.op.ndim_supp:
+        return
+    lowest = np.zeros(constant(rv.shape).astype(int))
+    try:
+        outside = np.exp(constant(pm.logcdf(rv, lowest, warn_rvs=False)))
+        if support is UNIT:
+            outside = outside - np.expm1(constant(pm.logcdf(rv, lowest + 1, warn_rvs=False)))
+    except NotImplementedError:
+        return  # it has no distribution function
+    if (share := float(np.max(outside))) > _OUTSIDE:
+        given = _op_name(rv)
+        bounds = "lower=0" if support is POSITIVE else "lower=0, upper=1"
+        raise SpecError(
+            f"{name}: the parameter is {support.name}, and {share:.2g} of the mass of its prior {given} is not. "
+            f"Use one over such numbers (pm.{'HalfNormal' if support is POSITIVE else 'Beta'}), or cut it: "
+            f"pm.Truncated.dist(pm.{given}.dist(…), {bounds})."
+        )
 
 
 def _check_owned(name: str, graph: Any) -> None:

@@ -428,3 +428,26 @@ def test_counts_beyond_32_bits_are_what_pymc_s_densities_see():
             model = bm.build_model(family, {"x": [*counts, None]}, likelihood=likelihood)
             found = model.compile_fn(model.logp(), inputs=[], mode="NUMBA", point_fn=False)()
             np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("spec", "share"),
+    [
+        (bm.Normal(sigma=pm.Normal.dist(0, 1)), "0.5 of the mass"),
+        (bm.Normal(sigma=pm.Uniform.dist(-1, 3)), "0.25 of the mass"),
+        (bm.Normal(sigma=pm.Normal.dist([9, 0], 1)), "0.5 of the mass"),
+        (bm.Bernoulli(p=pm.Uniform.dist(-0.5, 1.5)), "0.5 of the mass"),
+        (bm.Bernoulli(p=pm.Exponential.dist(1)), "0.37 of the mass"),
+    ],
+    ids=repr,
+)
+def test_priors_with_mass_where_the_parameter_cannot_be_are_refused(spec, share):
+    """Their density would be cut and not scaled up, and the evidence too low, by log 2 a component of the first."""
+    with pytest.raises(bm.SpecError, match=share + ".*pm.Truncated"):
+        bm.fit(bm.Mixture(spec, 2), [0.0, 1.0, 1.0, 0.0], random_seed=1)
+
+
+@pytest.mark.parametrize("prior", [pm.Truncated.dist(pm.Normal.dist(0, 1), lower=0), pm.Normal.dist(6, 1)], ids=repr)
+def test_priors_that_are_cut_as_the_errors_say_or_have_no_mass_there_pass(prior):
+    x = np.random.default_rng(0).normal(0, 1, 30)
+    assert bm.fit(bm.Normal(sigma=prior), x, random_seed=1).status.converged

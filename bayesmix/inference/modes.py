@@ -469,9 +469,10 @@ def joined(fits: Sequence[Any], modes: Sequence[Mode]) -> tuple[Any, bool]:
 
 def with_caution(fit: Any, modes: Modes, what: str) -> Any:
     """The fit of one of several modes, not converged, and a `MultimodalWarning`."""
-    ways = 'Put them together by fit.combine() or combine="stacking"' if fit.mode_fits else 'Take modes="auto"'
+    methods = 'combine="bridge" (by their mass) or "stacking" (by what they predict)'
+    ways = f"Put them together by {methods}" if fit.mode_fits else 'Take modes="auto"'
     if fit.status.engine != "nuts":
-        ways = 'Use fit_nuts with combine="stacking"'
+        ways = f"Use fit_nuts with {methods}"
     message = f"{what}: {modes.describe()}. {ways}, or fewer components."
     warn(message, MultimodalWarning)
     status = replace(fit.status, converged=False, message=f"{fit.status.message} {message}")
