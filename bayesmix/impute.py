@@ -126,7 +126,8 @@ class Imputation:
         draw : int, optional
             Which draw fills it. By default the centre of the draws: mean for real numbers, median for counts,
             most frequent for symbols and truth values, the symbols of most draws for sets. For sequences the most
-            typical draw: of those of median length, the one that lies nearest to the others, place by place.
+            typical draw: of those of median length, without gaps if there are such, the one that lies nearest to the
+            others, place by place.
         """
         drawn = min((len(values) for values in self.draws.values()), default=0)
         if draw is not None and drawn and not -drawn <= draw < drawn:
@@ -458,6 +459,11 @@ def _typical(draws: list[list]) -> list:
     median = sorted(map(len, draws))[(len(draws) - 1) // 2]
     draws = [each for each in draws if len(each) == median]
     parts = [dict(_parts(each, ())) for each in draws]
+    whole = [
+        i for i, each in enumerate(parts) if None not in each.values()
+    ]  # others leave gaps, if elements are Optional
+    if whole:
+        draws, parts = [draws[i] for i in whole], [parts[i] for i in whole]
     cost = np.zeros(len(draws))
     for place in dict.fromkeys(place for each in parts for place in each):
         values = [each.get(place) for each in parts]
