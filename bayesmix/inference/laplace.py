@@ -16,7 +16,7 @@ import numpy as np
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, count_distinct, prepare, require_free
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import check_order, mode_in_order, model_of, variables_at
 from bayesmix.data import Table
 from bayesmix.discrete import completed
 from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError, warn
@@ -152,8 +152,9 @@ def laplace_of(
     order: str | Sequence[str] | None = None,
 ) -> tuple[Laplace, Target]:
     """The approximation at the mode near parameters, for instance EM's, and the log posterior in its coordinates."""
+    params = mode_in_order(bound, params, order)
     model = model_of(bound, data, row_weights=row_weights, order=order, initval=params)
-    target = Target(model, variables_at(bound, params), jacobian=True)
+    target = Target(model, variables_at(bound, params, order), jacobian=True)
     return laplace_at(target), target
 
 
@@ -269,6 +270,7 @@ def laplace_of_rows(rows: Rows, *, draws: int, order: Any, max_iter: int, rng: n
     e_step = rows.e_step
     bound = e_step.bound
     require_free(bound, "laplace")
+    check_order(bound, order)
     best, runs = maximise_by(e_step, explore=0.0, **em)
     modes = modes_of(bound, e_step.data, e_step.row_weights, runs)
     warn_of_components(e_step, best.params)
@@ -333,13 +335,16 @@ def heaviest(
 ) -> tuple[Target, Params, Modes, list[dict[str, Any]]]:
     """EM's heaviest mode: the log posterior that starts there, its parameters, all modes, and what the starts reached.
 
+    With `order` the components of the first two are labelled so.
     `weights` are the rows', and `given` the same, or None where the user gave none. `em` goes to `maximise`.
     """
+    check_order(bound, order)
     best, runs = maximise(with_mode_inside(bound), data, weights, explore=THOROUGH, **em)
-    at, modes = dominant(bound, data, weights, given, best, runs)
+    heavy, modes = dominant(bound, data, weights, given, best, runs)
+    at = mode_in_order(bound, heavy, order)
     warn_of_components(EStep(bound, data, weights), at)
     model = model_of(bound, data, index=table.index, row_weights=given, order=order, initval=at)
-    target = Target(model, variables_at(bound, at), jacobian=True)
+    target = Target(model, variables_at(bound, at, order), jacobian=True)
     return target, at, modes, [run.report() for run in runs]
 
 

@@ -79,7 +79,7 @@ class Batches:
         self.data, self.weights = data, weights
         first = self._batch(0)
         model = model_of(bound, first[0], row_weights=first[1], order=order, initval=params)
-        self.target = Target(model, variables_at(bound, params), jacobian=True)
+        self.target = Target(model, variables_at(bound, params, order), jacobian=True)
         ops = [rv.owner.op for rv in model.observed_RVs if rv.owner is not None]
         self.held = cast(Any, next(op.parts.fused for op in ops if isinstance(op, RowsRV)))
         if self.held.plan is None:

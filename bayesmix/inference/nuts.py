@@ -14,7 +14,7 @@ import xarray as xr
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, prepare, require_free
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import check_order, mode_in_order, model_of, variables_at
 from bayesmix.checkpoint import Checkpoint, Run, check_place, incomplete, kept_chains, read_checkpoint
 from bayesmix.diagnostics import verdict
 from bayesmix.discrete import completed
@@ -147,6 +147,8 @@ def fit_nuts(
         Something is at `checkpoint` already.
     DataError
         The spec or the table is not the one that `resume` was begun with.
+    SpecError
+        No labelling of the mode has what `order` names ascending.
     KeyboardInterrupt
         Ctrl-C before there was a draw.
 
@@ -231,6 +233,8 @@ def fit_nuts(
         )
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
+    if order != "auto":
+        check_order(bound, order)
     entropy = np.random.SeedSequence(entropy_of(random_seed) if kept is None else kept.seed).entropy
     seeds = np.random.SeedSequence(entropy).spawn(2)
     if kept is None:
@@ -315,6 +319,9 @@ class _Sampling:
     def from_modes(self, at: Params) -> tuple[Fit, bool]:
         """The posterior from the heaviest mode `at` and the others to sample, and whether it tells of all of them."""
         chosen = self.found.to_sample(self.settings["modes"]) if len(self.found) > 1 else ()
+        if self.settings["order"] != "auto":
+            for mode in chosen:
+                mode_in_order(self.bound, mode.params, self.settings["order"])
         fit = self.from_mode(at)
         if len(chosen) < 2:
             return fit, len(self.found.heavy) < 2
@@ -341,9 +348,11 @@ class _Sampling:
         run: Run | None = None if kept is None else kept.run(number)
         order = settings["order"]
         names = (None if order == "auto" else order) if run is None else run.order or None
+        params = mode_in_order(bound, params, names)
         model, target, factor = self._target(params, names)
         improper = spikes(bound, encoded, params, self.common["row_weights"], None if names else target)
         if run is None and order == "auto" and (names := separated(bound, params, target, factor)):
+            params = mode_in_order(bound, params, names)
             model, target, factor = self._target(params, names)
         ordered = [names] if isinstance(names, str) else list(names or ())
         noise = self.rng.standard_normal((settings["chains"], len(target.start))).clip(-_JITTER, _JITTER)
@@ -387,7 +396,7 @@ class _Sampling:
         """The model whose initial point is `params`, its log posterior, and a factor of Laplace's covariance there."""
         given = {"index": self.common["table"].index, "row_weights": self.common["row_weights"], "initval": params}
         model = model_of(self.bound, self.common["encoded"], order=order, **given)
-        target = Target(model, variables_at(self.bound, params), jacobian=True)
+        target = Target(model, variables_at(self.bound, params, order), jacobian=True)
         return model, target, laplace_factor(target.hessian(target.start))
 
 
