@@ -39,6 +39,10 @@ from bayesmix.spec import Encoded, Node
 
 #: A direction whose curvature is below this share of the largest, in units of the coordinates' own, counts as flat.
 _FLAT = 1e-7
+#: EM's mode is on an edge where, by the gradient and curvature there, the mode of the coordinates' density is so many
+#: standard deviations away. Elsewhere the Jacobians move it by about one; a rate or probability at a distance s from
+#: its edge has the Jacobian's gradient, 1, and a curvature of the order of s, so that they are s^-1/2.
+_EDGE = 5.0
 #: Singular values of the rows' scores below this share of the largest count as zero; their own error is about 1e-9.
 _RANK = 1e-6
 #: Rows that the rank is judged by, at most.
@@ -142,6 +146,22 @@ def laplace_at(target: Target, start: np.ndarray | None = None, max_iter: int = 
     """The mode uphill of `start` (by default where the target starts), by L-BFGS and Newton's method."""
     point, history, converged = climb(target, target.start if start is None else start, max_iter)
     return Laplace(point, target(point)[0], target.hessian(point), converged, history)
+
+
+def start_of(target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Where chains and searches start (d,), and a factor (d, d) of Laplace's covariance there: where the target starts.
+
+    A mode on an edge of the support has no curvature to speak of in coordinates that are unbounded: steps of its scale
+    lead nowhere. From there the start is the mode of the density of the coordinates, if there is one.
+    """
+    factor = laplace_factor(target.hessian(target.start))
+    with np.errstate(all="ignore"):
+        inside = (np.abs(target(target.start)[1] @ factor) <= _EDGE).all()
+    if not inside:
+        laplace = laplace_at(target)
+        if laplace.converged and laplace.definite:
+            return laplace.point, laplace.factor
+    return target.start, factor
 
 
 def laplace_of(

@@ -23,7 +23,7 @@ from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference.chains import STATS, Drawn, sample, stacked
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
-from bayesmix.inference.laplace import laplace_at
+from bayesmix.inference.laplace import laplace_at, start_of
 from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.modes import (
     THOROUGH,
@@ -38,7 +38,7 @@ from bayesmix.inference.modes import (
 from bayesmix.inference.rows import rows_in_memory, rows_in_parts
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
-from bayesmix.inference.target import Target, laplace_factor
+from bayesmix.inference.target import Target
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, location_slot, relabelled
@@ -80,6 +80,9 @@ def fit_nuts(
     **sampler_kwargs: Any,
 ) -> Fit:
     """Draw from the posterior by NUTS, every chain started at EM's mode with a jitter of the Laplace scale.
+
+    Where that mode is on an edge of the support (a weight or a rate of 0), chains start at the mode of the density of
+    the coordinates in which they move, as in `fit_laplace`.
 
     Parameters
     ----------
@@ -349,14 +352,14 @@ class _Sampling:
         order = settings["order"]
         names = (None if order == "auto" else order) if run is None else run.order or None
         params = mode_in_order(bound, params, names)
-        model, target, factor = self._target(params, names)
+        model, target, start, factor = self._target(params, names)
         improper = spikes(bound, encoded, params, self.common["row_weights"], None if names else target)
         if run is None and order == "auto" and (names := separated(bound, params, target, factor)):
             params = mode_in_order(bound, params, names)
-            model, target, factor = self._target(params, names)
+            model, target, start, factor = self._target(params, names)
         ordered = [names] if isinstance(names, str) else list(names or ())
         noise = self.rng.standard_normal((settings["chains"], len(target.start))).clip(-_JITTER, _JITTER)
-        starts, seed = started(target, noise @ factor.T), int(self.rng.integers(2**31))
+        starts, seed = started(target, noise @ factor.T, start), int(self.rng.integers(2**31))
         if run is not None:
             starts, seed = run.starts, run.seed
         elif kept is not None:
@@ -392,12 +395,12 @@ class _Sampling:
         status = Status("nuts", converged and whole and not stuck, f"{message} {stuck}".rstrip(), whole)
         return replace(fit, status=status)
 
-    def _target(self, params: Params, order: Any) -> tuple[pm.Model, Target, np.ndarray]:
-        """The model whose initial point is `params`, its log posterior, and a factor of Laplace's covariance there."""
+    def _target(self, params: Params, order: Any) -> tuple[pm.Model, Target, np.ndarray, np.ndarray]:
+        """The model whose initial point is `params`, its log posterior, and `start_of` that."""
         given = {"index": self.common["table"].index, "row_weights": self.common["row_weights"], "initval": params}
         model = model_of(self.bound, self.common["encoded"], order=order, **given)
         target = Target(model, variables_at(self.bound, params, order), jacobian=True)
-        return model, target, laplace_factor(target.hessian(target.start))
+        return model, target, *start_of(target)
 
 
 def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any], draws: int | None) -> Checkpoint:
