@@ -392,6 +392,8 @@ def corrected(
 
 def describe(found: Importance, correct: bool) -> str:
     """Pareto k, and what was done about it, for a status."""
+    if found.pareto_k == -np.inf:
+        return "importance weights all alike, draws as they are"
     if not found.trusted:
         return f"Pareto k {found.pareto_k:.2f}, so draws are not to be trusted: use fit_nuts"
     done = ", draws corrected by importance sampling" if correct else ""
