@@ -34,6 +34,7 @@ from bayesmix.likelihood import Apportioned, Rows, row_log_density
 from bayesmix.params import Dim, Params, Slot
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import Mixture
+from bayesmix.symmetry import ascending
 from bayesmix.threads import alone
 
 #: Rows that the starting point of the sampler is found on.
@@ -156,7 +157,8 @@ def build_model(
         the last axis: in a nested mixture, its own components within each component around).
     initval : dict, "em" or None
         Starting point of samplers and of `pymc.find_MAP`: parameter name -> array; found by a few iterations of
-        EM; or PyMC's own, at which all components are equal.
+        EM; or PyMC's own, at which all components are equal. With `order` its components change places together until
+        these variables ascend; what no exchange of components brings in order is sorted by itself.
     likelihood : {"fused", "graph"}
         Our own likelihood, one Op whose gradient costs one E-step; or PyMC's densities, field by field (slower to
         compile and to run; for JAX, second derivatives, and as the oracle of the other).
@@ -217,8 +219,10 @@ def model_of(
     if labels not in ("marginal", "explicit"):
         raise ValueError(f'labels: "marginal" or "explicit" is needed, not {labels!r}.')
     combinations(bound, written=likelihood == "graph" or labels == "explicit")  # too many are said to be here
-    ordered_names = _check_order(bound, order)
+    ordered_names = check_order(bound, order)
     start = _starting_point(bound, data, row_weights, initval)
+    if start is not None and ordered_names:
+        start = ascending(bound, start, ordered_names)
     with model if model is not None else pm.Model(model=None) as model:  # not inside a model that is being built
         for dim in _dims(bound):
             model.add_coord(dim.name, dim_labels(dim))
@@ -231,7 +235,8 @@ def model_of(
     return model
 
 
-def _check_order(bound: Bound, order: str | Sequence[str] | None) -> tuple[str, ...]:
+def check_order(bound: Bound, order: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the variables whose components are to ascend; raises `SpecError` where some cannot."""
     names = () if order is None else (order,) if isinstance(order, str) else tuple(order)
     can = [name for name, slot in bound.free_slots.items() if not slot.event and slot.axes]
     faults = [
@@ -248,7 +253,7 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
     if initval is None:
         return None
     if not isinstance(initval, str):
-        return {name: np.asarray(value, float) for name, value in initval.items()}
+        return {name: _as_slot(bound, name, np.asarray(value, float)) for name, value in initval.items()}
     from bayesmix.inference.em import maximise
     from bayesmix.inference.start import with_mode_inside
 
@@ -265,9 +270,48 @@ def _starting_point(bound: Bound, data: Encoded, row_weights: Any, initval: Any)
     return best.params
 
 
-def variables_at(bound: Bound, params: Params) -> dict[str, np.ndarray]:
-    """Values of the model's free variables at parameter values, off the edges of their supports."""
-    return {name: slot.inside(params[name]) for name, slot in bound.sampled_slots.items()}
+def _as_slot(bound: Bound, name: str, value: np.ndarray) -> np.ndarray:
+    if name not in bound.slots:
+        return value
+    try:
+        return np.broadcast_to(value, bound.slots[name].shape)
+    except ValueError:
+        raise ValueError(
+            f"initval: {name} has the shape {value.shape}, and {bound.slots[name].shape} is needed."
+        ) from None
+
+
+def mode_in_order(bound: Bound, params: Params, order: str | Sequence[str] | None) -> Params:
+    """A mode with its components labelled as `order` wants them. Raises `SpecError` where no labelling is so."""
+    names = check_order(bound, order)
+    found = ascending(bound, params, names) if names else params
+    for name in names:
+        values = np.reshape(found[name], (-1, np.shape(found[name])[-1]))
+        for line in values[(np.diff(values) < 0).any(-1)][:1]:
+            others = [each for each in names if each != name]
+            where = f" where {' and '.join(others)} ascend{'s' * (len(others) == 1)}" if others else ""
+            raise SpecError(
+                f"order: {name} does not ascend at the mode, {np.array2string(line, precision=4, threshold=8)}{where}, "
+                "and no exchange of components that the priors allow makes it. That order would cut the mode off. "
+                f"{'Order by one of them' if others else 'Order by another variable'}, or leave it out."
+            )
+    return found
+
+
+def variables_at(bound: Bound, params: Params, order: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """Values of the model's free variables at parameter values, off the edges of their supports and of ties."""
+    at = {name: slot.inside(params[name]) for name, slot in bound.sampled_slots.items()}
+    for name in check_order(bound, order):
+        if name in at and (np.diff(at[name]) <= 0).any():
+            at[name] = _without_ties(at[name])
+    return at
+
+
+def _without_ties(values: np.ndarray) -> np.ndarray:
+    """Values sorted along the last axis, equal ones a little apart: ties have no image under the ordered transform."""
+    values = np.sort(values, axis=-1)
+    gap = max(np.ptp(values), 1e-6 * np.abs(values).max()) or 1.0
+    return values + np.arange(values.shape[-1]) * 1e-9 * gap
 
 
 def _dims(bound: Bound) -> list[Dim]:
@@ -292,7 +336,7 @@ def dim_labels(dim: Dim) -> list:
     return found if len(set(found)) == len(found) else _labels(texts(dim.labels))
 
 
-def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | None) -> Any:
+def _register(model: pm.Model, slot: Slot, in_order: bool, start: np.ndarray | None) -> Any:
     if slot.kind == "tensor":
         return pt.broadcast_to(slot.value, slot.shape)
     if slot.discrete:  # no variable of the model: summed out of its density, and drawn a priori
@@ -302,11 +346,9 @@ def _register(model: pm.Model, slot: Slot, ascending: bool, start: np.ndarray | 
     rv = change_dist_size(slot.rv, slot.shape[: len(slot.shape) - slot.rv.owner.op.ndim_supp])
     if start is not None:
         start = slot.inside(start)
-        if ascending:
-            # ties have no image under the ordered transform
-            start = np.sort(start, axis=-1)
-            start = start + np.arange(start.shape[-1]) * 1e-9 * (np.ptp(start) or 1.0)
-    extra = {"transform": ordered} if ascending else {}
+        if in_order:
+            start = _without_ties(start)
+    extra = {"transform": ordered} if in_order else {}
     return model.register_rv(rv, slot.name, dims=slot.dims, default_transform=slot.transform, initval=start, **extra)
 
 

@@ -25,7 +25,7 @@ from scipy.stats import binom
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, bind, require_free
-from bayesmix.build import RowsRV, model_of, variables_at
+from bayesmix.build import RowsRV, check_order, model_of, variables_at
 from bayesmix.compilation import QUICK
 from bayesmix.data import read
 from bayesmix.discrete import completed
@@ -43,6 +43,7 @@ from bayesmix.relabel import in_canonical_order
 from bayesmix.seeds import spawned
 from bayesmix.spec import Encoded, Node
 from bayesmix.structure.mixture import posterior
+from bayesmix.symmetry import ascending
 
 #: Of the intervals whose coverage is reported.
 _PROB = 0.89
@@ -526,15 +527,17 @@ class _Posterior:
         mode, _ = maximise(self.bound, data, np.ones(data.n_rows), n_starts=self.n_starts, random_seed=rng, explore=0)
         if self.target is None:
             model = model_of(self.bound, data, order=self.order, initval=mode.params)
-            self.target = Target(model, variables_at(self.bound, mode.params), jacobian=self.jacobian)
+            self.target = Target(model, self._at(mode.params), jacobian=self.jacobian)
             ops = [rv.owner.op for rv in model.observed_RVs]
             self.rows: Any = next(op.parts.fused for op in ops if isinstance(op, RowsRV))
         else:
             self.rows.swap(data)
         self.data = data
-        ascending = (self.order,) if isinstance(self.order, str) else self.order or ()
-        at = {n: np.sort(v, axis=-1) if n in ascending else v for n, v in variables_at(self.bound, mode.params).items()}
-        return self.target.unconstrained(at)
+        return self.target.unconstrained(self._at(mode.params))
+
+    def _at(self, params: Params) -> dict[str, np.ndarray]:
+        """A mode as variables of the model: where `order` cuts it off, they are sorted each by itself."""
+        return variables_at(self.bound, ascending(self.bound, params, check_order(self.bound, self.order)), self.order)
 
     def _found(self, u: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Points (L, d) as draws of all free parameters."""

@@ -733,7 +733,9 @@ def _engine_sentences(fit: Fit, references: list[str]) -> Iterator[str]:
         )
     if fit.relabelling is not None and fit.relabelling.method == "kl":
         yield f"Labels were put in one order by Stephens' algorithm {_cite(references, 'relabel')}."
-    if fit.pareto_k is not None:
+    if fit.pareto_k == -np.inf:
+        yield "The importance weights were all alike."
+    elif fit.pareto_k is not None:
         yield f"The importance weights' Pareto k was {fit.pareto_k:.2f}."
     if not fit.status.converged:
         yield "The engine did not report convergence."

@@ -103,7 +103,7 @@ class Fit:
         How the draws' labels were found and put back, of a posterior; see `relabel`.
     pareto_k : float or None
         Of an approximation (`fit_laplace`, `fit_advi`): shape of the tail of its importance weights. Below 0.7 its
-        draws can be trusted.
+        draws can be trusted; it is -infinite where the weights are all alike.
     modes_found : Modes or None
         What `modes` weighs.
     mode_fits : tuple of Fit

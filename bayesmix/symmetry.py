@@ -9,9 +9,9 @@ change places follows from the bound spec alone:
   once, for all components around it, together with the columns of their weights: :math:`K!\,M!` for hierarchical and
   joint mixtures; a tied one once, wherever it stands.
 
-`symmetries` lists one `Symmetry` for each group of components, `permuted` applies permutations to arrays of draws, and
-`log_symmetries` counts them. Symmetries across levels (two priors that differ, and would be swapped along with the
-components around them) are not looked for.
+`symmetries` lists one `Symmetry` for each group of components, `permuted` applies permutations to arrays of draws,
+`ascending` finds one that puts variables in order, and `log_symmetries` counts them. Symmetries across levels (two
+priors that differ, and would be swapped along with the components around them) are not looked for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytensor.tensor.random.op import RandomVariable
 from scipy.special import gammaln
 
 from bayesmix.bound import Bound
-from bayesmix.params import COVARIANCE, POSITIVE, SIMPLEX, UNIT, Dim, Slot, hyperparameters
+from bayesmix.params import COVARIANCE, POSITIVE, SIMPLEX, UNIT, Dim, Params, Slot, hyperparameters
 from bayesmix.spec import Site
 
 
@@ -172,6 +172,49 @@ def permuted(bound: Bound, symmetry: Symmetry, draws: Mapping[str, np.ndarray], 
                     symmetry, np.asarray(draws[slot.name]), slot.axes, order, n_batch, entry
                 )
     return found
+
+
+def ascending(bound: Bound, params: Params, names: Sequence[str]) -> Params:
+    """The same mixture with the components labelled so that variables ascend along their last axes.
+
+    Parameters
+    ----------
+    bound : Bound
+    params : dict
+        Values of slots; some may be missing.
+    names : sequence of str
+        Variables to put in order, those first that decide where not all can be.
+
+    Examples
+    --------
+    >>> import bayesmix as bm
+    >>> from bayesmix.bound import bind
+    >>> from bayesmix.data import read
+    >>> bound = bind(bm.Mixture(bm.Normal(sigma=1.0), 2), read({"x": [0.1, 3.0]}))
+    >>> ascending(bound, {"mu": [3.0, 0.1], "weights": [0.6, 0.4]}, ["mu"])
+    {'mu': array([0.1, 3. ]), 'weights': array([0.4, 0.6])}
+    """
+    out = {name: np.asarray(value) for name, value in params.items()}
+    for symmetry in bound.symmetries:
+        keys = [_keys_along(symmetry, bound.slots[name], out[name]) for name in names if name in out]
+        if keys := [key for key in keys if key is not None]:
+            key = np.concatenate(keys)
+            order = symmetry.identity.copy()
+            for at, block in symmetry.blocks():
+                order[(*at, block)] = block[np.lexsort(key[(slice(None), *at, block)][::-1])]
+            out.update(permuted(bound, symmetry, out, order))
+    return out
+
+
+def _keys_along(symmetry: Symmetry, slot: Slot, values: np.ndarray) -> np.ndarray | None:
+    """What components are put in order by, (R, *around, G); None of a variable that they do not have last."""
+    if symmetry.axis is None or slot.axes[-1:] != (symmetry.axis,):
+        return None
+    around = [slot.axes.index(axis) for axis in symmetry.around if axis in slot.axes]
+    values = np.moveaxis(values, around, range(-1 - len(around), -1))
+    values = values.reshape(-1, *values.shape[values.ndim - 1 - len(around) :])
+    lengths = [len(axis) if axis in slot.axes else 1 for axis in symmetry.around]
+    return np.broadcast_to(values.reshape(len(values), *lengths, values.shape[-1]), (len(values), *symmetry.shape))
 
 
 def permuted_along(

@@ -170,3 +170,37 @@ def test_a_checkpoint_needs_a_folder_before_the_work_begins(engine, tmp_path, mo
     options = {"minibatch": 10} if engine == "advi" else {}
     with pytest.raises(FileNotFoundError, match="No such folder: make it first"):
         call(bm.Mixture(bm.Normal(), 2), np.arange(20.0), checkpoint=tmp_path / "absent" / "run", **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"drws": 10}, r"drws: neither fit_nuts nor nutpie takes this\. Did you mean draws\?"),
+        ({"target_acept": 0.9}, r"target_acept: .* Did you mean target_accept\?"),
+        ({"max_depth": 8}, r"max_depth: .* Did you mean maxdepth\?"),
+        ({"progress_bar": True}, r"progress_bar: .* Did you mean progressbar\?"),
+        ({"maxdepth": "deep"}, "maxdepth: .*says nutpie of 'deep'"),
+        ({"max_treedepht": 8, "nuts_sampler": "pymc"}, r"neither fit_nuts nor pymc .* Did you mean max_treedepth\?"),
+        ({"foo": 1, "nuts_sampler": "pymc"}, "foo: neither fit_nuts nor pymc takes this"),
+    ],
+)
+def test_keywords_that_no_sampler_takes_are_refused_before_any_work(given, message, monkeypatch):
+    """nutpie said so after EM, in words of its own; PyMC took them silently."""
+    monkeypatch.setattr("bayesmix.inference.nuts.prepare", None)
+    with pytest.raises(TypeError, match=message):
+        bm.fit(SPEC, X, method="nuts", **given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"maxdepth": 1},
+        {"adaptation": "low_rank", "mass_matrix_gamma": 1e-4, "maxdepth": 1},
+        {"max_treedepth": 1, "nuts_sampler": "pymc", "cores": 1},
+    ],
+)
+def test_keywords_of_the_samplers_reach_them(given):
+    """With trees of depth 1 a step takes one gradient, or a few at the most."""
+    with pytest.warns(bm.ConvergenceWarning):
+        fit = bm.fit_nuts(SPEC, X, draws=20, tune=20, chains=2, random_seed=1, **given)
+    assert fit.idata["sample_stats"]["n_steps"].max() <= 2

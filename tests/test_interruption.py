@@ -242,6 +242,8 @@ def test_resuming_something_else_is_an_error(finished, tmp_path):
         bm.fit_nuts(bm.Mixture(bm.Normal(), 3), X, resume=path)
     with pytest.raises(ValueError, match="chains: the checkpoint was begun with 3, not 2"):
         bm.fit_nuts(SPEC, X, resume=path, chains=2)
+    with pytest.raises(ValueError, match="chains: the checkpoint was begun with 3, not 4"):
+        bm.fit_nuts(SPEC, X, resume=path, chains=4)  # as many as by default
     with pytest.raises(ValueError, match="as many, or more"):
         bm.fit_nuts(SPEC, X, resume=path, draws=10)
     with pytest.raises(FileNotFoundError):

@@ -10,7 +10,7 @@ import bayesmix as bm
 from bayesmix.bound import bind
 from bayesmix.data import read
 from bayesmix.inference.start import initial_params
-from bayesmix.symmetry import log_symmetries, permuted
+from bayesmix.symmetry import ascending, log_symmetries, permuted
 from tests.structure.trees import TREES
 
 ROWS = {"x": [0.1, 5.0, 0.3, 9.0, 4.0], "y": [1, 7, 0, 3, 2]}
@@ -124,6 +124,46 @@ def test_the_posterior_does_not_change_under_any_symmetry(spec, rows):
         moved = permuted(bound, symmetry, params, order)
         assert any(not np.array_equal(moved[name], params[name]) for name in moved)
         np.testing.assert_allclose(_log_posterior(bound, {**params, **moved}, data), before, rtol=1e-12)
+
+
+def _images(bound, params):
+    """The point under every combination of the symmetries' permutations, outer ones first."""
+    images = [params]
+    for symmetry in bound.symmetries:
+        orders = [symmetry.identity.copy()]
+        for at, block in symmetry.blocks():
+            others = itertools.permutations(block)
+            orders = [_with_block(order, (*at, block), other) for other in others for order in orders]
+        images = [{**image, **permuted(bound, symmetry, image, order)} for image in images for order in orders]
+    return images
+
+
+def _with_block(order, at, block):
+    order = order.copy()
+    order[at] = block
+    return order
+
+
+FEW = [case[:3] for case in COUNTS if case[3] <= 100]
+
+
+@pytest.mark.parametrize(("spec", "rows"), [case[1:] for case in FEW], ids=[case[0] for case in FEW])
+def test_components_ascend_where_any_labelling_makes_them(spec, rows):
+    """Against every labelling there is: one variable at a time, and pairs of them, which may not go together."""
+    table = read(rows)
+    bound = bind(spec, table)
+    data = bound.encode(table)
+    can = [name for name, slot in bound.free_slots.items() if not slot.event and slot.axes and not slot.discrete]
+    for seed in range(3):
+        params = _random_point(bound, data, seed)
+        images = _images(bound, params)
+        for names in [[name] for name in can] + [list(pair) for pair in itertools.permutations(can, 2)]:
+            found = ascending(bound, params, names)
+            np.testing.assert_allclose(
+                _log_posterior(bound, found, data), _log_posterior(bound, params, data), rtol=1e-12
+            )
+            possible = any(all((np.diff(image[name]) >= 0).all() for name in names) for image in images)
+            assert all((np.diff(found[name]) >= 0).all() for name in names) == possible, names
 
 
 PARTIAL = [case for case in COUNTS if case[0] in ("weights' prior", "a prior each", "numeric, a prior each",

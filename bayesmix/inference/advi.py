@@ -18,7 +18,7 @@ from bayesmix.discrete import completed
 from bayesmix.errors import ConvergenceWarning, DataError, warn
 from bayesmix.fit import Fit, Status, make_fit
 from bayesmix.inference import snapshots
-from bayesmix.inference.laplace import corrected, describe, heaviest, standard_points, warn_of_k
+from bayesmix.inference.laplace import corrected, describe, heaviest, standard_points, start_of, warn_of_k
 from bayesmix.inference.minibatch import Batches, Climb, climb_by_batches, gradient_noise
 from bayesmix.inference.modes import with_caution
 from bayesmix.inference.target import Target, laplace_factor
@@ -54,9 +54,10 @@ def fit_advi(
     r"""Fit a normal distribution to the posterior by automatic differentiation variational inference.
 
     Maximises the evidence lower bound over one fixed set of standard normal points, antithetic and with exact
-    unit covariance, by L-BFGS from EM's mode with the Laplace scale. With fixed points the bound is an ordinary
-    smooth function, so the rule of convergence is its gradient, and the result does not depend on a step size
-    or an iteration count. It covers one labelling of the components. The draws are then corrected by importance
+    unit covariance, by L-BFGS from EM's mode (where that is on an edge of the support, from `fit_laplace`'s) with the
+    Laplace scale. With fixed points the bound is an ordinary smooth function, so the rule of convergence is its
+    gradient, and the result does not depend on a step size or an iteration count. It covers one labelling of the
+    components. The draws are then corrected by importance
     sampling, whose Pareto k says how far the posterior is from the approximation.
 
     Parameters
@@ -156,7 +157,8 @@ def fit_advi(
     rng = generator(random_seed)
     em = {"n_starts": n_starts, "random_seed": rng, "progressbar": progressbar}
     target, at, modes, starts = heaviest(table, bound, encoded, weights, given, order, **em)
-    family = (_FullRank if approximation == "fullrank" else _MeanField)(target, target.start)
+    start, _ = start_of(target)
+    family = (_FullRank if approximation == "fullrank" else _MeanField)(target, start)
 
     def draw_points() -> np.ndarray:
         return fixed_points(len(target.start), n_points, rng)
@@ -166,7 +168,7 @@ def fit_advi(
         if minibatch is None:
             found, history, converged = ascend(target, family, draw_points(), max_iter, tol, progress)
         else:
-            batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng)
+            batches = Batches(bound, encoded, weights, minibatch, at, target, order, rng, start)
             keep = None if path is None else (lambda climb: climb.write(Path(path), about))
             found, history, converged = climb_by_batches(
                 batches, family, draw_points, max_iter, rng, progress, begun, keep

@@ -7,6 +7,7 @@ take what there is when the user presses Ctrl-C.
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Sequence
@@ -115,6 +116,30 @@ def sample(
     if not any(found.lengths):
         raise KeyboardInterrupt
     return found
+
+
+def nutpie_options(given: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Keywords that nutpie is known to take beside those that we set, and those of `given` that it takes.
+
+    Its settings have names of their own for some; what it takes is found out by giving it to them.
+    """
+    with ALONE:
+        import nutpie
+        from nutpie import _lib
+    kind = {"low_rank": "LowRank", "flow": "Flow"}.get(given.get("adaptation", "diag"), "Diag")
+    settings = getattr(_lib.PyMclmcSettings if given.get("sampler") == "mclmc" else _lib.PyNutsSettings, kind)(0)
+    ours = "compiled_model draws tune chains cores seed progress_bar blocking return_raw_trace kwargs".split()
+    known = set(inspect.signature(nutpie.sample).parameters) - set(ours)
+    taken = {"low_rank_modified_mass_matrix", "transform_adapt", "use_grad_based_mass_matrix", *known}
+    for name in set(given) - taken - set(ours):
+        try:
+            settings.update({name: given[name]})
+        except AttributeError:
+            continue
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}, says nutpie of {given[name]!r}.") from None
+        taken.add(name)
+    return known | {"maxdepth", "mindepth", "max_energy_error", "store_divergences", "store_gradient"}, taken
 
 
 def _first(waiting: list[_Sampler]) -> _Sampler:

@@ -16,7 +16,7 @@ import numpy as np
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, count_distinct, prepare, require_free
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import check_order, mode_in_order, model_of, variables_at
 from bayesmix.data import Table
 from bayesmix.discrete import completed
 from bayesmix.errors import ApproximationWarning, ConvergenceWarning, DataError, SpecError, warn
@@ -39,6 +39,10 @@ from bayesmix.spec import Encoded, Node
 
 #: A direction whose curvature is below this share of the largest, in units of the coordinates' own, counts as flat.
 _FLAT = 1e-7
+#: EM's mode is on an edge where, by the gradient and curvature there, the mode of the coordinates' density is so many
+#: standard deviations away. Elsewhere the Jacobians move it by about one; a rate or probability at a distance s from
+#: its edge has the Jacobian's gradient, 1, and a curvature of the order of s, so that they are s^-1/2.
+_EDGE = 5.0
 #: Singular values of the rows' scores below this share of the largest count as zero; their own error is about 1e-9.
 _RANK = 1e-6
 #: Rows that the rank is judged by, at most.
@@ -144,6 +148,22 @@ def laplace_at(target: Target, start: np.ndarray | None = None, max_iter: int = 
     return Laplace(point, target(point)[0], target.hessian(point), converged, history)
 
 
+def start_of(target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Where chains and searches start (d,), and a factor (d, d) of Laplace's covariance there: where the target starts.
+
+    A mode on an edge of the support has no curvature to speak of in coordinates that are unbounded: steps of its scale
+    lead nowhere. From there the start is the mode of the density of the coordinates, if there is one.
+    """
+    factor = laplace_factor(target.hessian(target.start))
+    with np.errstate(all="ignore"):
+        inside = (np.abs(target(target.start)[1] @ factor) <= _EDGE).all()
+    if not inside:
+        laplace = laplace_at(target)
+        if laplace.converged and laplace.definite:
+            return laplace.point, laplace.factor
+    return target.start, factor
+
+
 def laplace_of(
     bound: Bound,
     data: Encoded,
@@ -152,8 +172,9 @@ def laplace_of(
     order: str | Sequence[str] | None = None,
 ) -> tuple[Laplace, Target]:
     """The approximation at the mode near parameters, for instance EM's, and the log posterior in its coordinates."""
+    params = mode_in_order(bound, params, order)
     model = model_of(bound, data, row_weights=row_weights, order=order, initval=params)
-    target = Target(model, variables_at(bound, params), jacobian=True)
+    target = Target(model, variables_at(bound, params, order), jacobian=True)
     return laplace_at(target), target
 
 
@@ -269,6 +290,7 @@ def laplace_of_rows(rows: Rows, *, draws: int, order: Any, max_iter: int, rng: n
     e_step = rows.e_step
     bound = e_step.bound
     require_free(bound, "laplace")
+    check_order(bound, order)
     best, runs = maximise_by(e_step, explore=0.0, **em)
     modes = modes_of(bound, e_step.data, e_step.row_weights, runs)
     warn_of_components(e_step, best.params)
@@ -333,13 +355,16 @@ def heaviest(
 ) -> tuple[Target, Params, Modes, list[dict[str, Any]]]:
     """EM's heaviest mode: the log posterior that starts there, its parameters, all modes, and what the starts reached.
 
+    With `order` the components of the first two are labelled so.
     `weights` are the rows', and `given` the same, or None where the user gave none. `em` goes to `maximise`.
     """
+    check_order(bound, order)
     best, runs = maximise(with_mode_inside(bound), data, weights, explore=THOROUGH, **em)
-    at, modes = dominant(bound, data, weights, given, best, runs)
+    heavy, modes = dominant(bound, data, weights, given, best, runs)
+    at = mode_in_order(bound, heavy, order)
     warn_of_components(EStep(bound, data, weights), at)
     model = model_of(bound, data, index=table.index, row_weights=given, order=order, initval=at)
-    target = Target(model, variables_at(bound, at), jacobian=True)
+    target = Target(model, variables_at(bound, at, order), jacobian=True)
     return target, at, modes, [run.report() for run in runs]
 
 
@@ -367,6 +392,8 @@ def corrected(
 
 def describe(found: Importance, correct: bool) -> str:
     """Pareto k, and what was done about it, for a status."""
+    if found.pareto_k == -np.inf:
+        return "importance weights all alike, draws as they are"
     if not found.trusted:
         return f"Pareto k {found.pareto_k:.2f}, so draws are not to be trusted: use fit_nuts"
     done = ", draws corrected by importance sampling" if correct else ""

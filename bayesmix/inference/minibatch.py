@@ -54,6 +54,8 @@ class Batches:
     order : str, sequence of str, or None
         See `fit_advi`.
     rng : numpy.random.Generator
+    at : ndarray, shape (d,), optional
+        The point; the mode where not given.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class Batches:
         full: Target,
         order: Any,
         rng: np.random.Generator,
+        at: np.ndarray | None = None,
     ):
         if bound.discrete_slots:
             raise SpecError(f"minibatch: {', '.join(bound.discrete_slots)} must be judged by all rows. Leave it out.")
@@ -79,12 +82,12 @@ class Batches:
         self.data, self.weights = data, weights
         first = self._batch(0)
         model = model_of(bound, first[0], row_weights=first[1], order=order, initval=params)
-        self.target = Target(model, variables_at(bound, params), jacobian=True)
+        self.target = Target(model, variables_at(bound, params, order), jacobian=True)
         ops = [rv.owner.op for rv in model.observed_RVs if rv.owner is not None]
         self.held = cast(Any, next(op.parts.fused for op in ops if isinstance(op, RowsRV)))
         if self.held.plan is None:
             raise SpecError("minibatch: vectors that lack coordinates need all rows. Leave it out.")
-        self.at = full.start
+        self.at = full.start if at is None else at
         self.anchor = full(self.at)
         self.offsets: dict[int, tuple[float, np.ndarray]] = {}
 

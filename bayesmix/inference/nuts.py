@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,19 +12,20 @@ from typing import Any
 import numpy as np
 import pymc as pm
 import xarray as xr
+from pymc.step_methods.hmc.base_hmc import BaseHMC
 
 from bayesmix import arguments
 from bayesmix.bound import Bound, prepare, require_free
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import check_order, mode_in_order, model_of, variables_at
 from bayesmix.checkpoint import Checkpoint, Run, check_place, incomplete, kept_chains, read_checkpoint
 from bayesmix.diagnostics import verdict
 from bayesmix.discrete import completed
-from bayesmix.errors import ConvergenceWarning, warn
+from bayesmix.errors import ConvergenceWarning, close_to, warn
 from bayesmix.fit import Fit, Status, make_fit
-from bayesmix.inference.chains import STATS, Drawn, sample, stacked
+from bayesmix.inference.chains import STATS, Drawn, nutpie_options, sample, stacked
 from bayesmix.inference.degenerate import warn_of_components
 from bayesmix.inference.em import maximise
-from bayesmix.inference.laplace import laplace_at
+from bayesmix.inference.laplace import laplace_at, start_of
 from bayesmix.inference.large import nuts_of_rows
 from bayesmix.inference.modes import (
     THOROUGH,
@@ -38,7 +40,7 @@ from bayesmix.inference.modes import (
 from bayesmix.inference.rows import rows_in_memory, rows_in_parts
 from bayesmix.inference.spikes import spikes
 from bayesmix.inference.start import with_mode_inside
-from bayesmix.inference.target import Target, laplace_factor
+from bayesmix.inference.target import Target
 from bayesmix.params import Params
 from bayesmix.plan import EStep
 from bayesmix.relabel import METHODS, location_slot, relabelled
@@ -58,7 +60,7 @@ def fit_nuts(
     *,
     draws: int | None = None,
     tune: int = 1000,
-    chains: int = 4,
+    chains: int | None = None,
     cores: int | None = None,
     target_accept: float = 0.8,
     nuts_sampler: str = "nutpie",
@@ -81,6 +83,9 @@ def fit_nuts(
 ) -> Fit:
     """Draw from the posterior by NUTS, every chain started at EM's mode with a jitter of the Laplace scale.
 
+    Where that mode is on an edge of the support (a weight or a rate of 0), chains start at the mode of the density of
+    the coordinates in which they move, as in `fit_laplace`.
+
     Parameters
     ----------
     spec : Node
@@ -89,7 +94,7 @@ def fit_nuts(
         `subsample` one over the sample; the highest mode alone is sampled, draws are relabelled, and there are no
         checkpoints.
     draws, tune, chains, cores, target_accept
-        As in `pymc.sample`: 1000 draws by default.
+        As in `pymc.sample`: 1000 draws and 4 chains by default.
     nuts_sampler : {"nutpie", "pymc"}
     order : "auto", str, sequence of str, or None
         Variables whose components are kept ascending (PyMC's ``ordered`` transform). "auto" orders a mixture by
@@ -145,8 +150,12 @@ def fit_nuts(
     ------
     FileExistsError
         Something is at `checkpoint` already.
+    TypeError
+        Keywords that neither `fit_nuts` nor the sampler takes.
     DataError
         The spec or the table is not the one that `resume` was begun with.
+    SpecError
+        No labelling of the mode has what `order` names ascending.
     KeyboardInterrupt
         Ctrl-C before there was a draw.
 
@@ -165,18 +174,16 @@ def fit_nuts(
     """
     if nuts_sampler not in ("nutpie", "pymc"):
         raise ValueError(f'nuts_sampler: "nutpie" or "pymc" is needed, not {nuts_sampler!r}.')
-    if draws is not None:
-        arguments.check(draws=draws)
-    arguments.check(
-        tune=tune, chains=chains, cores=cores, target_accept=target_accept, subsample=subsample, n_jobs=n_jobs
-    )
+    _check_options(nuts_sampler, sampler_kwargs)
+    arguments.check(**{name: value for name, value in {"draws": draws, "chains": chains}.items() if value is not None})
+    arguments.check(tune=tune, cores=cores, target_accept=target_accept, subsample=subsample, n_jobs=n_jobs)
     if relabel not in ("auto", *METHODS, None):
         raise ValueError(f'relabel: "auto", {", ".join(map(repr, METHODS))} or None is needed, not {relabel!r}.')
     check_modes(modes, combine)
     settings: dict[str, Any] = {
         "draws": 1000 if draws is None else draws,
         "tune": tune,
-        "chains": chains,
+        "chains": 4 if chains is None else chains,
         "target_accept": target_accept,
         "order": order if order is None or isinstance(order, str) else list(order),
         "relabel": relabel,
@@ -186,7 +193,7 @@ def fit_nuts(
     }
     kept: Checkpoint | None = None
     if resume is not None:
-        kept = _resumed(resume, spec, settings, draws)
+        kept = _resumed(resume, spec, {**settings, "chains": chains}, draws)
         settings = {**kept.settings, "draws": kept.settings["draws"] if draws is None else draws}
     if checkpoint is not None and resume is None:
         check_place(Path(checkpoint), overwrite)
@@ -222,7 +229,7 @@ def fit_nuts(
             subsample=subsample,
             draws=settings["draws"],
             tune=tune,
-            chains=chains,
+            chains=settings["chains"],
             cores=cores,
             target_accept=target_accept,
             n_starts=n_starts,
@@ -231,6 +238,8 @@ def fit_nuts(
         )
     table, bound, encoded, weights, given = prepare(spec, data, row_weights)
     require_free(bound, "nuts")
+    if order != "auto":
+        check_order(bound, order)
     entropy = np.random.SeedSequence(entropy_of(random_seed) if kept is None else kept.seed).entropy
     seeds = np.random.SeedSequence(entropy).spawn(2)
     if kept is None:
@@ -315,6 +324,9 @@ class _Sampling:
     def from_modes(self, at: Params) -> tuple[Fit, bool]:
         """The posterior from the heaviest mode `at` and the others to sample, and whether it tells of all of them."""
         chosen = self.found.to_sample(self.settings["modes"]) if len(self.found) > 1 else ()
+        if self.settings["order"] != "auto":
+            for mode in chosen:
+                mode_in_order(self.bound, mode.params, self.settings["order"])
         fit = self.from_mode(at)
         if len(chosen) < 2:
             return fit, len(self.found.heavy) < 2
@@ -341,13 +353,15 @@ class _Sampling:
         run: Run | None = None if kept is None else kept.run(number)
         order = settings["order"]
         names = (None if order == "auto" else order) if run is None else run.order or None
-        model, target, factor = self._target(params, names)
+        params = mode_in_order(bound, params, names)
+        model, target, start, factor = self._target(params, names)
         improper = spikes(bound, encoded, params, self.common["row_weights"], None if names else target)
         if run is None and order == "auto" and (names := separated(bound, params, target, factor)):
-            model, target, factor = self._target(params, names)
+            params = mode_in_order(bound, params, names)
+            model, target, start, factor = self._target(params, names)
         ordered = [names] if isinstance(names, str) else list(names or ())
         noise = self.rng.standard_normal((settings["chains"], len(target.start))).clip(-_JITTER, _JITTER)
-        starts, seed = started(target, noise @ factor.T), int(self.rng.integers(2**31))
+        starts, seed = started(target, noise @ factor.T, start), int(self.rng.integers(2**31))
         if run is not None:
             starts, seed = run.starts, run.seed
         elif kept is not None:
@@ -383,12 +397,33 @@ class _Sampling:
         status = Status("nuts", converged and whole and not stuck, f"{message} {stuck}".rstrip(), whole)
         return replace(fit, status=status)
 
-    def _target(self, params: Params, order: Any) -> tuple[pm.Model, Target, np.ndarray]:
-        """The model whose initial point is `params`, its log posterior, and a factor of Laplace's covariance there."""
+    def _target(self, params: Params, order: Any) -> tuple[pm.Model, Target, np.ndarray, np.ndarray]:
+        """The model whose initial point is `params`, its log posterior, and `start_of` that."""
         given = {"index": self.common["table"].index, "row_weights": self.common["row_weights"], "initval": params}
         model = model_of(self.bound, self.common["encoded"], order=order, **given)
-        target = Target(model, variables_at(self.bound, params), jacobian=True)
-        return model, target, laplace_factor(target.hessian(target.start))
+        target = Target(model, variables_at(self.bound, params, order), jacobian=True)
+        return model, target, *start_of(target)
+
+
+def _check_options(sampler: str, given: dict[str, Any]) -> None:
+    """Raise `TypeError` for keywords that `sampler` does not take, before there is any work to lose."""
+    known, taken = _OPTIONS[sampler](given)
+    if unknown := [name for name in given if name not in taken]:
+        known = known | set(inspect.signature(fit_nuts).parameters) - {"sampler_kwargs"}
+        wanted = "".join(close_to(name, known) for name in unknown)
+        raise TypeError(f"{', '.join(unknown)}: neither fit_nuts nor {sampler} takes this.{wanted}")
+
+
+def _pymc_options(given: dict[str, Any]) -> tuple[set[str], set[str]]:
+    """Keywords of `pymc.sample` and of its steps that `_pymc` does not set itself, twice: see `nutpie_options`."""
+    own = "draws chains cores tune target_accept nuts_sampler init initvals random_seed progressbar model".split()
+    own += ["compute_convergence_checks", "nuts_sampler_kwargs", "kwargs", "self", "vars", "pytensor_kwargs", "rng"]
+    calls: list[Any] = [pm.sample, pm.NUTS.__init__, BaseHMC.__init__]
+    known = {name for call in calls for name in inspect.signature(call).parameters} | {"nuts"}
+    return known - set(own), known - set(own)
+
+
+_OPTIONS = {"nutpie": nutpie_options, "pymc": _pymc_options}
 
 
 def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any], draws: int | None) -> Checkpoint:
@@ -398,7 +433,7 @@ def _resumed(path: str | os.PathLike[str], spec: Node, settings: dict[str, Any],
     """
     kept = read_checkpoint(Path(path))
     kept.check_spec(spec)
-    defaults = {"tune": 1000, "chains": 4, "target_accept": 0.8, "order": "auto", "relabel": "auto", "modes": "auto"}
+    defaults = {"tune": 1000, "target_accept": 0.8, "order": "auto", "relabel": "auto", "modes": "auto"}
     for name, value in settings.items():
         was = kept.settings[name]
         was = list(was) if isinstance(was, tuple) else was  # files have sequences of one kind

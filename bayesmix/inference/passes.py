@@ -18,7 +18,7 @@ import numpy as np
 import pytensor.tensor as pt
 from pytensor.graph.rewriting.utils import rewrite_graph
 
-from bayesmix.build import model_of, variables_at
+from bayesmix.build import mode_in_order, model_of, variables_at
 from bayesmix.errors import SpecError
 from bayesmix.inference.target import Target
 from bayesmix.params import Params
@@ -59,11 +59,12 @@ class PassTarget(Target):
             raise SpecError(f"{names}: discrete parameters need all rows in memory. Pass a table, or fix them.")
         self.e_step, self.n_passes = e_step, 0
         self.logliks: list[float] = []
+        params = mode_in_order(bound, params, order)
         one = e_step.data.take(np.zeros(1, int))
         _, stats = EStep(bound, one, np.ones(1))(bound.with_fixed(params))
         self._stats = {(key, name): value for key, own in stats.items() for name, value in own.items()}
         model = model_of(bound, one, order=order, initval=params)
-        super().__init__(model, variables_at(bound, params), jacobian=jacobian)
+        super().__init__(model, variables_at(bound, params, order), jacobian=jacobian)
 
     def _made(self, jacobian: bool) -> Tape:
         """The log prior, and the gradient of the log posterior, from a point and its statistics."""

@@ -79,3 +79,70 @@ def test_a_prior_without_a_transform_gets_its_support_s(likelihood):
     assert fit.status.converged
     model = model_of(fit.bound, fit.encoded, row_weights=None, initval=None, likelihood=likelihood)
     assert model.rvs_to_transforms[model["p"]] is not None
+
+
+def at_one_end():
+    """25 rows of the first of two groups, under flat weights; and the log-likelihood of the first one's weight."""
+    x = np.random.default_rng(0).normal(-1, 1, 25)
+    first, second = stats.norm(-1, 1).pdf(x)[:, None], stats.norm(5, 1).pdf(x)[:, None]
+    spec = bm.Mixture(bm.Normal(mu=[-1.0, 5.0], sigma=1.0), 2, weights=pm.Dirichlet.dist([1.0, 1.0]))
+    return spec, x, np.log(GRID * first + (1 - GRID) * second).sum(0)
+
+
+def test_chains_leave_a_weight_of_zero():
+    """There the density is flat for hundreds of units, and chains stayed: at (1, 0) some, at (0, 1) others."""
+    spec, x, loglik = at_one_end()
+    assert bm.fit_em(spec, x, random_seed=1).params["weights"][1] < 1e-9
+    mean, sd = moments(loglik)
+    fit = bm.fit_nuts(spec, x, random_seed=1)
+    assert fit.status.converged
+    drawn = fit.posterior["weights"].values[..., 0]
+    np.testing.assert_allclose([drawn.mean(), drawn.std()], [mean, sd], atol=0.1 * sd)
+    assert (abs(drawn.mean(1) - mean) < 0.3 * sd).all()
+
+
+ZEROS, X = np.zeros(20, int), np.random.default_rng(0).normal(-1, 1, 25)
+#: Of the mean -1 that the rows have: what a normal density of variance 1/25 leaves of a half line.
+MEAN, WIDTH = X.mean(), 0.2
+MODES_ON_EDGES = [
+    (bm.Normal(mu=pm.HalfNormal.dist(1e3), sigma=1.0), X, "mu", stats.truncnorm(-MEAN / WIDTH, np.inf, MEAN, WIDTH)),
+    (
+        bm.Normal(mu=pm.Exponential.dist(2.0), sigma=1.0),
+        X,
+        "mu",
+        stats.truncnorm(-(MEAN - 0.08) / WIDTH, np.inf, MEAN - 0.08, WIDTH),
+    ),
+    (
+        bm.Normal(mu=pm.TruncatedNormal.dist(0.0, 1e3, upper=-2.0), sigma=1.0),
+        X,
+        "mu",
+        stats.truncnorm(-np.inf, (-2.0 - MEAN) / WIDTH, MEAN, WIDTH),
+    ),
+    (bm.Normal(mu=pm.Uniform.dist(0.0, 1.0), sigma=1.0), X, "mu", stats.truncnorm(-MEAN / WIDTH, np.inf, MEAN, WIDTH)),
+    (bm.Poisson(mu=pm.Exponential.dist(1.0)), ZEROS, "mu", stats.expon(scale=1 / 21)),
+    (bm.Bernoulli(p=pm.Uniform.dist(0.0, 1.0)), ZEROS, "p", stats.beta(1, 21)),
+    (bm.Geometric(p=pm.Uniform.dist(0.0, 1.0)), ZEROS + 1, "p", stats.beta(21, 1)),
+]
+
+
+# an exponential's logarithm is no normal: k is about 0.7, on one side or the other
+@pytest.mark.filterwarnings("ignore:The .* approximation is too far:bayesmix.errors.ApproximationWarning")
+@pytest.mark.parametrize("approximation", ["fullrank", "meanfield"])
+@pytest.mark.parametrize(("spec", "rows", "name", "posterior"), MODES_ON_EDGES)
+def test_advi_leaves_the_edge_of_a_prior(spec, rows, name, posterior, approximation):
+    """At the edge the curvature is nothing, and the first scale was thousands of times too wide: draws were inf."""
+    fit = bm.fit_advi(spec, rows, approximation=approximation, random_seed=1)
+    drawn = fit.posterior[name].values
+    assert abs(drawn.mean() - posterior.mean()) < 0.2 * posterior.std()
+    assert abs(drawn.std() / posterior.std() - 1) < 0.2
+
+
+@pytest.mark.filterwarnings("ignore:The .* approximation is too far:bayesmix.errors.ApproximationWarning")
+def test_advi_leaves_a_weight_of_zero():
+    spec, x, loglik = at_one_end()
+    mean, sd = moments(loglik)
+    for options in ({}, {"minibatch": 10, "max_iter": 40}):
+        fit = bm.fit_advi(spec, x, random_seed=1, **options)
+        drawn = fit.posterior["weights"].values[..., 0]
+        assert abs(drawn.mean() - mean) < 0.2 * sd, options
+        assert np.isfinite(fit.log_density()).all(), options

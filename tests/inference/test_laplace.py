@@ -85,6 +85,44 @@ def test_pareto_k_of_known_tails():
         np.testing.assert_allclose(np.exp(found.log_weights).sum(), 1)
 
 
+def test_weights_that_are_nearly_equal_are_no_alarm_Normal():
+    """Their tail may have any shape: here k was 1.35, and no weight more than 1.06 times the mean."""
+    x = np.random.default_rng(0).normal(1, 1, 25)
+    grid = np.linspace(-1, 3, 4001)
+    density = stats.skewnorm(5).pdf(grid) * stats.norm(x.mean(), 0.2).pdf(grid)
+    mean = np.average(grid, weights=density)
+    sd = np.sqrt(np.average((grid - mean) ** 2, weights=density))
+    fit = bm.fit_advi(bm.Normal(mu=pm.SkewNormal.dist(mu=0, sigma=1, alpha=5), sigma=1.0), x, random_seed=1)
+    assert fit.pareto_k == -np.inf
+    assert fit.status.converged
+    assert "importance weights all alike" in fit.status.message
+    drawn = fit.posterior["mu"].values
+    np.testing.assert_allclose([drawn.mean(), drawn.std()], [mean, sd], atol=0.1 * sd)  # of 500 mirrored pairs
+
+
+def test_a_large_table_is_no_alarm_Poisson():
+    """The posterior of 2,000 rows is normal to a hundredth; k of its weights was 1.2."""
+    rng = np.random.default_rng(0)
+    x = rng.poisson(np.repeat([3.0, 15.0], 1000))
+    assert bm.fit_advi(bm.Mixture(bm.Poisson(), 2), x, random_seed=0).status.converged
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_tail_of_little_mass_is_an_alarm(seed):
+    """A hundredth of the mass, ten times as wide."""
+    x = stats.norm.rvs(size=16_000, random_state=seed)
+    log_target = np.logaddexp(np.log(0.99) + stats.norm.logpdf(x), np.log(0.01) + stats.norm.logpdf(x, scale=10))
+    assert not importance(log_target, stats.norm.logpdf(x)).trusted
+
+
+def test_draws_without_weight_are_not_alike():
+    """A tenth of the draws lie outside the support, the weights of the others differ by a thousandth, with a tail."""
+    log_target = np.log1p(1e-4 * np.random.default_rng(0).pareto(1.2, 4000))
+    assert importance(log_target, np.zeros(4000)).pareto_k == -np.inf
+    log_target[::10] = -np.inf
+    assert importance(log_target, np.zeros(4000)).pareto_k > -np.inf
+
+
 def test_resampling_gives_draws_as_often_as_their_weights_say():
     raw = np.random.default_rng(0).normal(size=500)
     found = importance(raw, np.zeros(500))
