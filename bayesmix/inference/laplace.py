@@ -360,7 +360,7 @@ def heaviest(
     """
     check_order(bound, order)
     best, runs = maximise(with_mode_inside(bound), data, weights, explore=THOROUGH, **em)
-    heavy, modes = dominant(bound, data, weights, given, best, runs)
+    heavy, modes = dominant(bound, data, weights, given, best, runs, order)
     at = mode_in_order(bound, heavy, order)
     warn_of_components(EStep(bound, data, weights), at)
     model = model_of(bound, data, index=table.index, row_weights=given, order=order, initval=at)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bayesmix.bound import Bound
-from bayesmix.errors import MultimodalWarning, warn
+from bayesmix.errors import MultimodalWarning, SpecError, warn
 from bayesmix.params import Params
 from bayesmix.plan import Pass
 from bayesmix.relabel import in_canonical_order
@@ -327,13 +327,41 @@ def modes_of(bound: Bound, data: Encoded, row_weights: np.ndarray, runs: Sequenc
 
 
 def dominant(
-    bound: Bound, data: Encoded, weights: np.ndarray, given: np.ndarray | None, best: Any, runs: Sequence[Any]
+    bound: Bound,
+    data: Encoded,
+    weights: np.ndarray,
+    given: np.ndarray | None,
+    best: Any,
+    runs: Sequence[Any],
+    order: Any = None,
 ) -> tuple[dict[str, np.ndarray], Modes]:
-    """Parameters at the heaviest mode that EM's runs found, and all modes, weighed where there are several."""
+    """Parameters at the heaviest mode that EM's runs found, and all modes, weighed where there are several.
+
+    An `order` of components that priors tell apart leaves only the modes that are in it.
+    """
     found = modes_of(bound, data, weights, runs)
-    if len(found) > 1:
-        found = weighed(bound, data, given, found)
-    return (found.heavy[0].params if len(found) > 1 and found.heavy else best.params), found
+    left = _in_order(bound, found, order)
+    if len(left) > 1:
+        left = weighed(bound, data, given, left)
+    if len(left) > 1 and left.heavy:
+        return left.heavy[0].params, left
+    return (best.params if len(left) == len(found) else left[0].params), left
+
+
+def _in_order(bound: Bound, modes: Modes, order: Any) -> Modes:
+    """The modes that an order does not cut off, where it says more than how labels are named; else all."""
+    if not order or len(modes) < 2 or not _told_apart(bound):
+        return modes
+    from bayesmix.build import mode_in_order
+
+    kept = []
+    for mode in modes:
+        try:
+            mode_in_order(bound, mode.params, order)
+        except SpecError:
+            continue
+        kept.append(mode)
+    return Modes(kept) if kept else modes
 
 
 def weighed(bound: Bound, data: Encoded, row_weights: np.ndarray | None, modes: Modes, target: Any = None) -> Modes:

@@ -250,7 +250,7 @@ def fit_nuts(
             "explore": THOROUGH,
         }
         mode, runs = maximise(with_mode_inside(bound), encoded, weights, **em)
-        at, found = dominant(bound, encoded, weights, given, mode, runs)
+        at, found = dominant(bound, encoded, weights, given, mode, runs, None if order == "auto" else order)
         warn_of_components(EStep(bound, encoded, weights), at, improper=False)  # chains look for that themselves
         history, reports = np.array(mode.history), [r.report() for r in runs]
     else:

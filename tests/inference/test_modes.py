@@ -303,3 +303,16 @@ def test_components_that_nothing_tells_apart_are_one_mode_Poisson():
     assert len(fit.modes) == 1
     mixed = bm.Mixture([bm.Poisson(), bm.Poisson(), bm.Geometric()], weights=[0.3, 0.3, 0.4])
     assert len(bm.fit(mixed, x[x > 0], random_seed=1).modes) < 6
+
+
+@pytest.mark.parametrize("method", ["nuts", "laplace", "advi"])
+def test_an_order_leaves_the_modes_that_are_in_it_where_priors_tell_components_apart_Poisson(method):
+    """It is part of the model then: of two places the one that ascends, heavier or not."""
+    rng = np.random.default_rng(3)
+    x = np.r_[rng.poisson(3, 14), rng.poisson(12, 16)]
+    short = {"draws": 1000, "tune": 500} if method == "nuts" else {"draws": 200}
+    for weights in ([0.45, 0.55], [0.55, 0.45]):
+        spec = bm.Mixture(bm.Poisson(mu=pm.Gamma.dist(2, 0.2)), 2, weights=weights)
+        fit = bm.fit(spec, x, method=method, order="mu", random_seed=1, **short)
+        assert (np.diff(fit.posterior["mu"].values) > 0).all()
+        assert fit.mode_fits == ()
