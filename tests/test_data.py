@@ -605,7 +605,7 @@ def test_priors_whose_shape_broadcasts_are_fine():
 
 
 def test_rows_of_which_no_vector_is_there_are_integrated_out():
-    """Without a vector nothing says how long one is, and the columns could not be put side by side."""
+    """Also where no row of the table has a vector, so that nothing says how long one is."""
     spec = bm.Composite(v=bm.MvNormal(), n=bm.Poisson())
     fit = em(spec, {"v": np.column_stack([X, -X + _rng.normal(size=40)]).tolist(), "n": N})
     lone = fit.log_density({"v": [None, None], "n": [3, None]})
