@@ -667,7 +667,7 @@ def _weak(e: _Evidence) -> Iterator[Finding]:
 
 def _overruled(e: _Evidence) -> Iterator[Finding]:
     _, stats = e.bound.e_step(e.best, e.data, e.ones)
-    for each in overruled(e.bound, stats, e.best):
+    for each in overruled(e.bound, stats, e.best, e.data):
         yield Finding(
             "prior_overrules_rows",
             "caution",

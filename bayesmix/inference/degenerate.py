@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from bayesmix.bound import Bound
 from bayesmix.data import SHOWN
 from bayesmix.errors import DegenerateWarning, ImproperWarning, IndistinctWarning, PriorWarning, warn
-from bayesmix.inference.spikes import spikes
+from bayesmix.inference.spikes import largest_tie, spikes
 from bayesmix.params import Params
 from bayesmix.plan import Pass
-from bayesmix.spec import Site, Stats
+from bayesmix.spec import Encoded, Site, Stats
 from bayesmix.structure.mixture import posterior
 from bayesmix.symmetry import Symmetry, permuted
 
@@ -25,6 +26,8 @@ FEW_ROWS = 1.5
 #: A prior overrules a component of at least so many rows, and so many for each parameter, if it costs them more nats of
 #: log-likelihood than these and one for each parameter.
 _ENOUGH_ROWS, _ROWS_A_PARAMETER, _COST = 10, 5, 10.0
+#: Share of a component's rows from which they are taken for ties.
+_MOSTLY_TIED = 0.5
 #: What to do about it.
 WAY_OUT = (
     "Default priors take their scale from the whole column: give ones that reach there, or fit the column's logarithm."
@@ -39,7 +42,7 @@ def warn_of_components(e_step: Pass, params: Params, *, improper: bool = True) -
     """Warn of a mode's degenerate components, see the module; of an `improper` posterior where nothing else does."""
     _, stats = e_step(params)
     _warn_of_lone_rows(e_step, stats, params)
-    _warn_of_overruled(e_step.bound, stats, params)
+    _warn_of_overruled(e_step.bound, stats, params, e_step.data)
     _warn_of_indistinct(e_step, params)
     if improper:
         _warn_of_spikes(e_step, params)
@@ -92,11 +95,21 @@ class Overruled:
         return f"a prior costs the rows of a component {self.cost:.0f} nats{numbers}"
 
 
-def overruled(bound: Bound, stats: Stats, params: Params) -> Iterator[Overruled]:
+def overruled(bound: Bound, stats: Stats, params: Params, data: Encoded) -> Iterator[Overruled]:
     """Families whose priors hold a component far from its own rows: what an M-step without them gains over one with.
 
     Default priors are worth two or three rows of the column's own size. Where a component is a hundredth of that in
-    size, those few weigh as much as hundreds of its own rows. Only conjugate priors are looked at.
+    size, those few weigh as much as hundreds of its own rows. Only conjugate priors are looked at. Where most of a
+    component's rows are tied they have no spread of their own, and to keep it from 0 is what the prior is for.
+
+    Parameters
+    ----------
+    bound : Bound
+    stats : dict
+        Expected statistics of all rows at `params`.
+    params : dict
+    data : Encoded
+        The rows, or a sample of them.
     """
     for site in bound.site.distinct():
         free = {key: slot for key, slot in site.slots.items() if slot.free}
@@ -105,8 +118,7 @@ def overruled(bound: Bound, stats: Stats, params: Params) -> Iterator[Overruled]
         without: dict = {key: replace(slot, hyper=slot.hyper.without()) for key, slot in free.items() if slot.hyper}
         flat = replace(site, slots={**site.slots, **without})
         own = stats[site.key]
-        counts = [own["n"]] if "n" in own else list(own.values())  # without a number of rows all of them are counts
-        n_rows = np.sum([np.asarray(each).reshape(len(each), -1).sum(1) for each in counts], axis=0)
+        n_rows = _rows_of(own)
         size = sum(slot.n_free for slot in free.values()) / len(n_rows)
         enough = n_rows >= max(_ENOUGH_ROWS, _ROWS_A_PARAMETER * size)
         if not enough.any():
@@ -120,6 +132,8 @@ def overruled(bound: Bound, stats: Stats, params: Params) -> Iterator[Overruled]
             continue  # rows that have no spread of their own
         cost = np.where(enough & np.isfinite(would), would - was, 0.0)
         far = [int(k) for k in np.argsort(-cost) if cost[k] > _COST + size]
+        tied = _tied_shares(bound, site, params, data) if far else None
+        far = [k for k in far if tied is None or tied[k] < _MOSTLY_TIED]
         if far:
             before, after = ({key: values[key][far[0]] for key in free} for values in points)
             numbers = [
@@ -130,8 +144,32 @@ def overruled(bound: Bound, stats: Stats, params: Params) -> Iterator[Overruled]
             yield Overruled(site, tuple(far), float(cost[far[0]]), tuple(numbers))
 
 
-def _warn_of_overruled(bound: Bound, stats: Stats, params: Params) -> None:
-    for each in overruled(bound, stats, params):
+def _tied_shares(bound: Bound, site: Site, params: Params, data: Encoded) -> np.ndarray | None:
+    """Of each component's rows (K,), the share that has the most frequent real value; None without ties."""
+    if getattr(site.node, "value_dtype", "") != "float64":
+        return None
+    block = next(own for each, own in bound.site.walk_with(data) if each.key == site.key)
+    if (tie := largest_tie(block)) is None:
+        return None
+    rows = tie[0] if block.present is None else block.present[tie[0]]
+    if block.n_rows != data.n_rows:  # elements of sequences
+        return np.full(site.n_components, len(rows) / block.n_rows)
+    params = bound.with_fixed(params)
+    held = []
+    for some in (data.take(rows), data):
+        _, stats = bound.e_step(params, some, np.ones(some.n_rows))
+        held.append(_rows_of(stats[site.key]))
+    return held[0] / np.maximum(held[1], 1e-300)
+
+
+def _rows_of(stats: Any) -> np.ndarray:
+    """Rows (K,) behind a family's statistics; without a number of rows these are all counts."""
+    counts = [stats["n"]] if "n" in stats else list(stats.values())
+    return np.sum([np.asarray(each).reshape(len(each), -1).sum(1) for each in counts], axis=0)
+
+
+def _warn_of_overruled(bound: Bound, stats: Stats, params: Params, data: Encoded) -> None:
+    for each in overruled(bound, stats, params, data):
         which = ", ".join(map(str, each.components[:SHOWN]))
         warn(f"{each.site.place.path or 'data'}: {each} (component {which}). {WAY_OUT}", PriorWarning)
 

@@ -100,7 +100,7 @@ def spikes(
             continue
         if only is not None and not any(slot.name in only for slot in site.slots.values()):
             continue
-        if (tie := _largest_tie(block)) is None:
+        if (tie := largest_tie(block)) is None:
             continue
         rows, value = tie
         if flat is None:
@@ -128,7 +128,7 @@ def spikes(
     return found
 
 
-def _largest_tie(block: Encoded) -> tuple[np.ndarray, str] | None:
+def largest_tie(block: Encoded) -> tuple[np.ndarray, str] | None:
     """Positions, among the present rows, of the value that comes most often, if it comes twice."""
     values = block.arrays.get("value")
     if not isinstance(values, np.ndarray) or len(values) < 2 or values.dtype.kind not in "fiu":

@@ -154,6 +154,7 @@ CASES = {
         "no overflow",
         M(N(), 2),
         np.r_[2**31 - 1 - _rng.integers(0, 99, 50), _rng.integers(0, 99, 50)].astype(np.int32),
+        ("a prior costs the rows",),  # groups a hundred wide in a column of two thousand million
         check=lambda fit: np.allclose(np.sort(fit.params["mu"]) / 2**31, [0, 1], atol=0.02),
     ),
     "int32 counts near their limit": Case(
