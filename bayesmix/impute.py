@@ -161,7 +161,8 @@ class Imputation:
             return _majority(values)
         centre = np.empty(values.shape[1], object)
         for j, cell in enumerate(values.T):
-            centre[j] = _typical(cell.tolist()) if isinstance(cell[0], list) else _mode(cell)[0]
+            sequences = [each for each in cell if isinstance(each, list)]
+            centre[j] = _typical(sequences) if 2 * len(sequences) > len(cell) else _mode(cell)[0]
         return centre if kind == "symbol" else centre.astype(values.dtype)
 
     def _coordinates(self, field: str, width: int) -> list[str]:

@@ -506,7 +506,9 @@ def _sized(name: str, rv: TensorVariable, batch: tuple, event: tuple, support: S
         raise _misshaped(name, rv.type.shape, batch + event)
     try:
         sized = change_dist_size(rv, size)
-        shape = tuple(int(n) for n in QuickFunction([], list(sized.shape))())
+        shape = sized.type.shape
+        if None in own or None in shape:  # then only running it tells
+            shape = tuple(int(n) for n in QuickFunction([], list(sized.shape))())
     except Exception as error:
         raise SpecError(f"{name}: the prior {_op_name(rv)} does not fit the shape {batch + event}: {error}") from None
     if shape != batch + event:

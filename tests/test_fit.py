@@ -370,6 +370,18 @@ def test_sequences_of_symbols_and_records_have_a_most_typical_one(spec, cells):
     assert filled in draws
 
 
+def test_where_every_sequence_is_empty_a_missing_one_is_filled_with_the_commoner_kind_of_draw():
+    """Draws of some length are None there, since nobody knows of which symbols."""
+    mean = 0.5
+    spec = bm.MarkovChain(length=bm.Poisson(mean))
+    imputed = bm.fit_em(spec, [[], [], [], None], random_seed=1).impute(n_draws=200, random_seed=1)
+    drawn = imputed.draws["x"][:, 0].tolist()
+    empty = np.mean([each == [] for each in drawn])
+    assert abs(empty - np.exp(-mean)) < 4 * np.sqrt(0.25 / 200)
+    assert set(map(str, drawn)) == {"[]", "None"}
+    assert imputed.table()["x"].tolist() == [[]] * 4
+
+
 # ------------------------------------------------------------------- sample
 
 
