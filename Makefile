@@ -1,14 +1,14 @@
 # make demo   fit the Palmer penguins, start to end; plots go to ./demo-output
 # make test   every test
-# make fast   the tests that are not marked slow
+# make fast   the tests that take no seconds: most of them, in less than five minutes
 # make bench  bayesmix beside its peers, each in an environment of its own; about an hour
 # make fuzz   10,000 random specs and tables (an hour); BAYESMIX_FUZZ=n for another number, BAYESMIX_FUZZ_FIRST=n for others
 # make coverage  line and branch coverage by every test, and by those of the kernels without compiler (half an hour)
 # make mutants   which of 200 faults, made at random, those tests notice (half an hour); after make coverage
 # make check  what CI runs: ruff, types, the site with its links, every test, every notebook, the code of every docs page
-# make test-oldest   the fast tests on the oldest versions that pyproject.toml allows, in build/oldest
+# make test-oldest   the tests that are not slow, on the oldest versions that pyproject.toml allows, in build/oldest
 # make dist        wheel and sdist, in dist; looks whether anything is missing in them
-# make test-wheel  the fast tests of the sdist, outside the checkout, on the wheel installed in an environment of its own
+# make test-wheel  the tests of the sdist that are not slow, outside the checkout, on the wheel installed in an environment of its own
 # make calibrate   simulation-based calibration of every family and structure (half an hour); see docs/calibration
 # make docs        the pages of docs/ as a site in docs/_build/html (half a minute); warnings and broken links are errors
 # make notebooks   runs every notebook and keeps the outputs in its file (about five minutes)
@@ -33,7 +33,7 @@ test: .venv/.test
 	@$(BIN)/python -m pytest -n 2 -q
 
 fast: .venv/.test
-	@$(BIN)/python -m pytest -n 2 -q -m "not slow"
+	@$(BIN)/python -m pytest -n 2 -q -m "not slow and not seconds"
 
 fuzz: .venv/.test
 	@BAYESMIX_FUZZ=$${BAYESMIX_FUZZ:-10000} $(BIN)/python -m pytest -n 2 -q tests/fuzz

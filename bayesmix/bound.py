@@ -78,7 +78,13 @@ class Bound:
         table = read(data)
         if table.n_rows == 0:
             raise DataError("data: the table has no rows. Pass at least one.")
-        return self.site.encode(table.of_names(self.columns, "data") if self.columns else table, unseen)
+        return self.site.encode(self.in_order(table)[0], unseen)
+
+    def in_order(self, table: Table) -> tuple[Table, list[int]]:
+        """The columns that the spec reads, where it finds them by the fitted table's names, and their positions."""
+        if not self.columns:
+            return table, list(range(len(table.columns)))
+        return table.of_names(self.columns, "data"), table.positions_of(self.columns, "data")
 
     def with_fixed(self, params: Params) -> dict[str, np.ndarray]:
         """`params` with the fixed slots' constants added."""
@@ -277,7 +283,11 @@ def _check_possible(bound: Bound, data: Encoded, rows: np.ndarray) -> None:
     several = [slot for slot in fixed if slot.support is UNIT or slot.shape[-1] > 1]
     zeros = [slot.name for slot in several if (slot.value * (1 - slot.value) == 0).any()]
     free = bound.free_slots
-    if not zeros or any(slot.depends_on_model or slot.kind == "tensor" for slot in bound.slots.values()):
+    if (
+        not zeros
+        or bound.discrete_slots
+        or any(slot.depends_on_model or slot.kind == "tensor" for slot in bound.slots.values())
+    ):
         return
     with np.errstate(all="ignore"):
         density = bound.log_density(bound.with_fixed({name: slot.central_value() for name, slot in free.items()}), data)

@@ -219,26 +219,35 @@ class Table:
         return Column(path or "data", values, missing.all(1), "number", labels)
 
     def of_names(self, names: Sequence[str], path: str) -> Table:
-        """The columns of these names in this order, where there are several and they have names of their own.
+        """The columns of these names in this order; see `positions_of`."""
+        positions = self.positions_of(names, path)
+        if positions == list(range(len(self.columns))):
+            return self
+        return replace(self, columns=tuple(self.columns[position] for position in positions))
 
-        A table of names as arrays get them is left as it is: its columns go by their places.
+    def positions_of(self, names: Sequence[str], path: str) -> list[int]:
+        """Positions of the columns of these names, where there are several and they have names of their own.
+
+        A vector's coordinates, as in ``v[0]``, stand for it. In a table of names as arrays get them columns go by their
+        places: all positions.
         """
         places = tuple(f"x{j + 1}" for j in range(len(names)))
-        if len(self.columns) < 2 or not self.named or self.names in (tuple(names), places):
-            return self
-        columns = {column.name: column for column in self.columns}
-        absent = [name for name in names if name not in columns]
-        if tuple(absent) == places:
-            return self
+        every = list(range(len(self.columns)))
+        found = {name: [j for j, own in enumerate(self.names) if own == name] for name in names}
+        for name, own in found.items():
+            own += [j for j, each in enumerate(self.names) if not own and each.startswith(f"{name}[")]
+        absent = [name for name, own in found.items() if not own]
+        if len(every) < 2 or not self.named or tuple(absent) == places or (absent and self.names == places):
+            return every
         if absent:
             raise DataError(
                 [
-                    f"{path}: the table has no column {name!r}, which the fitted data had; it has {', '.join(columns)}."
-                    f"{close_to(name, columns) or ' Rename the column.'}"
+                    f"{path}: the table has no column {name!r}, which the fitted data had; it has "
+                    f"{', '.join(self.names)}.{close_to(name, self.names) or ' Rename the column.'}"
                     for name in absent
                 ]
             )
-        return replace(self, columns=tuple(columns[name] for name in names))
+        return [position for own in found.values() for position in own]
 
     def slice(self, first: int, last: int) -> Table:
         """Some rows that follow each other."""

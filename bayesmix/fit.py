@@ -538,7 +538,7 @@ class Fit:
         if (weights := self._weights_of(data, encoded)) is not None:
             often = predictive.rows_by_weight(weights)
             encoded, rows = encoded.take(often), np.asarray(rows)[often]
-        observed = _observed_dataset(self.bound, encoded, rows)
+        observed = observed_dataset(self.bound, encoded, rows)
         rng = generator(random_seed)
         return predictive.predictive_tree(self.bound, self._repeated(n_draws), encoded, observed, rng)
 
@@ -843,8 +843,13 @@ class Fit:
         """
         if not isinstance(other, Fit):
             raise TypeError(f"other: a Fit is needed, not {other!r}.")
-        self._check_fields(other)
-        rows = self.sample(size, random_seed=random_seed) if data is None else data
+        self._check_fields(other, data is None)
+        if data is None:
+            rows = self.sample(size, random_seed=random_seed)
+            if len(own_names := self.bound.columns) == len(rows.columns):  # as the other may call them
+                rows = nw.from_native(rows).rename(dict(zip(rows.columns, own_names))).to_native()
+        else:
+            rows = data
         try:
             own = self.log_density(rows)
         except DataError as error:
@@ -859,10 +864,11 @@ class Fit:
                 "Give both fits one support, or pass rows that both take as data=."
             ) from None
 
-    def _check_fields(self, other: Fit) -> None:
-        """Raise `DataError` where another fit has other columns, as far as they have names."""
-        own, others = (list(draw_rows(fit.bound, fit.params, 1, generator(0))) for fit in (self, other))
-        if len(own) != len(others) or (other.spec.column_names() is not None and set(own) != set(others)):
+    def _check_fields(self, other: Fit, drawn: bool) -> None:
+        """Raise `DataError` where another fit has other columns, as far as they have names: `drawn` rows do."""
+        own, others = (_drawn_names(fit) for fit in (self, other))
+        named = drawn or own != [f"x{j + 1}" for j in range(len(own))]
+        if len(own) != len(others) or (named and other.spec.column_names() is not None and set(own) != set(others)):
             raise DataError(
                 f"other: its fields are {', '.join(others)}, and those of this fit {', '.join(own)}. Densities of "
                 "different fields do not compare: fit both to the same."
@@ -1051,7 +1057,7 @@ def make_fit(
         points = [bound.with_fixed({name: values[i] for name, values in flat.items()}) for i in picked]
         loglik = float(np.mean([e_step(point)[0] for point in points]))
     if encoded is not None:
-        tree["observed_data"] = _observed_dataset(bound, encoded, rows)
+        tree["observed_data"] = observed_dataset(bound, encoded, rows)
     if row_weights is not None:
         tree["constant_data"] = xr.Dataset({"row_weights": (("row",), row_weights)}, coords={"row": rows})
     for dataset in tree.values():
@@ -1073,7 +1079,8 @@ def posterior_dataset(bound: Bound, draws: dict[str, np.ndarray]) -> xr.Dataset:
     return xr.Dataset(variables, coords={"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **coords})
 
 
-def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
+def observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
+    """The encoded fields by the names that they have in a model, with the labels of the rows."""
     variables, coords, left_out = {}, {"row": rows}, []
     for each in bound.site.observed(encoded):
         if each.size > _MOST_KEPT and not isinstance(each.values, np.ndarray):
@@ -1086,6 +1093,12 @@ def _observed_dataset(bound: Bound, encoded: Encoded, rows: Any) -> xr.Dataset:
         variables[each.name] = ((each.row_dim, *[dim.name for dim in each.dims]), values)
     attrs = {"left_out": f"too large to write out: {', '.join(left_out)}"} if left_out else {}
     return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def _drawn_names(fit: Fit) -> list[str]:
+    """Names of the columns of rows drawn from a fit: where its spec gives none, those of the fitted table."""
+    drawn = list(draw_rows(fit.bound, fit.params, 1, generator(0)))
+    return list(fit.bound.columns) if len(fit.bound.columns) == len(drawn) else drawn
 
 
 def draw_rows(

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from bayesmix.bound import Bound, bind
 from bayesmix.data import read
 from bayesmix.errors import BayesmixWarning, DataError, SpecError, heard, warn
 from bayesmix.evidence import METHODS, log_evidence
+from bayesmix.fit import Fit, observed_dataset
 from bayesmix.inference.em import _SAME_MODE, fit_em, fit_rows
 from bayesmix.inference.rows import Rows, rows_in_parts
 from bayesmix.labels import draw_labels, require_one_meaning
@@ -33,9 +34,6 @@ from bayesmix.sources import source_of
 from bayesmix.spec import Encoded, Node, Site
 from bayesmix.threads import ALONE, without_warnings
 from bayesmix.training import same
-
-if TYPE_CHECKING:
-    from bayesmix.fit import Fit
 
 #: Labels that are drawn at once to count occupied components.
 _AT_ONCE = 10_000_000
@@ -467,7 +465,10 @@ def information(mode: Fit, total_weight: float | None = None) -> dict[str, Any]:
 
 
 def _weights(fit: Fit) -> np.ndarray:
-    return np.ones(fit.idata["observed_data"].sizes["row"]) if fit.row_weights is None else fit.row_weights
+    """The row weights of a fit that has its rows."""
+    if fit.row_weights is not None:
+        return fit.row_weights
+    return np.ones(fit.encoded.n_rows if fit.encoded is not None else fit.idata["observed_data"].sizes["row"])
 
 
 def _criteria(mode: Fit, site: Site, total_weight: float, entropy: np.ndarray) -> dict[str, Any]:
@@ -632,9 +633,9 @@ def _compare_loo(fits: Mapping[str, Fit], kwargs: Mapping[str, Any]) -> pd.DataF
 def _check_same_rows(fits: Mapping[str, Fit]) -> None:
     """Raise `DataError` where the densities of two fits are not of the same rows."""
     (first, one), *others = fits.items()
-    have = one.idata["observed_data"].to_dataset()
+    have = _observed(first, one)
     for name, fit in others:
-        own = fit.idata["observed_data"].to_dataset()
+        own = _observed(name, fit)
         if own.sizes["row"] != have.sizes["row"]:
             raise DataError(f"{name}: {own.sizes['row']} rows; {first} has {have.sizes['row']}. Fit them to one table.")
         if set(own) != set(have):
@@ -652,6 +653,18 @@ def _check_same_rows(fits: Mapping[str, Fit]) -> None:
                 raise DataError(f"{name}: {field} has other values than in {first}. Fit them to one table.")
         if not np.array_equal(_weights(fit), _weights(one)):
             raise DataError(f"{name}: other row weights than {first}. Fit them with the same.")
+
+
+def _observed(name: str, fit: Fit) -> xr.Dataset:
+    """A fit's rows; `DataError` where they were not kept."""
+    if "observed_data" in fit.idata.children:
+        return fit.idata["observed_data"].to_dataset()
+    if fit.encoded is None:
+        raise DataError(
+            f"{name}: its rows were read in parts and not kept, so that nobody knows whether the fits have the same. "
+            "Pass the table as data=, in memory."
+        )
+    return observed_dataset(fit.bound, fit.encoded, np.arange(fit.encoded.n_rows))
 
 
 def _as_read(fit: Fit, values: xr.DataArray, symbols: dict[Any, float]) -> xr.DataArray:

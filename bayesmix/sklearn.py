@@ -126,7 +126,8 @@ class _MixtureEstimator(BaseEstimator):
         if reset:
             self._names, self._backend = table.names, table.backend
             self._truths = [column.name for column in table.columns if column.kind == "bool"]
-        elif table.names != self._names and sorted(table.names) == sorted(self._names):  # names that are no text
+        elif table.named and table.names != self._names and sorted(table.names) == sorted(self._names):
+            # scikit-learn looks only at names that are text
             raise ValueError(
                 f"X: its columns are {', '.join(table.names[:6])}, and those of fit were {', '.join(self._names[:6])}. "
                 "Put them in the same order."

@@ -573,6 +573,10 @@ def test_a_prior_that_fits_the_rows_overrules_none():
     table = {"a": rng.normal(3 * (x > 500), 1), "b": rng.poisson(2, 200), "c": rng.choice(list("uv"), 200)}
     mixed = bm.fit(bm.Mixture(bm.Composite(a=bm.Normal(), b=bm.Poisson(), c=bm.Categorical()), 2), table, random_seed=1)
     assert "prior_overrules_rows" not in mixed.check()
+    # a spread that components share is a compromise: what the rows of one lose by it, those of the other gain
+    apart = np.r_[rng.normal(0, 0.2, 10_000), rng.normal(1000, 5, 10_000)]
+    shared = bm.fit(bm.Mixture(bm.Normal(sigma=bm.Shared()), 2), apart, random_seed=1)
+    assert "prior_overrules_rows" not in shared.check()
     # rows that tie have no spread of their own: to keep it from 0 is what the prior is for
     half = bm.fit(bm.Mixture(bm.Normal(), 2), np.r_[np.zeros(150), rng.normal(3, 1, 150)], random_seed=1)
     assert "prior_overrules_rows" not in half.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zipfile
@@ -688,6 +689,25 @@ def test_the_divergence_of_fits_of_different_fields_or_supports():
     ):
         fits["x"].kl_divergence(positive, random_seed=1)
     assert positive.kl_divergence(fits["x"], random_seed=1) > 0
+
+
+def test_the_divergence_of_fits_that_name_the_same_columns_in_other_ways():
+    """A spec without names draws x1 and x2, which a spec with names was said not to have."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"a": rng.normal(size=60), "b": rng.poisson(3, 60)})
+    unnamed = bm.Mixture(bm.Composite(bm.Normal(), bm.Poisson()), 2)
+    fits = {
+        "names": bm.fit(bm.Mixture(bm.Composite(a=bm.Normal(), b=bm.Poisson()), 2), table, random_seed=1),
+        "frame": bm.fit(unnamed, table, random_seed=1),
+        "array": bm.fit(unnamed, table.to_numpy(), random_seed=1),
+    }
+    for own, other in itertools.permutations(fits, 2):
+        assert fits[own].kl_divergence(fits[other], table) == 0
+        if (own, other) == ("array", "names"):  # what an array's fit draws has no names
+            with pytest.raises(bm.DataError, match="its fields are a, b, and those of this fit x1, x2"):
+                fits[own].kl_divergence(fits[other])
+        else:
+            assert fits[own].kl_divergence(fits[other], size=50, random_seed=1) == 0
 
 
 def test_rows_are_taken_as_often_as_they_weigh(tmp_path):

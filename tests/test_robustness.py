@@ -148,6 +148,39 @@ def test_imputation_of_positional_fields_and_records():
     assert all(set(record) == {"a", "b"} and None not in record.values() for record in filled)
 
 
+@pytest.mark.parametrize("as_frame", [pd.DataFrame, pl.DataFrame])
+def test_imputation_fills_the_columns_that_are_read_wherever_they_stand(as_frame):
+    """Fields without names read a frame by the fitted names; filled were the columns at their places."""
+    table = {"a": [1.0, 2.0, None, 3.0], "b": [1, None, 3, 2]}
+    fit = bm.fit(bm.Mixture(bm.Composite(bm.Normal(), bm.Poisson()), 1), as_frame(table))
+    expected = fit.impute(as_frame(table), n_draws=5, random_seed=1).table()
+    for names in (["b", "a"], ["z", "a", "b"], ["b", "z", "a"]):
+        given = as_frame({name: {**table, "z": list("pqrs")}[name] for name in names})
+        filled = fit.impute(given, n_draws=5, random_seed=1).table()
+        assert list(filled.columns) == names
+        for name in names:
+            assert filled[name].to_list() == (list("pqrs") if name == "z" else expected[name].to_list())
+    one = bm.fit(bm.Normal(), as_frame({"a": table["a"]}))
+    filled = one.impute(as_frame({"z": [1, 2], "a": [None, 5.0]}), n_draws=5, random_seed=1)
+    assert filled.rows.keys() == {"a"}
+    assert filled.table()["a"].to_list()[1] == 5
+    assert filled.table()["z"].to_list() == [1, 2]
+
+
+def test_vectors_are_read_by_name_and_by_coordinates_MvNormal():
+    """Columns called x1 and x2 in another order than at the fit were read by their places, and vectors drawn from a
+    fit of one column not at all."""
+    x = RNG.normal([0, 100], 1, (30, 2))
+    frame = pd.DataFrame(x, columns=["x2", "x1"])
+    fit = bm.fit(bm.MvNormal(), frame)
+    np.testing.assert_array_equal(fit.log_density(frame[["x1", "x2"]]), fit.log_density(frame))
+    np.testing.assert_array_equal(fit.log_density(frame.assign(x3=0)[["x3", "x1", "x2"]]), fit.log_density(frame))
+    whole = bm.fit(bm.MvNormal(), {"v": x})
+    drawn = whole.sample(20, random_seed=1)
+    assert list(drawn.columns) == ["v[0]", "v[1]"]
+    np.testing.assert_array_equal(whole.log_density(drawn), whole.log_density({"v": drawn.to_numpy()}))
+
+
 def test_imputation_of_whole_vectors_MvNormal():
     x = RNG.normal(size=(20, 2))
     x[3] = np.nan

@@ -836,6 +836,22 @@ def test_loaded_fits_compare_with_their_table(criterion, tmp_path):
             bm.compare({"a": each}, APART.x, criterion=criterion, method="nonsense")
 
 
+def test_fits_read_in_parts_compare_with_their_table(tmp_path):
+    """It was a KeyError."""
+    table = pd.DataFrame({"x": APART.x})
+    table.to_parquet(tmp_path / "table.parquet")
+    spec, row_weights = bm.Mixture(bm.Composite(x=bm.Poisson()), 2), np.arange(len(table)) % 3
+    parts = bm.fit(spec, tmp_path / "table.parquet", n_starts=2, random_seed=1)
+    here = bm.fit(spec, table, n_starts=2, random_seed=1)
+    found = bm.compare({"parts": parts, "here": here}, table, criterion="bic")
+    assert found["bic"]["parts"] == pytest.approx(found["bic"]["here"], abs=1e-6)
+    with pytest.raises(bm.DataError, match=r"parts: its rows .* not kept.* Pass the table as data="):
+        bm.compare({"parts": parts, "here": here}, criterion="bic")
+    weighted = bm.fit(spec, table, row_weights=row_weights, n_starts=2, random_seed=1)
+    with pytest.raises(bm.DataError, match="weighted: other row weights than parts"):
+        bm.compare({"parts": parts, "weighted": weighted}, table, criterion="bic")
+
+
 def test_what_compare_cannot_do():
     spec, settings = bm.Mixture(bm.Poisson(), 2), {"draws": 20, "n_starts": 2, "random_seed": 1}
     with pytest.raises(ValueError, match="criterion: one of loo, bic, evidence is needed, not 'waic'"):

@@ -775,3 +775,13 @@ def test_columns_in_another_order_are_an_error_whatever_their_names_are(names):
     fitted.predict(frame.to_numpy())
     with pytest.raises(ValueError, match="same order"):
         fitted.predict(frame.iloc[:, ::-1])
+
+
+def test_arrays_go_by_place_whatever_the_columns_of_the_fitted_frame_were_called():
+    """They were refused where a frame's columns were x2, x1: the names that arrays get."""
+    x = np.random.default_rng(0).normal(np.repeat([[0, 100], [9, 80]], 30, axis=0), 1)
+    model = MixtureClusterer(n_components=2, random_state=0, n_init=2).fit(pd.DataFrame(x, columns=["x2", "x1"]))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        labels = model.predict(x)
+    assert labels.tolist() == [labels[0]] * 30 + [labels[-1]] * 30
+    assert labels[0] != labels[-1]

@@ -131,6 +131,8 @@ def overruled(bound: Bound, stats: Stats, params: Params, data: Encoded) -> Iter
         except np.linalg.LinAlgError:
             continue  # rows that have no spread of their own
         cost = np.where(enough & np.isfinite(would), would - was, 0.0)
+        if any(slot.axes != slot.around for slot in free.values()) and (would - was).sum() <= _COST + size:
+            continue  # a value that components share is a compromise between them: what one loses another gains
         far = [int(k) for k in np.argsort(-cost) if cost[k] > _COST + size]
         tied = _tied_shares(bound, site, params, data) if far else None
         far = [k for k in far if tied is None or tied[k] < _MOSTLY_TIED]

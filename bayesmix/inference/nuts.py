@@ -47,6 +47,7 @@ from bayesmix.relabel import METHODS, location_slot, relabelled
 from bayesmix.seeds import entropy_of
 from bayesmix.sources import source_of
 from bayesmix.spec import Node
+from bayesmix.symmetry import ascending
 
 #: Components are ordered where their locations lie this many posterior standard deviations apart.
 _SEPARATION = 5.0
@@ -494,6 +495,9 @@ def separated(bound: Bound, params: Params, target: Target, factor: np.ndarray) 
         gaps = np.diff(sorted_mu, axis=-1)
         if (gaps > _SEPARATION * np.hypot(sd[..., 1:], sd[..., :-1])).all():
             names.append(name)
+            found = ascending(bound, params, names)
+            if any((np.diff(found[each]) < 0).any() for each in names):
+                names.pop()  # components of several mixtures change places at once, and not all can ascend
     return names
 
 

@@ -49,7 +49,8 @@ _AVERAGED = 0.5
 _NOTES, _EVERY, _TIMES_LONGER = 200, 1.0, 20
 #: What a finished fit in a checkpoint says of how it was made.
 _DIGEST, _SETTINGS = "digest", "settings"
-#: Share of `tol` that a step of EM may gain, which goes a tenth of the way or so.
+#: Share of `tol` that a step of EM may gain, which goes a tenth of the way or so. It is of the size of a row's log
+#: density, which is a nat where the unit of the data happens to make it small.
 _STEP = 0.1
 #: Updates below which nothing is said of whether the log-likelihood rises.
 _FEWEST = 8
@@ -227,7 +228,7 @@ def fit_online(
         loglik, stats = rows.e_step(bound.with_fixed(params))
         left = _expected_gain(bound, stats, params, _moved(bound, stats, 1.0, params)) / total
         said += f" A step of EM over all rows would gain {left:.2g}."
-    far = left > _STEP * tol * abs(loglik or 0.0) / total
+    far = left > _STEP * tol * max(abs(loglik or 0.0) / total, 1.0)
     status = Status(
         "online",
         complete and settled and not far,
@@ -399,9 +400,13 @@ def _expected_gain(bound: Bound, stats: Stats, params: Params, new: Params) -> f
     before, after = bound.with_fixed(params), bound.with_fixed(new)
     for site in bound.site.distinct():
         if site.slots and site.key in stats:
-            for sign, point in ((1, after), (-1, before)):
-                found = site.node.expected_logp(site.values(point), stats[site.key], site.learned, np)
-                gain += sign * float(np.add.reduce(found))
+            with np.errstate(all="ignore"):
+                now, was = (
+                    site.node.expected_logp(site.values(point), stats[site.key], site.learned, np)
+                    for point in (after, before)
+                )
+                gains = now - was
+            gain += float(gains[np.isfinite(gains)].sum())  # on an edge, as of a rate of 0, nothing moves
     return gain
 
 

@@ -308,6 +308,20 @@ def test_an_order_that_em_s_labels_do_not_have_relabels_the_start(engine, option
     np.testing.assert_allclose(found[1], [of_high[1], of_low[1]], atol=0.3)
 
 
+def test_nuts_takes_no_order_that_not_all_mixtures_of_one_kind_can_have():
+    """Components that share their weights change places in all outer components at once; NUTS chose to order them, and
+    then said that no exchange makes them ascend."""
+    rng = np.random.default_rng(0)
+    outer, inner = rng.integers(2, size=200), rng.random(200) < 0.3
+    table = {"x": rng.normal(np.where(outer == inner, -5, 5), 0.5), "y": rng.normal(20 * outer - 10, 1)}
+    spec = bm.Mixture(bm.Composite(x=bm.Mixture(bm.Normal(), 2, weights=bm.Shared()), y=bm.Normal()), 2)
+    fit = bm.fit_nuts(spec, table, draws=1000, tune=500, chains=2, random_seed=1)
+    assert fit.status.converged
+    mu = fit.posterior["x_mu"].mean(("chain", "draw")).values
+    np.testing.assert_allclose(np.sort(mu, axis=-1), [[-5, 5]] * 2, atol=0.3)
+    assert mu[0, 0] * mu[1, 0] < 0
+
+
 @pytest.mark.parametrize("engine", [bm.fit_nuts, bm.fit_laplace, bm.fit_advi])
 def test_an_order_that_no_labelling_of_the_mode_has_is_an_error(engine):
     spec, table, _ = falling()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import bayesmix as bm
 from bayesmix.bound import prepare
@@ -258,6 +259,15 @@ def test_few_updates_say_that_they_are_few():
     with pytest.warns(bm.ConvergenceWarning, match="after 2 updates, too few to say whether it has converged"):
         fit = bm.fit_online(spec, x, n_starts=1, random_seed=1)
     assert "inf" not in str(fit.status)
+
+
+def test_the_unit_in_which_a_rows_density_is_near_one_is_as_good_as_another():
+    """What a step of EM may gain was a share of the log-likelihood, which is near zero in some unit."""
+    x = np.random.default_rng(0).normal(0, 1, 20_000)
+    unit = np.exp(stats.norm(x.mean(), x.std()).logpdf(x).mean())
+    fit = bm.fit_online(bm.Normal(), x * unit, n_starts=1, batch_size=1000, random_seed=1)
+    assert abs(fit.loglik) < 20
+    assert fit.status.converged
 
 
 @pytest.mark.parametrize("batch_size", [500, 10_000])

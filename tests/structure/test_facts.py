@@ -399,3 +399,10 @@ def test_positions_that_are_too_many_to_write_out_are_for_the_fused_likelihood_S
     assert bm.build_model(spec, table).free_RVs
     with pytest.raises(bm.SpecError, match=r"29791 combinations of positions .* use method=\"em\""):
         bm.build_model(bm.Mixture(bm.SpikeAndSlab(lower=0, upper=30), 3), table)
+
+
+def test_positions_that_are_free_leave_room_for_every_row_SpikeAndSlab():
+    """Rows off the middle of the range were said to be impossible under every component."""
+    fit = bm.fit_em(bm.Mixture(bm.SpikeAndSlab(p=1.0), 2), np.repeat([7, 3], 30), random_seed=1)
+    assert sorted(fit.params["k"]) == [3, 7]
+    assert fit.loglik == pytest.approx(60 * np.log(0.5))
