@@ -233,11 +233,18 @@ class Table:
         """
         places = tuple(f"x{j + 1}" for j in range(len(names)))
         every = list(range(len(self.columns)))
-        found = {name: [j for j, own in enumerate(self.names) if own == name] for name in names}
-        for name, own in found.items():
-            own += [j for j, each in enumerate(self.names) if not own and each.startswith(f"{name}[")]
+        if len(every) < 2 or not self.named or self.names == tuple(names):
+            return every
+        whole: dict[str, list[int]] = {}
+        coordinates: dict[str, list[int]] = {}
+        for position, name in enumerate(self.names):
+            whole.setdefault(name, []).append(position)
+            vector, bracket, _ = name.rpartition("[")
+            if bracket:
+                coordinates.setdefault(vector, []).append(position)
+        found = {name: whole.get(name) or coordinates.get(name, []) for name in names}
         absent = [name for name, own in found.items() if not own]
-        if len(every) < 2 or not self.named or tuple(absent) == places or (absent and self.names == places):
+        if tuple(absent) == places or (absent and self.names == places):
             return every
         if absent:
             raise DataError(

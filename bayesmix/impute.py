@@ -209,7 +209,7 @@ def impute(
             found[path].append(out[path])
             if path in expected:
                 means[path] = means.get(path, 0.0) + expected[path] / len(draws)
-    ordered, _ = bound.in_order(table)
+    ordered, positions = bound.in_order(table)
     lone = ordered.names[0] if len(ordered.columns) == 1 else "x"
     name = {path: f"{lone}{path}" if path[:1] in ("", "[") else path for path in gaps}
     return Imputation(
@@ -219,7 +219,7 @@ def impute(
         },
         {name[path]: needed[gap.rows] for path, gap in gaps.items()},
         {name[path]: _kind(gap.site) for path, gap in gaps.items()},
-        {name[path]: _source_columns(bound, gap.site, table) for path, gap in gaps.items()},
+        {name[path]: [positions[at] for at in _places(bound.spec, gap.site, ordered)] for path, gap in gaps.items()},
         {name[path]: value for path, value in means.items()},
         {name[path]: gap.positions for path, gap in gaps.items() if gap.positions is not None},
         {name[path]: gap.coordinates for path, gap in gaps.items() if gap.coordinates is not None},
@@ -237,14 +237,8 @@ def _stack(values: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _source_columns(bound: Bound, site: Site, table: Table) -> list[int]:
-    """Positions of the table's columns that a field reads."""
-    ordered, positions = bound.in_order(table)
-    return [positions[place] for place in _places(bound.spec, site, ordered)]
-
-
 def _places(spec: Node, site: Site, table: Table) -> list[int]:
-    """Where a field's columns are among those that the spec reads."""
+    """Where a field's columns are in a table whose columns are in the spec's order."""
     top = _column_of(spec, site.place.path)
     if top is None:
         labels = [label for dim in site.value_dims for label in dim.labels] if len(table.columns) > 1 else []
@@ -267,8 +261,9 @@ def _in_one_column(record: Composite, top: str, table: Table) -> bool:
 
 def real_columns(bound: Bound, table: Table) -> set[str]:
     """Names of the columns that fields of real numbers read."""
+    ordered, _ = bound.in_order(table)
     leaves = [leaf for leaf in bound.site.leaves() if leaf.node.value_kind == "real"]
-    return {table.names[at] for leaf in leaves for at in _source_columns(bound, leaf, table)}
+    return {ordered.names[at] for leaf in leaves for at in _places(bound.spec, leaf, ordered)}
 
 
 def _record(spec: Node) -> Any:
