@@ -289,7 +289,7 @@ def falling():
     ("engine", "options"),
     [
         (bm.fit_nuts, {}),
-        (bm.fit_nuts, {"draws": 300, "tune": 300, "nuts_sampler": "pymc", "cores": 1}),
+        (bm.fit_nuts, {"draws": 1000, "tune": 500, "nuts_sampler": "pymc", "cores": 1}),
         (bm.fit_laplace, {}),
         (bm.fit_advi, {}),
         (bm.fit_advi, {"minibatch": 60, "max_iter": 30}),
